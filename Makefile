@@ -1,0 +1,57 @@
+# The two commands of the README are `make quickstart` and `make test`; both set up the environment in .venv first if it is not there.
+#
+#   make quickstart   fine-tune SevenNet-0 with ELoRA on the embedded Cu-Au set
+#   make acac         the same on real DFT data (acetylacetone; downloaded, or found in ZOO_DATA)
+#   make test         style, types and the tests that take seconds
+#   make slow         the tests that take longer
+#   make lint         style and types only
+#   make format       rewrite the sources in the house style
+#   make clean        remove .venv and the caches
+#
+# Variables: PYTHON (3.11 or newer), WORKERS (test processes).
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip
+INSTALLED := .venv/installed.stamp
+
+.PHONY: quickstart acac test slow lint format clean
+.DEFAULT_GOAL := quickstart
+
+.venv: $(INSTALLED)
+
+# torch before the packages that look for it, mace-torch last and alone: constraints.txt says why.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "equizoo needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1); run: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet --upgrade pip
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e ".[dev,mace]"
+	$(PIP) install --no-deps mace-torch==0.3.16
+	@touch $@
+
+quickstart: $(INSTALLED)
+	$(BIN)/zoo train experiment=quickstart
+
+acac: $(INSTALLED)
+	$(BIN)/zoo train experiment=acac
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+
+slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,156 @@
+"""One method's trainable tensors on one model, and the deltas they make."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adapters.blocks import Coverage, WeightBlock
+from adapters.errors import AdapterError
+from adapters.layout import ParameterLayout
+from adapters.method import AdapterMethod
+
+_DOT = "|"  # torch refuses "." in a parameter's name
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Same-shaped blocks whose deltas are computed in one operation: positions of the blocks, and per factor the keys in their order."""
+
+    positions: tuple[int, ...]
+    keys: Mapping[str, tuple[str, ...]]
+
+
+class Adapter(nn.Module):
+    """The factors of one method over the blocks that it selects.
+
+    Attributes:
+        method: what makes deltas of the factors.
+        coverage: of the model that the adapter is for.
+        blocks: the adapted blocks.
+        factors: file key with ``.`` written ``|`` -> trainable tensor; `tensors` has the file keys.
+    """
+
+    def __init__(self, method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor], seed: int) -> None:
+        """
+        Args:
+            method: the method.
+            coverage: the model's blocks.
+            base: parameter name -> base weights, for shape, dtype and device.
+            seed: of the initial factors, drawn from a generator of its own.
+
+        Raises:
+            AdapterError: a role or pattern that the model does not have, or settings that select no weights.
+        """
+        super().__init__()
+        method.check(coverage)
+        self.method = method
+        self.coverage = coverage
+        self.blocks = tuple(block for block in coverage.blocks if method.selects(block))
+        if not self.blocks:
+            settings = {key: value for key, value in method.config_dict.items() if value not in (None, [], ())}
+            raise AdapterError(
+                f"adapter {method.name}: its settings {settings} select none of the model's {len(coverage.blocks)} weight blocks "
+                f"(roles: {', '.join(coverage.roles)}); choose other roles or another setting"
+            )
+        self.factors = nn.ParameterDict()
+        self._layer_factors: dict[str, tuple[str, ...]] = {}
+        self._initialise(base, torch.Generator().manual_seed(seed))
+        self._batches = self._plan_batches()
+        self._positions = {name: [i for i, block in enumerate(self.blocks) if block.parameter == name] for name in self._layer_factors}
+        self._layouts = {
+            name: ParameterLayout([self.blocks[position] for position in positions], base[name].shape)
+            for name, positions in self._positions.items()
+        }
+
+    def _initialise(self, base: Mapping[str, Tensor], generator: torch.Generator) -> None:
+        self._block_factors: list[tuple[str, ...]] = []
+        for block in self.blocks:
+            weight = base[block.parameter]
+            if block.parameter not in self._layer_factors:
+                shared = self.method.layer_factors(block.parameter, weight.dtype)
+                self._layer_factors[block.parameter] = tuple(shared)
+                for factor, tensor in shared.items():
+                    self._add(f"{block.parameter}/*/{factor}", tensor.to(weight.device))
+            own = self.method.initial_factors(block, generator, weight.dtype)
+            self._block_factors.append(tuple(own))
+            for factor, tensor in own.items():
+                self._add(f"{block.key}/{factor}", tensor.to(weight.device))
+
+    def _add(self, key: str, tensor: Tensor) -> None:
+        if _DOT in key:
+            raise AdapterError(f"{key}: found {_DOT!r} in a parameter's name or block label, which adapter keys reserve; rename it in the model")
+        self.factors[key.replace(".", _DOT)] = nn.Parameter(tensor)
+
+    def _plan_batches(self) -> tuple[_Batch, ...]:
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for position, block in enumerate(self.blocks):
+            factors = self._keys_of(position)
+            tensors = [self.factors[key] for key in factors.values()]
+            same = tuple((name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in zip(factors, tensors, strict=True))
+            groups.setdefault((block.shape, same), []).append(position)
+        batches = []
+        for positions in groups.values():
+            keys = [self._keys_of(position) for position in positions]
+            batches.append(_Batch(tuple(positions), {factor: tuple(own[factor] for own in keys) for factor in keys[0]}))
+        return tuple(batches)
+
+    def _keys_of(self, position: int) -> dict[str, str]:
+        """Factor name -> key in `factors`, the layer's factors included."""
+        block = self.blocks[position]
+        own = {factor: f"{block.key}/{factor}" for factor in self._block_factors[position]}
+        shared = {factor: f"{block.parameter}/*/{factor}" for factor in self._layer_factors[block.parameter]}
+        return {factor: key.replace(".", _DOT) for factor, key in {**own, **shared}.items()}
+
+    @property
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """File key (``<parameter>/<label>/<factor>``, ``<parameter>/*/<factor>`` for a layer's own) -> trainable tensor."""
+        return {key.replace(_DOT, "."): tensor for key, tensor in self.factors.items()}
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The model's parameters that the adapter changes."""
+        return tuple(self._positions)
+
+    @property
+    def trainable_count(self) -> int:
+        """Number of trainable numbers, every kind."""
+        return sum(tensor.numel() for tensor in self.factors.values())
+
+    @property
+    def trainable_by_kind(self) -> dict[str, int]:
+        """Trainable numbers by the form of their delta (ELoRA: low_rank, dense_substitution, extra_trainable), and ``layer`` for shared ones."""
+        counts: Counter[str] = Counter()
+        for position, block in enumerate(self.blocks):
+            counts[self.method.kind(block)] += sum(tensor.numel() for tensor in self.own_factors(position).values())
+        counts["layer"] = self.trainable_count - sum(counts.values())
+        return {kind: count for kind, count in counts.items() if count}
+
+    def own_factors(self, position: int) -> dict[str, nn.Parameter]:
+        """Factor name -> tensor of the block at ``position`` of `blocks`."""
+        keys = self._keys_of(position)
+        return {factor: self.factors[keys[factor]] for factor in self._block_factors[position]}
+
+    def layer_factors(self, position: int) -> dict[str, nn.Parameter]:
+        """Factor name -> tensor that the block at ``position`` of `blocks` shares with the others of its parameter."""
+        keys = self._keys_of(position)
+        return {factor: self.factors[keys[factor]] for factor in self._layer_factors[self.blocks[position].parameter]}
+
+    def block_deltas(self) -> list[Tensor]:
+        """The delta of each block of `blocks`, flat ``(numel,)`` in the order (stack, rows, cols)."""
+        deltas: list[Tensor] = [torch.empty(0)] * len(self.blocks)
+        for batch in self._batches:
+            stacked = {factor: torch.stack([self.factors[key] for key in keys]) for factor, keys in batch.keys.items()}  # (B, ...)
+            flat = self.method.delta(stacked).reshape(len(batch.positions), -1)  # (B, numel)
+            for position, delta in zip(batch.positions, flat.unbind(0), strict=True):
+                deltas[position] = delta
+        return deltas
+
+    def deltas(self) -> dict[str, Tensor]:
+        """Parameter name -> change of the parameter, of its shape; differentiable in the factors."""
+        flat = self.block_deltas()
+        return {name: layout.assemble([flat[i] for i in self._positions[name]]) for name, layout in self._layouts.items()}

@@ -1,0 +1,29 @@
+"""Errors a user can act on, and the nearest-name hint they carry."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdapterError(ValueError):
+    """A mistake in an adapter's configuration, file or use; the message names what was found, wanted and how to mend it."""
+
+
+_MOST_NAMES_SHOWN = 20
+
+
+def nearest_name_hint(name: str, known: Iterable[str]) -> str:
+    """``"did you mean 'elora'? known: elora, full"``: the end of every unknown-name message.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist; of a long list only the nearest few are shown.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=6, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    if len(names) > _MOST_NAMES_SHOWN:
+        shown = ", ".join(close[1:])
+        return f"{hint}{f'also near: {shown}; ' if shown else ''}{len(names)} names are known"
+    return f"{hint}known: {', '.join(names) if names else 'none'}"

@@ -1,0 +1,193 @@
+"""What an adapter method is: a block -> trainable factors, factors -> delta, and how its factors are optimised. Methods register by name.
+
+A new method is one file in this folder with a ``@register``-ed subclass of `AdapterMethod`, and its module's name in `_METHOD_MODULES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from adapters.blocks import Coverage, WeightBlock
+from adapters.errors import AdapterError, nearest_name_hint
+
+if TYPE_CHECKING:
+    from adapters.adapter import Adapter
+
+_METHOD_MODULES = ("adapters.elora", "adapters.dense", "adapters.sparse")
+_METHODS: dict[str, type[AdapterMethod]] = {}
+
+
+class MethodConfig(BaseModel):
+    """Settings that every method has; unknown keys are refused.
+
+    Attributes:
+        roles: adapt only blocks of these roles; None for all.
+        exclude_roles: adapt no block of these roles.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    roles: tuple[str, ...] | None = None
+    exclude_roles: tuple[str, ...] = ()
+
+
+class AdapterMethod(ABC):
+    """One way to parametrise a change of weights.
+
+    Attributes:
+        name: as users write it.
+        Config: its settings.
+        mergeable: whether its effect is a change of weights, so that it can be merged into the base.
+        requires_decoupled_weight_decay: whether its parameter groups only mean what they say under AdamW-like optimizers.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    mergeable: ClassVar[bool] = True
+    requires_decoupled_weight_decay: ClassVar[bool] = False
+
+    def __init__(self, config: MethodConfig) -> None:
+        self.config = config
+
+    @property
+    def starts_at_base(self) -> bool:
+        """Whether the untrained adapter changes nothing (bit for bit)."""
+        return True
+
+    @property
+    def start_note(self) -> str:
+        """One sentence on how the adapter starts, for logs and records."""
+        return "starts at the base: every delta is exactly zero"
+
+    @property
+    def config_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON values; ``create_method({"name": name, **config_dict})`` gives the method back."""
+        return self.config.model_dump(mode="json")
+
+    def check(self, coverage: Coverage) -> None:
+        """Raise `AdapterError` where the settings name roles that the model does not have."""
+        for role in (*(self.config.roles or ()), *self.config.exclude_roles):
+            if role not in coverage.roles:
+                raise AdapterError(f"adapter {self.name}: the model has no weights of role {role!r}; {nearest_name_hint(role, coverage.roles)}")
+
+    def has_role(self, block: WeightBlock) -> bool:
+        """Whether ``roles`` and ``exclude_roles`` let the block through."""
+        wanted = self.config.roles is None or block.role in self.config.roles
+        return wanted and block.role not in self.config.exclude_roles
+
+    def selects(self, block: WeightBlock) -> bool:
+        """Whether the method adapts the block."""
+        return self.has_role(block)
+
+    def kind(self, block: WeightBlock) -> str:
+        """What form the delta of a selected block has; trainable weights are counted by it."""
+        return self.name
+
+    @abstractmethod
+    def initial_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Factor name -> tensor, for a block that the method selects.
+
+        Args:
+            block: the block to adapt.
+            generator: on the CPU; draw in float64 and cast, so that a seed means the same start in every precision.
+            dtype: of the base parameter.
+
+        Returns:
+            Tensors with the leading stack dimension left out where ``block.stack`` is 1.
+        """
+
+    def layer_factors(self, parameter: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Factor name -> scalar tensor, shared by the adapted blocks of one parameter; none by default."""
+        return {}
+
+    @abstractmethod
+    def delta(self, factors: Mapping[str, Tensor]) -> Tensor:
+        """The change of weights of B same-shaped blocks at once.
+
+        Args:
+            factors: block factors ``(B, ...)`` as in `initial_factors` with a batch dimension in front, layer factors ``(B,)``.
+
+        Returns:
+            ``(B, stack, rows, cols)``, or without the stack dimension where it is 1; the caller reshapes.
+        """
+
+    def param_groups(self, tensors: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer parameter groups.
+
+        Args:
+            tensors: file key (``<parameter>/<label>/<factor>``) -> trainable tensor.
+            learning_rate: the run's.
+            weight_decay: the run's, decoupled.
+        """
+        return [{"params": list(tensors.values()), "lr": learning_rate, "weight_decay": weight_decay}]
+
+    def before_forward(self, adapter: Adapter) -> None:
+        """Called before each training forward."""
+
+    def after_step(self, adapter: Adapter) -> None:
+        """Called after each optimizer step."""
+
+    def report(self, adapter: Adapter) -> dict[str, float]:
+        """Statistics of the method that a trainer logs; none by default."""
+        return {}
+
+
+MethodType = TypeVar("MethodType", bound=type[AdapterMethod])
+
+
+def register(method: MethodType) -> MethodType:
+    """Class decorator: make a method known under its ``name``."""
+    _METHODS[method.name] = method
+    return method
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods, sorted."""
+    return tuple(sorted(_load_methods()))
+
+
+def create_method(spec: str | Mapping[str, Any]) -> AdapterMethod:
+    """A method from its name, or from its name and settings.
+
+    Args:
+        spec: ``"elora"`` or ``{"name": "elora", "rank": 8}``.
+
+    Raises:
+        AdapterError: unknown method or setting (with the nearest name), or a value that the setting does not take.
+    """
+    settings = {"name": spec} if isinstance(spec, str) else {str(key): value for key, value in spec.items()}
+    methods = _load_methods()
+    if "name" not in settings:
+        raise AdapterError(f"adapter configuration {settings}: no 'name'; wanted one of: {', '.join(sorted(methods))}")
+    name = str(settings.pop("name"))
+    if name not in methods:
+        raise AdapterError(f"unknown adapter method {name!r}; {nearest_name_hint(name, methods)}")
+    method = methods[name]
+    try:
+        config = method.Config(**settings)
+    except ValidationError as error:
+        raise AdapterError(_one_line(name, method.Config, error)) from None
+    return method(config)
+
+
+def _load_methods() -> dict[str, type[AdapterMethod]]:
+    for module in _METHOD_MODULES:
+        importlib.import_module(module)
+    return _METHODS
+
+
+def _one_line(method: str, config: type[MethodConfig], error: ValidationError) -> str:
+    """The first of pydantic's complaints, in one line."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"adapter.{key}: {method} has no such setting; {nearest_name_hint(key, config.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"adapter {method}: {message}" if not key else f"adapter.{key}: {message} (found: {first['input']!r})"

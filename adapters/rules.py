@@ -1,0 +1,188 @@
+"""Layer type -> its blocks. A rule is found by the qualified name of the type, so no backbone package is imported here.
+
+A rule gets the module and returns blocks whose ``parameter`` is the module's own short name of it (``"weight"``); `adapters.blocks.find_blocks`
+fills in the full name. Layers without a rule, and TorchScript modules, which hide their instructions, fall to one vector block of role "other".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from adapters.blocks import Structure, WeightBlock, vector_block
+
+Rule = Callable[[Any], list[WeightBlock]]
+
+E3NN_LINEAR = "e3nn.o3._linear.Linear"
+FULLY_CONNECTED_TENSOR_PRODUCT = "e3nn.o3._tensor_product._sub.FullyConnectedTensorProduct"
+_TENSOR_PRODUCT = "e3nn.o3._tensor_product._tensor_product.TensorProduct"
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*qualified_names: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of the layer types of these qualified names and of their subclasses without an own rule."""
+
+    def decorate(function: Rule) -> Rule:
+        for name in qualified_names:
+            _RULES[name] = function
+        return function
+
+    return decorate
+
+
+def blocks_of_module(module: nn.Module) -> dict[str, list[WeightBlock]]:
+    """The blocks of a module's own parameters by their short name; empty where no type in its ``__mro__`` has a rule."""
+    for layer in type(module).__mro__:
+        name = f"{layer.__module__}.{layer.__qualname__}"
+        if name not in _RULES:
+            continue
+        found: dict[str, list[WeightBlock]] = {}
+        for block in _RULES[name](module):
+            if module._parameters.get(block.parameter) is not None:  # a buffer or a parametrised weight is no parameter of its own
+                found.setdefault(block.parameter, []).append(replace(block, layer_type=name))
+        return found
+    return {}
+
+
+@dataclass(frozen=True)
+class _Path:
+    """One instruction's slice of a flat weight: ``rows x cols`` at ``offset``; ``group`` and ``input_index`` say what it may be joined with."""
+
+    label: str
+    text: str
+    rows: int
+    cols: int
+    offset: int
+    group: tuple[object, ...]
+    input_index: int
+    structure: Structure = "matrix"
+
+    def continued_by(self, other: _Path) -> bool:
+        """Whether ``other`` is the same path from the next irrep, stored right behind: simplified irreps would make them one matrix."""
+        return (
+            self.structure == other.structure == "matrix"
+            and self.group == other.group
+            and other.input_index == self.input_index + 1
+            and other.offset == self.offset + self.rows * self.cols
+        )
+
+
+def _joined(paths: Iterable[_Path]) -> list[_Path]:
+    """Join adjacent equal irreps. MACE 0.3.16 builds Linears on unsimplified irreps (128x0e+128x0e+...), the published counts are on simplified."""
+    result: list[_Path] = []
+    for path in paths:
+        if result and result[-1].continued_by(path):
+            last = result.pop()
+            path = replace(last, rows=last.rows + path.rows, input_index=path.input_index)
+        result.append(path)
+    return result
+
+
+def _unique_labels(paths: list[_Path]) -> list[_Path]:
+    """``0e``, ``0e.1``, ``0e.2``: repeated labels get their ordinal."""
+    seen: dict[str, int] = {}
+    result = []
+    for path in paths:
+        ordinal = seen.get(path.label, 0)
+        seen[path.label] = ordinal + 1
+        result.append(replace(path, label=f"{path.label}.{ordinal}") if ordinal else path)
+    return result
+
+
+def _to_blocks(paths: list[_Path], role: str, stack: int, stack_stride: int) -> list[WeightBlock]:
+    """Blocks of a weight ``(stack, stack_stride)`` whose rows hold ``paths`` one after the other."""
+    blocks = []
+    for path in _unique_labels(_joined(paths)):
+        if path.structure == "vector":
+            blocks.append(vector_block("weight", path.rows * path.cols, role, label=path.label, path=path.text, offset=path.offset))
+        else:
+            strides = (stack_stride, path.cols, 1)
+            blocks.append(WeightBlock("weight", path.label, role, path.text, stack, path.rows, path.cols, path.offset, strides))
+    return blocks
+
+
+@rule(E3NN_LINEAR)
+def _e3nn_linear(module: Any) -> list[WeightBlock]:
+    """Per path a matrix (mul_in, mul_out), row-major, in the order of the instructions; biases of scalars as vectors.
+
+    A channelled Linear (``f_in``, ``f_out``) has a weight (f_in, f_out, numel): f_in * f_out stacked matrices a path.
+    """
+    weight = module._parameters.get("weight")
+    stack = math.prod(weight.shape[:-1]) if weight is not None else 1
+    weight_paths, bias_paths = [], []
+    weight_offset = bias_offset = 0
+    for instruction in module.instructions:
+        size = math.prod(instruction.path_shape)
+        irrep_out = str(module.irreps_out[instruction.i_out].ir)
+        if instruction.i_in == -1:
+            bias_paths.append(_Path(irrep_out, irrep_out, 1, size, bias_offset, (), 0, "vector"))
+            bias_offset += size
+        elif size:
+            irrep_in = str(module.irreps_in[instruction.i_in].ir)
+            group = (irrep_in, instruction.i_out, instruction.path_weight)
+            rows, cols = instruction.path_shape
+            weight_paths.append(_Path(irrep_out, f"{irrep_in} -> {irrep_out}", rows, cols, weight_offset, group, instruction.i_in))
+            weight_offset += size
+    blocks = _to_blocks(weight_paths, "linear", stack, weight_offset)
+    bias = module._parameters.get("bias")
+    if bias is not None and bias.ndim > 1:  # channelled: (f_out, numel) is no run per irrep
+        return [*blocks, vector_block("bias", bias.numel(), "bias")]
+    biases = [replace(block, parameter="bias") for block in _to_blocks(bias_paths, "bias", 1, 1)]
+    return blocks + biases
+
+
+@rule(FULLY_CONNECTED_TENSOR_PRODUCT, _TENSOR_PRODUCT)
+def _e3nn_tensor_product(module: Any) -> list[WeightBlock]:
+    """Per weighted path a matrix: uvw is (mul_1 * mul_2, mul_out) as in ELoRA's reference code; element-wise modes are vectors."""
+    paths = []
+    offset = 0
+    for instruction in module.instructions:
+        size = math.prod(instruction.path_shape) if instruction.has_weight else 0
+        if not size:
+            continue
+        first, second = str(module.irreps_in1[instruction.i_in1].ir), str(module.irreps_in2[instruction.i_in2].ir)
+        out = str(module.irreps_out[instruction.i_out].ir)
+        mode, shape = instruction.connection_mode, instruction.path_shape
+        elementwise = mode in {"uuu", "uvuv", "uvu<v"}  # one weight for each product, no sum over an index of the weight
+        rows, cols = (1, size) if elementwise else (math.prod(shape[:-1]), shape[-1])
+        # uvw alone has the input's index first and the output's last, so that two inputs' weights stack into one matrix
+        alone = 0 if mode == "uvw" else len(paths) + 1
+        group = (first, instruction.i_in2, instruction.i_out, instruction.path_weight, alone)
+        structure: Structure = "vector" if elementwise else "matrix"
+        label, text = f"{first}x{second}->{out}", f"{first} x {second} -> {out}"
+        paths.append(_Path(label, text, rows, cols, offset, group, instruction.i_in1, structure))
+        offset += size
+    return _to_blocks(paths, "tensor_product", 1, offset)
+
+
+@rule("e3nn.nn._fc._Layer")
+def _e3nn_radial_layer(module: Any) -> list[WeightBlock]:
+    """A layer of ``FullyConnectedNet``, the radial network: weight (in, out)."""
+    rows, cols = module.weight.shape
+    return [WeightBlock("weight", "weight", "radial", f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, cols, 1))]
+
+
+@rule("torch.nn.modules.linear.Linear")
+def _torch_linear(module: Any) -> list[WeightBlock]:
+    """Weight (out, in), viewed transposed; bias as a vector."""
+    rows, cols = module.in_features, module.out_features
+    weight = WeightBlock("weight", "weight", "linear", f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, 1, rows))
+    return [weight, vector_block("bias", cols, "bias")]
+
+
+@rule("torch.nn.modules.sparse.Embedding")
+def _torch_embedding(module: Any) -> list[WeightBlock]:
+    """Weight (elements, channels)."""
+    rows, cols = module.weight.shape
+    return [WeightBlock("weight", "weight", "embedding", f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, cols, 1))]
+
+
+@rule("sevenn.nn.edge_embedding.BesselBasis")
+def _sevenn_bessel_basis(module: Any) -> list[WeightBlock]:
+    """Frequencies of the radial basis."""
+    return [vector_block("coeffs", module.coeffs.numel(), "radial_basis")]

@@ -1,0 +1,156 @@
+"""Sparse deltas with a learned threshold per layer.
+
+"Sparse adaptation of equivariant MLIPs" (the sparse paper, its Eqs. 2-4), after STR (A. Kusupati et al., ICML 2020): the model runs with W + S(D, delta),
+
+    S(D, delta) = sign(D) relu(|D| - delta),    delta = sigmoid(tau),    one tau a layer,
+
+delta = 0.001 and D ~ N(0, 0.01^2) at the start; tau has a learning rate and a decoupled weight decay of its own (Eq. 4), and the decay, which
+pulls tau to 0 and so delta to 0.5, is what drives the sparsity. Soft thresholding acts element by element on path weights, so every delta is equivariant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from adapters.blocks import WeightBlock
+from adapters.method import AdapterMethod, MethodConfig, register
+from adapters.rules import E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT
+
+if TYPE_CHECKING:
+    from adapters.adapter import Adapter
+
+_LAYER_TYPES = {
+    "linear": {E3NN_LINEAR},
+    "fctp": {FULLY_CONNECTED_TENSOR_PRODUCT},
+    "all": {E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT},
+}
+
+
+class SparseConfig(MethodConfig):
+    """Settings of the sparse method.
+
+    Attributes:
+        form: ``"str"`` keeps the raw D and thresholds on the fly, as STR does; ``"printed"`` follows the paper's Eq. 2 to the letter: S(D)
+            replaces D before each forward, so survivors shrink by delta at every step, and the gradient of pruned entries is masked (Eq. 3).
+            The default is ``"str"``: its deltas do not depend on how many forwards were run, and a pruned entry returns when the threshold falls.
+        start: ``"random"``, the paper's D ~ N(0, sigma^2), differs from the base at step 0; ``"base"`` starts at D = 0, inside the threshold,
+            where the true gradient is zero, so pruned entries get a straight-through gradient. Only for the form ``"str"``.
+        setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products), ``"all"`` (both);
+            ``"every"`` is every block of the model, radial networks too.
+        sigma: standard deviation of the start ``"random"``.
+        threshold_start: delta at the start.
+        tau_learning_rate: eta_tau, which the paper never states.
+        tau_weight_decay: lambda_tau; the paper's low-sparsity value is 0.01, its high-sparsity value 0.3, both bound to its number of steps.
+    """
+
+    form: Literal["str", "printed"] = "str"
+    start: Literal["random", "base"] = "random"
+    setting: Literal["linear", "fctp", "all", "every"] = "all"
+    sigma: float = Field(default=0.01, gt=0)
+    threshold_start: float = Field(default=0.001, gt=0, lt=1)
+    tau_learning_rate: float = Field(default=1e-2, ge=0)
+    tau_weight_decay: float = Field(default=0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _printed_needs_random_start(self) -> SparseConfig:
+        if self.form == "printed" and self.start == "base":
+            raise ValueError("start='base' never leaves zero under form='printed', which masks the gradient of zeros; set form=str or start=random")
+        return self
+
+
+@register
+class Sparse(AdapterMethod):
+    """Soft-thresholded dense deltas with one learned threshold a layer (parameter)."""
+
+    name = "sparse"
+    Config = SparseConfig
+    config: SparseConfig
+    requires_decoupled_weight_decay = True
+
+    @property
+    def starts_at_base(self) -> bool:
+        """Only with ``start="base"``."""
+        return self.config.start == "base"
+
+    @property
+    def start_note(self) -> str:
+        """How D starts, and with which gradient."""
+        if self.starts_at_base:
+            return "starts at the base: D = 0 inside the threshold, pruned entries get a straight-through gradient"
+        return f"does not start at the base: D ~ N(0, {self.config.sigma}^2), threshold {self.config.threshold_start}"
+
+    def selects(self, block: WeightBlock) -> bool:
+        """Blocks of the chosen roles in the layers of ``setting``."""
+        chosen = self.config.setting == "every" or block.layer_type in _LAYER_TYPES[self.config.setting]
+        return chosen and self.has_role(block)
+
+    def initial_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+        """``D`` of the block's shape."""
+        if self.starts_at_base:
+            return {"D": torch.zeros(block.compact_shape, dtype=dtype)}
+        return {"D": (torch.randn(block.compact_shape, generator=generator, dtype=torch.float64) * self.config.sigma).to(dtype)}
+
+    def layer_factors(self, parameter: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """``tau``, the logit of the layer's threshold."""
+        start = self.config.threshold_start
+        return {"tau": torch.tensor(math.log(start / (1 - start)), dtype=dtype)}
+
+    def delta(self, factors: Mapping[str, Tensor]) -> Tensor:
+        """S(D, sigmoid(tau)), (B, ...); in the printed form D, which is thresholded already, with the gradient of S."""
+        raw = factors["D"]
+        threshold = torch.sigmoid(factors["tau"]).reshape(-1, *[1] * (raw.ndim - 1))  # (B, 1, ...)
+        if self.config.form == "printed":
+            alive = (raw != 0).to(raw.dtype)
+            # value D, gradient of D masked (Eq. 3), gradient of tau that of Eq. 2: -sign(D) where alive
+            return raw * alive - torch.sign(raw.detach()) * (threshold - threshold.detach())
+        shrunk = soft_threshold(raw, threshold)
+        if self.config.start == "random":
+            return shrunk
+        pruned = (raw.detach().abs() <= threshold.detach()).to(raw.dtype)
+        return shrunk + pruned * (raw - raw.detach())  # adds exactly 0, and a gradient of 1 to pruned entries
+
+    def param_groups(self, tensors: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """D with the run's rate and decay, tau with its own."""
+        taus = [tensor for key, tensor in tensors.items() if key.endswith("/*/tau")]
+        entries = [tensor for key, tensor in tensors.items() if not key.endswith("/*/tau")]
+        return [
+            {"params": entries, "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": taus, "lr": self.config.tau_learning_rate, "weight_decay": self.config.tau_weight_decay},
+        ]
+
+    @torch.no_grad()
+    def before_forward(self, adapter: Adapter) -> None:
+        """In the printed form, Eq. 2: D <- S(D, delta), in place."""
+        if self.config.form == "str":
+            return
+        for position in range(len(adapter.blocks)):
+            raw = adapter.own_factors(position)["D"]
+            raw.copy_(soft_threshold(raw, torch.sigmoid(adapter.layer_factors(position)["tau"])))
+
+    @torch.no_grad()
+    def report(self, adapter: Adapter) -> dict[str, float]:
+        """Sparsity in the paper's two senses, and the range of the thresholds.
+
+        ``sparsity_layerwise`` is the share of zeros within the adapted weights, ``sparsity_total`` the share of the base's trainable weights
+        that are unchanged; ``threshold_min`` and ``threshold_max`` are over layers.
+        """
+        changed = sum(int(torch.count_nonzero(delta)) for delta in adapter.block_deltas())
+        adapted = sum(block.numel for block in adapter.blocks)
+        thresholds = [float(torch.sigmoid(tensor)) for key, tensor in adapter.tensors.items() if key.endswith("/*/tau")]
+        return {
+            "sparsity_layerwise": 1 - changed / adapted,
+            "sparsity_total": 1 - changed / adapter.coverage.trainable_count,
+            "threshold_min": min(thresholds),
+            "threshold_max": max(thresholds),
+        }
+
+
+def soft_threshold(values: Tensor, threshold: Tensor) -> Tensor:
+    """S(D, delta) = sign(D) relu(|D| - delta), Eq. 2; ``threshold`` broadcasts against ``values``."""
+    return torch.sign(values) * torch.relu(values.abs() - threshold)

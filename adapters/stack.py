@@ -1,0 +1,219 @@
+"""Named adapters on one model: which are active, the weights they make, merging and detaching.
+
+The model is run as ``torch.func.functional_call(model, stack.weights(), args)``: no layer is wrapped, and the base's tensors stay as they are
+until `AdapterStack.merge`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters.adapter import Adapter
+from adapters.blocks import Coverage
+from adapters.errors import AdapterError, nearest_name_hint
+from adapters.method import AdapterMethod, create_method
+from adapters.randomise import randomise_factors
+
+__all__ = ["Adapter", "AdapterStack"]
+
+
+class AdapterStack(nn.Module):
+    """The adapters of one model.
+
+    The model is not a submodule, so ``stack.parameters()`` and ``stack.state_dict()`` hold the adapters alone. Deep-copying an object that
+    holds both keeps the copy's stack on the copy's model. Not thread-safe, as ``functional_call`` is not.
+
+    Attributes:
+        coverage: the model's blocks, found before the base was frozen.
+        adapters: name -> `Adapter`.
+    """
+
+    def __init__(self, model: nn.Module, coverage: Coverage) -> None:
+        """
+        Args:
+            model: the base; `add` freezes its parameters.
+            coverage: ``find_blocks(model)``.
+
+        Raises:
+            AdapterError: where the coverage was found on another model.
+        """
+        super().__init__()
+        self._model = (model,)  # in a tuple, so that it is not registered as a submodule
+        self.coverage = coverage
+        self.adapters = nn.ModuleDict()
+        self._active: tuple[str, ...] = ()
+        self._base_values: dict[str, Tensor] | None = None
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """``functional_call`` silently ignores the effect of a wrong name, so names and sizes are compared once."""
+        sizes = {name: parameter.numel() for name, parameter in self.model.named_parameters()}
+        if sizes != dict(self.coverage.sizes):
+            differing = sorted(name for name in sizes.keys() | self.coverage.sizes.keys() if sizes.get(name) != self.coverage.sizes.get(name))
+            raise AdapterError(f"parameter {differing[0]}: the coverage is of another model ({len(differing)} differ); pass find_blocks(model)")
+
+    @property
+    def model(self) -> nn.Module:
+        """The base."""
+        return self._model[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all adapters, in the order they were added."""
+        return tuple(self.adapters)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Names of the active adapters, whose deltas are added up."""
+        return self._active
+
+    def add(self, name: str, method: AdapterMethod | str, seed: int = 0) -> Adapter:
+        """A fresh adapter, active besides those that were.
+
+        Args:
+            name: unique; letters, digits, ``_`` and ``-``.
+            method: the method or its name.
+            seed: of the initial factors.
+
+        Raises:
+            AdapterError: a name in use or of the wrong form, or settings that do not fit the model.
+        """
+        self._refuse_when_merged("add an adapter")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
+            raise AdapterError(f"adapter name {name!r}: wanted letters, digits, '_' and '-', and no word of torch.nn.ModuleDict; choose another")
+        if name in self.adapters:
+            raise AdapterError(f"adapter name {name!r} is in use; remove that adapter first or choose another name")
+        method = create_method(method) if isinstance(method, str) else method
+        self.model.requires_grad_(False)
+        base = dict(self.model.named_parameters())
+        adapter = Adapter(method, self.coverage, base, seed)
+        self.adapters[name] = adapter
+        self._active = (*self._active, name)
+        return adapter
+
+    def get(self, name: str) -> Adapter:
+        """The adapter of this name; raises `AdapterError` with the nearest one."""
+        if name not in self.adapters:
+            raise AdapterError(f"no adapter {name!r} on this model; {nearest_name_hint(name, self.names)}")
+        adapter = self.adapters[name]
+        assert isinstance(adapter, Adapter)
+        return adapter
+
+    def remove(self, name: str) -> None:
+        """Detach an adapter; the base's tensors were never changed."""
+        self._refuse_when_merged("remove an adapter")
+        self.get(name)
+        del self.adapters[name]
+        self._active = tuple(active for active in self._active if active != name)
+
+    def activate(self, names: Iterable[str]) -> None:
+        """Make exactly these adapters active, in this order; none for the base."""
+        self._refuse_when_merged("change the active adapters")
+        names = tuple(dict.fromkeys(names))
+        for name in names:
+            self.get(name)
+        self._active = names
+
+    @property
+    def active_adapters(self) -> tuple[Adapter, ...]:
+        """The active adapters."""
+        return tuple(self.get(name) for name in self._active)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameter name -> W + sum of the active deltas, for ``torch.func.functional_call``.
+
+        Only changed parameters are listed: none where no adapter is active, or where they are merged.
+        """
+        if self.is_merged:
+            return {}
+        weights: dict[str, Tensor] = {}
+        for adapter in self.active_adapters:
+            for name, delta in adapter.deltas().items():
+                weights[name] = (weights[name] if name in weights else self.model.get_parameter(name)) + delta
+        return weights
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the model's own tensors hold the adapted weights."""
+        return self._base_values is not None
+
+    def merge(self) -> None:
+        """Write the adapted weights into the model, in place; `unmerge` restores every bit.
+
+        Raises:
+            AdapterError: where they are merged already, or an active method cannot be merged.
+        """
+        self._refuse_when_merged("merge again")
+        for adapter in self.active_adapters:
+            if not adapter.method.mergeable:
+                raise AdapterError(f"adapter method {adapter.method.name} changes activations and cannot be merged; keep it attached")
+        with torch.no_grad():
+            weights = self.weights()
+            base = {name: self.model.get_parameter(name) for name in weights}
+            # (W + d) - d is not W in floating point: the base's values are kept, not computed back
+            self._base_values = {name: parameter.detach().clone() for name, parameter in base.items()}
+            for name, parameter in base.items():
+                parameter.copy_(weights[name])
+
+    def unmerge(self) -> None:
+        """Restore the base's values, bit for bit; nothing to do where nothing is merged."""
+        if self._base_values is None:
+            return
+        with torch.no_grad():
+            for name, value in self._base_values.items():
+                self.model.get_parameter(name).copy_(value)
+        self._base_values = None
+
+    def param_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer parameter groups of the active adapters."""
+        groups: list[dict[str, Any]] = []
+        for adapter in self.active_adapters:
+            groups.extend(adapter.method.param_groups(adapter.tensors, learning_rate, weight_decay))
+        return groups
+
+    def before_forward(self) -> None:
+        """To be called before each training forward."""
+        for adapter in self.active_adapters:
+            adapter.method.before_forward(adapter)
+
+    def after_step(self) -> None:
+        """To be called after each optimizer step."""
+        for adapter in self.active_adapters:
+            adapter.method.after_step(adapter)
+
+    def report(self) -> dict[str, float]:
+        """Statistics of the active adapters; keys carry the adapter's name where several are active."""
+        if len(self._active) == 1:
+            return self.active_adapters[0].method.report(self.active_adapters[0])
+        return {f"{name}/{key}": value for name in self._active for key, value in self.get(name).method.report(self.get(name)).items()}
+
+    @property
+    def trainable_count(self) -> int:
+        """Trainable numbers of the active adapters."""
+        return sum(adapter.trainable_count for adapter in self.active_adapters)
+
+    @property
+    def starts_at_base(self) -> bool:
+        """Whether the active adapters, untrained, change nothing."""
+        return all(adapter.method.starts_at_base for adapter in self.active_adapters)
+
+    @property
+    def requires_decoupled_weight_decay(self) -> bool:
+        """Whether an active method needs an AdamW-like optimizer."""
+        return any(adapter.method.requires_decoupled_weight_decay for adapter in self.active_adapters)
+
+    def randomise(self, name: str, seed: int, relative: float = 0.1) -> None:
+        """Fill an adapter with random factors so that \\|dW\\|/\\|W\\| >= ``relative`` (Frobenius) in each of its blocks: for equivariance tests."""
+        self._refuse_when_merged("randomise an adapter")
+        adapter = self.get(name)
+        base = {block.key: float(block.view(self.model.get_parameter(block.parameter)).double().norm()) for block in adapter.blocks}
+        randomise_factors(adapter, base, seed, relative)
+
+    def _refuse_when_merged(self, action: str) -> None:
+        if self.is_merged:
+            raise AdapterError(f"cannot {action} while adapters {list(self._active)} are merged into the model; call unmerge() first")

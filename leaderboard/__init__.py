@@ -1,0 +1,1 @@
+"""The leaderboard's schema and validation of result records."""

@@ -1,0 +1,203 @@
+"""Downloads against a real HTTP server on this machine: resumed, verified, and never half in place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import zoo.download
+from zoo.cache import cache_root, data_roots
+from zoo.download import fetch
+from zoo.errors import ZooError
+
+BODY = bytes(range(256)) * 1200
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `body`; cuts the next `cuts` answers after a third, and ignores ranges where told so."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body, self.cuts, self.ranges, self.requests = BODY, 0, True, []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/file.bin"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        start = int(wanted.group(1)) if wanted and self.server.ranges else 0
+        self.server.requests.append(start)
+        if self.path != "/file.bin":
+            self.send_error(404)
+            return
+        if start >= len(self.server.body) and start:
+            self.send_error(416)
+            return
+        body = self.server.body[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(self.server.body) - 1}/{len(self.server.body)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.server.cuts:
+            self.server.cuts -= 1
+            body = body[: len(body) // 3]
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    serving = Server()
+    thread = threading.Thread(target=serving.serve_forever, daemon=True)
+    thread.start()
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+
+
+def left_behind(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+
+
+def test_a_whole_file_arrives_and_a_second_call_asks_nobody(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.bin"
+    assert fetch(server.url, target, sha256=SHA256, size=len(BODY)) == target
+    assert target.read_bytes() == BODY
+    fetch(server.url, target, sha256=SHA256, size=len(BODY))
+    assert server.requests == [0]
+    assert left_behind(target.parent) == {"file.bin"}
+
+
+def test_a_damaged_file_in_place_is_replaced(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    target.write_bytes(BODY[:-1] + b"!")
+    fetch(server.url, target, sha256=SHA256)
+    assert target.read_bytes() == BODY
+
+
+def test_a_transfer_that_breaks_off_continues_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.cuts = 1
+    fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert server.requests == [0, len(BODY) // 3]
+
+
+def test_a_transfer_that_keeps_breaking_off_leaves_a_part_for_the_next_run(server: Server, tmp_path: Path) -> None:
+    server.cuts = 3
+    with pytest.raises(ZooError, match=r"broke off 3 times .*run again") as failure:
+        fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert "\n" not in str(failure.value)
+    assert left_behind(tmp_path) == {"file.bin.part"}
+    fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert server.requests[-1] > 0
+
+
+def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    (tmp_path / "file.bin.part").write_bytes(BODY[:1000])
+    fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("stale", [b"x" * 1000, b"x" * (len(BODY) + 5), b"x" * len(BODY)])
+def test_a_part_of_another_file_is_thrown_away_and_fetched_anew(server: Server, tmp_path: Path, stale: bytes) -> None:
+    (tmp_path / "file.bin.part").write_bytes(stale)
+    fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+
+
+def test_a_wrong_checksum_names_both_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    server.body = BODY[:-1] + b"!"
+    with pytest.raises(ZooError, match=SHA256) as failure:
+        fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert hashlib.sha256(server.body).hexdigest() in str(failure.value)
+    assert "\n" not in str(failure.value)
+    assert left_behind(tmp_path) == set()
+
+
+def test_a_wrong_size_is_refused_where_no_checksum_is_known(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=f"{len(BODY)} bytes where 7 are expected"):
+        fetch(server.url, tmp_path / "file.bin", sha256=None, size=7)
+    assert left_behind(tmp_path) == set()
+
+
+def test_a_missing_page_and_an_unreachable_host_say_how_to_do_without(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"answered 404.*ZOO_DATA"):
+        fetch(server.url + ".gone", tmp_path / "file.bin", sha256=SHA256)
+    with pytest.raises(ZooError, match=r"cannot be reached.*by hand.*ZOO_DATA"):
+        fetch("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", sha256=SHA256)
+    assert left_behind(tmp_path) == set()
+
+
+def test_a_file_address_is_copied_and_other_schemes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "origin").write_bytes(BODY)
+    fetch((tmp_path / "origin").as_uri(), tmp_path / "copy", sha256=SHA256)
+    assert (tmp_path / "copy").read_bytes() == BODY
+    with pytest.raises(ZooError, match="not an address"):
+        fetch("ftp://host/file", tmp_path / "other", sha256=None)
+
+
+def test_a_full_disk_is_one_line_and_frees_what_was_written(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(zoo.download.os, "fsync", full)
+    with pytest.raises(ZooError, match=r"No space left.*ZOO_CACHE"):
+        fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert left_behind(tmp_path) == set()
+
+
+def _fetch_in_process(url: str, target: Path) -> None:
+    fetch(url, target, sha256=SHA256)
+
+
+def test_two_processes_at_once_transfer_once(server: Server, tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("fork")
+    workers = [spawn.Process(target=_fetch_in_process, args=(server.url, tmp_path / "file.bin")) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert server.requests == [0]
+
+
+def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ZOO_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_root() == tmp_path / "xdg" / "equizoo"
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "own"))
+    assert cache_root() == tmp_path / "own"
+    monkeypatch.delenv("ZOO_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_root() == tmp_path / ".cache" / "equizoo"
+
+
+def test_a_misspelt_data_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ZOO_DATA", f"{tmp_path}{os.pathsep}")
+    assert data_roots() == [tmp_path]
+    monkeypatch.setenv("ZOO_DATA", f"{tmp_path}{os.pathsep}{tmp_path / 'absent'}")
+    with pytest.raises(ZooError, match="absent"):
+        data_roots()

@@ -1,0 +1,48 @@
+"""The model families, imported one at a time and only when asked for.
+
+A new family is one module with a ``FAMILY`` object and one line in `_MODULES`; the contract tests meet it through `family_names`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import ZooError, nearest_name_hint
+
+if TYPE_CHECKING:
+    from zoo.backbones.base import Family
+
+_MODULES = {"sevennet": "zoo.backbones.sevennet"}
+_PACKAGES = {"sevennet": ("sevenn", "pip install -c constraints.txt sevenn")}
+
+
+def family_names() -> tuple[str, ...]:
+    """The registered families, in alphabetical order."""
+    return tuple(sorted(_MODULES))
+
+
+def load_family(name: str) -> Family:
+    """Import one family's module and return its `Family` object.
+
+    Raises:
+        ZooError: for an unknown family, or where its package is not installed (with the command that installs it).
+    """
+    if name not in _MODULES:
+        raise ZooError(f"unknown family {name!r}; {nearest_name_hint(name, _MODULES)}")
+    package, command = _PACKAGES[name]
+    if importlib.util.find_spec(package) is None:
+        raise ZooError(f"family {name!r} needs the package {package!r}, which is not installed; run: {command}")
+    family: Family = importlib.import_module(_MODULES[name]).FAMILY
+    return family
+
+
+def family_of_checkpoint(path: Path) -> Family:
+    """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it."""
+    for name in family_names():
+        family = load_family(name)
+        if family.recognises(path):
+            return family
+    raise ZooError(f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files")

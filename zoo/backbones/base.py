@@ -1,0 +1,128 @@
+"""The backbone contract: what a model family provides, and nothing else.
+
+A backbone translates an `AtomGraph` to its package's input and returns energies. It does no training, knows no adapters and writes no files;
+forces and stress of a conservative backbone are derived in `zoo.potential`, in one place for all families.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.graph import AtomGraph
+
+Symmetry = Literal["SO(3)", "O(3)"]
+
+
+class Backbone(nn.Module):
+    """An interatomic potential's network behind one interface.
+
+    Attributes:
+        family: the registered family's name.
+        cutoff: Å; edges of the graph reach this far.
+        max_neighbours: neighbours kept per atom, None for all.
+        elements: atomic numbers the model knows, ascending.
+        symmetry: the group under which the energy is claimed invariant.
+        conservative: forces are the gradient of the energy.
+        heads: names of the output heads (levels of theory), empty for a single-head model.
+        head: the head in use, None for a single-head model.
+        adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
+    """
+
+    family: str
+    cutoff: float
+    max_neighbours: int | None = None
+    elements: tuple[int, ...]
+    symmetry: Symmetry
+    conservative: bool = True
+    heads: tuple[str, ...] = ()
+    head: str | None = None
+    adapter_roles: Mapping[str, str]
+
+    @abstractmethod
+    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+        """``{"energy": (G,)}`` in eV, differentiable in the graph's positions and cell."""
+
+    @abstractmethod
+    def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> dict[str, Any]:
+        """What ``torch.save`` writes so that the family's own package loads this model.
+
+        Args:
+            element_shifts_ev: atomic number to eV, to be folded into the model's own per-element energies.
+        """
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type the network computes in."""
+        return next(self.parameters()).dtype
+
+    def refill_constants(self) -> None:
+        """Recompute buffers that a cast to float64 leaves at float32 precision (FACTS: ``_w3j`` of e3nn's generated code)."""
+        refill_wigner_3j(self)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A registered model family: how its checkpoints are recognised and read, and a toy for the contract tests.
+
+    Attributes:
+        name: as in the cards.
+        load: ``(path, head, trust_pickle) -> Backbone`` with the file's weights.
+        randomise: re-draws every weight as the package's own initialisation does (``weights=None``), from torch's global generator.
+        toy: ``(seed) -> Backbone``, small and random, float64, built from a configuration.
+        recognises: whether a file looks like this family's checkpoint, without unpickling it.
+    """
+
+    name: str
+    load: Callable[[Path, str | None, bool], Backbone]
+    randomise: Callable[[Backbone], Backbone]
+    toy: Callable[[int], Backbone]
+    recognises: Callable[[Path], bool]
+
+
+def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | None:
+    """The head to use; never silently the first.
+
+    Raises:
+        ZooError: where a choice is needed and none was made, or the name is unknown.
+    """
+    if not heads:
+        if head is not None:
+            raise ZooError(f"{source}: has no heads to choose from, found head={head!r}; leave head out")
+        return None
+    if head is None:
+        raise ZooError(f"{source}: has several heads and none was chosen; pass head= one of: {', '.join(heads)}")
+    matches = [name for name in heads if name.lower() == head.lower()]
+    if not matches:
+        raise ZooError(f"{source}: unknown head {head!r}; known: {', '.join(heads)}")
+    return matches[0]
+
+
+def refill_wigner_3j(model: nn.Module) -> None:
+    """Replace every float64 ``_w3j_l1_l2_l3`` buffer by exact values, keeping the sign (the convention) the buffer has.
+
+    A cast to float64 keeps float32's rounding: rotation errors of 3e-9 eV instead of 1e-14.
+    """
+    from e3nn.o3 import wigner_3j
+
+    for name, buffer in model.named_buffers():
+        found = re.search(r"_w3j_(\d+)_(\d+)_(\d+)$", name)
+        if found is None or buffer.dtype != torch.float64 or buffer.numel() == 0:
+            continue
+        exact = wigner_3j(*(int(degree) for degree in found.groups()), dtype=torch.float64, device=buffer.device)
+        for candidate in (exact, -exact):
+            if torch.allclose(buffer, candidate, atol=1e-5):
+                buffer.copy_(candidate)
+                break
+        else:
+            raise ZooError(
+                f"buffer {name} is not a Wigner 3j symbol of e3nn in either sign; the checkpoint is corrupt or of an unknown convention"
+            )

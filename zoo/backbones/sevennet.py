@@ -1,0 +1,235 @@
+"""SevenNet (Park et al., J. Chem. Theory Comput. 2024, 20, 4857): NequIP-type networks of the ``sevenn`` package.
+
+SevenNet's edges run from row 0, the centre, to row 1, the neighbour: our rows swapped, the same vector. A mirrored model differs by only 2e-6 eV
+on NaCl, so the parity test looks at forces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sevenn import __version__ as sevenn_version
+from sevenn import _keys as keys
+from sevenn.checkpoint import SevenNetCheckpoint
+from sevenn.model_build import build_E3_equivariant_model
+from sevenn.nn.sequential import AtomGraphSequential
+from torch import Tensor, nn
+
+from zoo.backbones.base import Backbone, Family, choose_head
+from zoo.errors import ZooError
+from zoo.graph import AtomGraph
+
+# every global that SevenNet's published checkpoints name: NumPy arrays of the per-element shift and scale, and nothing that runs code
+_SAFE_GLOBALS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+]
+
+
+class SevenNet(Backbone):
+    """A SevenNet network that reads an `AtomGraph` and returns energies.
+
+    Args:
+        network: upstream's module, with or without its force output (it is dropped: `zoo.potential` derives forces).
+        config: upstream's configuration, kept for the way back to an upstream checkpoint.
+        head: modality of a multi-fidelity model.
+    """
+
+    family = "sevennet"
+    adapter_roles = {"*onehot_to_feature_x.*": "embedding", "*reduce_input_to_hidden.*": "readout", "*reduce_hidden_to_energy.*": "readout"}
+
+    def __init__(self, network: AtomGraphSequential, config: dict[str, Any], head: str | None = None) -> None:
+        super().__init__()
+        network.delete_module_by_key("force_output")
+        network.set_is_batch_data(True)
+        network.eval_type_map = False
+        network.eval_modal_map = False
+        # upstream's one-hot module always returns float32; ours follows the model's dtype
+        self._one_hot_names = [name for name in ("onehot_idx_to_onehot", "one_hot_modality") if name in network._modules]
+        self.network = network
+        self.config = config
+        self.cutoff = float(config[keys.CUTOFF])
+        self.symmetry = "O(3)" if config[keys.IS_PARITY] else "SO(3)"
+        type_map: dict[int, int] = config[keys.TYPE_MAP]
+        self.elements = tuple(sorted(type_map))
+        species_of_number = torch.full((119,), -1, dtype=torch.long)
+        for atomic_number, species in type_map.items():
+            species_of_number[atomic_number] = species
+        self.register_buffer("species_of_number", species_of_number, persistent=False)
+        self.species_count = len(type_map)
+        modal_map: dict[str, int] = config.get(keys.MODAL_MAP, {}) if config.get(keys.USE_MODALITY, False) else {}
+        self.heads = tuple(sorted(modal_map))
+        self.head = head
+        self.modal_index = modal_map[head] if head is not None else None
+
+    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+        """``{"energy": (G,)}`` in eV."""
+        data = self._upstream_input(graph)
+        for name, module in self.network._modules.items():
+            if name not in self._one_hot_names:
+                assert module is not None
+                data = module(data)
+        return {"energy": data[keys.PRED_TOTAL_ENERGY]}
+
+    def _upstream_input(self, graph: AtomGraph) -> dict[str, Tensor]:
+        dtype = self.dtype
+        species_of_number = self.species_of_number
+        assert isinstance(species_of_number, Tensor)
+        species = species_of_number[graph.atomic_numbers]  # (N,)
+        one_hot = nn.functional.one_hot(species, self.species_count).to(dtype)  # (N, species)
+        data = {
+            keys.EDGE_VEC: graph.edge_vectors().to(dtype),  # (E, 3)
+            keys.EDGE_IDX: graph.edge_index.flip(0),  # row 0 the centre, row 1 the neighbour
+            keys.BATCH: graph.graph_of_atom,
+            keys.NUM_ATOMS: graph.atom_counts,
+            keys.ATOMIC_NUMBERS: graph.atomic_numbers,
+            keys.ATOM_TYPE: species,
+            keys.NODE_FEATURE: one_hot,
+            keys.NODE_ATTR: one_hot,
+        }
+        if self.modal_index is not None:
+            modal = torch.full((graph.graph_count,), self.modal_index, dtype=torch.long, device=species.device)
+            data[keys.MODAL_TYPE] = modal
+            data[keys.MODAL_ATTR] = nn.functional.one_hot(modal, len(self.heads)).to(dtype)  # (G, heads)
+        return data
+
+    def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> dict[str, Any]:
+        """A dict that ``sevenn.util.load_checkpoint`` reads once ``torch.save`` wrote it; shifts go into the per-element rescale."""
+        state = {name: value.detach().to("cpu", torch.float32).clone() for name, value in self._upstream_state().items()}
+        shift = state["rescale_atomic_energy.shift"]  # (species,) or (heads, species)
+        type_map = self.config[keys.TYPE_MAP]
+        for atomic_number, value in element_shifts_ev.items():
+            if shift.dim() == 2:
+                shift[self.modal_index, type_map[atomic_number]] += value
+            else:
+                shift[type_map[atomic_number]] += value
+        config = {**self.config, "version": sevenn_version, keys.SHIFT: shift.numpy(), "device": "cpu"}
+        return {"model_state_dict": state, "optimizer_state_dict": {}, "scheduler_state_dict": {}, "config": config, "epoch": 0}
+
+    def _upstream_state(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.network.state_dict().items() if not name.startswith("force_output")}
+
+
+class _SafeCheckpoint(SevenNetCheckpoint):  # type: ignore[misc]
+    """Upstream's checkpoint tool box on a payload that was read without running anything from the file."""
+
+    def __init__(self, path: Path, payload: dict[str, Any]) -> None:
+        super().__init__(path)
+        self._payload = payload
+
+    def _load(self) -> None:
+        from sevenn.checkpoint import _config_cp_routine
+
+        self._config_original = self._payload["config"]
+        self._model_state_dict = self._payload["model_state_dict"]
+        self._config = _config_cp_routine(self._config_original)
+        self._loaded = True
+
+
+def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
+    checkpoint = _SafeCheckpoint(path, _read_payload(path, trust_pickle))
+    config = checkpoint.config
+    modal_map = config.get(keys.MODAL_MAP) or {}
+    heads = tuple(sorted(modal_map)) if config.get(keys.USE_MODALITY, False) else ()
+    chosen = choose_head(heads, head, str(path))
+    with contextlib.redirect_stdout(io.StringIO()):  # upstream prints while it converts
+        network = checkpoint.build_model()
+    return SevenNet(network, config, chosen)
+
+
+def _read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
+    try:
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not trust_pickle:
+            raise ZooError(
+                f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
+                "if you trust where it comes from, pass trust_pickle=True (--trust-pickle)"
+            ) from None
+        payload = torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ZooError(
+            f"{path}: cannot be read as a SevenNet checkpoint ({(str(error) or type(error).__name__).splitlines()[0]}); fetch the file again"
+        ) from None
+    if not isinstance(payload, dict) or not {"config", "model_state_dict"} <= set(payload):
+        found = ", ".join(map(str, payload)) if isinstance(payload, dict) else type(payload).__name__
+        raise ZooError(
+            f"{path}: a SevenNet checkpoint holds 'config' and 'model_state_dict' (found: {found}); pass the file that sevenn wrote"
+        )
+    return payload
+
+
+def _first_forbidden_global(error: Exception) -> str:
+    words = str(error).split("GLOBAL ")
+    return f"it names {words[1].split()[0]}" if len(words) > 1 else "it is not a plain weights file"
+
+
+def _recognises(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        # "model_state_dict" and a config are in every file sevenn writes; the bytes are searched, not unpickled
+        return bool(pickles) and b"model_state_dict" in archive.read(pickles[0])
+
+
+def _randomise(backbone: Backbone) -> Backbone:
+    assert isinstance(backbone, SevenNet)
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = build_E3_equivariant_model(backbone.config)
+    fresh = SevenNet(network, backbone.config, backbone.head)
+    # per-element shift, scale and neighbour normalisation are statistics of the training set, not weights
+    kept = {name: value for name, value in backbone.named_parameters() if not value.requires_grad}
+    fresh.load_state_dict(kept, strict=False)
+    return fresh.to(backbone.dtype)
+
+
+def _toy(seed: int) -> Backbone:
+    """2 layers, 8x0e+4x1e, H C O Cu Au, cutoff 4 Å, tensor-product self-connection: both layer types that adapters must reach."""
+    type_map = {1: 0, 6: 1, 8: 2, 29: 3, 79: 4}
+    config: dict[str, Any] = {
+        "version": sevenn_version,
+        keys.CUTOFF: 4.0,
+        keys.NODE_FEATURE_MULTIPLICITY: 8,
+        keys.LMAX: 1,
+        keys.IS_PARITY: False,
+        keys.NUM_CONVOLUTION: 2,
+        keys.IRREPS_MANUAL: ["8x0e", "8x0e+4x1e", "8x0e"],
+        keys.CONVOLUTION_WEIGHT_NN_HIDDEN_NEURONS: [8],
+        keys.SELF_CONNECTION_TYPE: ["nequip", "linear"],
+        keys.RADIAL_BASIS: {keys.RADIAL_BASIS_NAME: "bessel", "bessel_basis_num": 4},
+        keys.CUTOFF_FUNCTION: {keys.CUTOFF_FUNCTION_NAME: "XPLOR", "cutoff_on": 3.5},
+        keys.CONV_DENOMINATOR: 3.0,
+        keys.NUM_SPECIES: len(type_map),
+        keys.TYPE_MAP: type_map,
+        keys.CHEMICAL_SPECIES: ["H", "C", "O", "Cu", "Au"],
+        keys.SHIFT: [-0.5, -1.0, -1.5, -2.0, -2.5],
+        keys.SCALE: [1.0, 1.1, 1.2, 1.3, 1.4],
+    }
+    import sevenn._const as const
+
+    config = {**const.model_defaults(config), **config}
+    generator_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = build_E3_equivariant_model(config)
+    torch.random.set_rng_state(generator_state)
+    backbone = SevenNet(network, config).double()
+    backbone.refill_constants()
+    return backbone
+
+
+FAMILY = Family(name="sevennet", load=_load, randomise=_randomise, toy=_toy, recognises=_recognises)

@@ -1,0 +1,180 @@
+"""The ``zoo`` command: its words, its help, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from zoo.errors import USER_ERRORS, ZooError, nearest_name_hint
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sub-command: a summary for ``zoo --help``, a page for its own ``--help``, and what it does with its words."""
+
+    summary: str
+    page: str
+    run: Callable[[list[str]], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits with 0, with 1 and one line on a mistake, with 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        _dispatch(words)
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        print(f"zoo: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("zoo: interrupted; zoo train continues with run.resume=true", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # the reader (head, less) went away; Python would complain once more while it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"zoo: unexpected {type(error).__name__}: {reason} (this is a bug: run again with --debug and report it)", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    if words[0] in ("-V", "--version"):
+        from zoo import __version__
+
+        print(f"equizoo {__version__}")
+        return
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise ZooError(f"unknown command {name!r}; {nearest_name_hint(name, COMMANDS)}")
+    if any(word in ("-h", "--help") for word in rest):
+        print(COMMANDS[name].page.strip())
+        return
+    COMMANDS[name].run(rest)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return f"""usage: zoo COMMAND [key=value ...] [--debug]
+
+Pretrained equivariant interatomic potentials, adapters for every one of them, and one trainer.
+
+{rows}
+
+zoo COMMAND --help explains one command. --debug shows the traceback behind an error's one line.
+Start here: zoo train experiment=quickstart"""
+
+
+def _train(words: list[str]) -> None:
+    from zoo.commands import train
+
+    train(words)
+
+
+def _evaluate(words: list[str]) -> None:
+    from zoo.commands import evaluate
+
+    evaluate(words)
+
+
+def _predict(words: list[str]) -> None:
+    from zoo.commands import predict
+
+    predict(words)
+
+
+def _merge(words: list[str]) -> None:
+    from zoo.commands import merge
+
+    merge(words)
+
+
+def _check_equivariance(words: list[str]) -> None:
+    from zoo.commands import check_equivariance
+
+    check_equivariance(words)
+
+
+def _list(words: list[str]) -> None:
+    from zoo.listing import list_cards
+
+    if len(words) > 1:
+        raise ZooError(f"zoo list takes one pattern, found: {' '.join(words)}")
+    list_cards(words[0] if words else "*")
+
+
+def _info(words: list[str]) -> None:
+    from zoo.listing import info
+
+    names = [word for word in words if word != "--elements"]
+    if len(names) != 1 or names[0].startswith("-"):
+        raise ZooError(f"zoo info takes one card's name and --elements, found: {' '.join(words) or 'nothing'}; zoo list shows the names")
+    info(names[0], elements="--elements" in words)
+
+
+_TRAIN_PAGE = """
+usage: zoo train [experiment=NAME] [backbone=CARD|FILE] [adapter=METHOD|FILE] [data=SET|FILE] [key=value ...] [-m]
+
+  zoo train experiment=quickstart                              SevenNet-0 + ELoRA on the embedded Cu-Au set
+  zoo train backbone=sevennet-0 adapter=elora data=my.extxyz   your own frames
+  zoo train experiment=acac adapter=full                       real DFT data, full fine-tuning
+  zoo train -m experiment=acac adapter=elora,full training.seed=0,1,2      a sweep
+
+groups   backbone, adapter (elora, elora_paper, full, readout, sparse), data (emt-cuau, acac, file), training (default, elora_paper,
+         sparse_paper), strategy (finetune, scratch), experiment (quickstart, acac)
+often    training.steps=200 training.batch_size=5 training.seed=0 training.optimizer.learning_rate=5e-3 training.ema_decay=0.99
+         adapter.rank=16 adapter.roles=[linear,readout] data.n_train=50 data.n_valid=50 data.energy_key=energy data.forces_key=forces
+         data.level_of_theory=PBE backbone.dtype=float64 backbone.device=cpu
+run      run.name=NAME (folder runs/NAME) run.resume=true (continue a killed run, to the same bits)
+look     --cfg job prints the composed config without running
+
+The run folder holds config.yaml, environment.json, log.txt, history.csv, adapter.safetensors, record.json, plots/, checkpoints/,
+tensorboard/. Every key is checked; a misspelt one is refused with the nearest name.
+"""
+_EVALUATE_PAGE = """
+usage: zoo evaluate run=FOLDER | backbone=CARD [adapter=FILE]  data=SET|FILE [split=PART] [key=value ...]
+
+  zoo evaluate run=runs/acac-elora-r16 data=acac split=test_600K
+  zoo evaluate backbone=sevennet-0 data=acac reference_energies=fit record=zero-shot.json
+
+split               train, valid or a test set; all test sets when left out
+reference_energies  keep, or fit: refit them on the data's training split first
+record              write the result of a base without adapter in the leaderboard's schema
+"""
+_PREDICT_PAGE = """
+usage: zoo predict run=FOLDER | backbone=CARD [adapter=FILE]  input=FILE output=FILE.extxyz [batch_size=16]
+
+Energies (eV), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3) of anything ASE reads.
+"""
+_MERGE_PAGE = """
+usage: zoo merge run=FOLDER | backbone=CARD adapter=FILE  output=FILE
+
+Base + adapter + reference energies as one checkpoint of the base's own package (SevenNet: sevenn's .pth).
+"""
+_CHECK_PAGE = """
+usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]] [input=FILE frames=4] [randomise=true] [seed=0]
+
+Rotation, translation, periodic images, permutation, extensivity, batching, inversion (where the backbone claims O(3)) and
+finite-difference forces and stress, in float64. An adapter is filled with random weights first (randomise=false keeps its own).
+"""
+COMMANDS: dict[str, Command] = {
+    "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
+    "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
+    "predict": Command("energies, forces and stress of structures, as extended XYZ", _PREDICT_PAGE, _predict),
+    "list": Command("the model cards", "usage: zoo list [PATTERN]        e.g. zoo list 'sevennet*'", _list),
+    "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
+    "merge": Command("base + adapter as one checkpoint of the base's own package", _MERGE_PAGE, _merge),
+    "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),
+}

@@ -1,0 +1,169 @@
+"""What each ``zoo`` command does, once its words are parsed: callable from Python with the same effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from zoo.compose import compose, run_hydra
+from zoo.data.source import DataConfig
+from zoo.errors import ZooError
+from zoo.training.config import BackboneConfig, parse_config
+
+if TYPE_CHECKING:
+    from zoo.data.frame import Frame
+    from zoo.potential import Potential
+
+
+class ModelChoice(BaseModel):
+    """A finished run's model (``run=FOLDER``), or a base with or without an adapter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: BackboneConfig
+    run: str | None = None
+    adapter: str | dict[str, Any] | None = None
+
+
+class EvaluateConfig(ModelChoice):
+    """``split``: one part of the data, all test sets where None. ``reference_energies=fit`` refits them on the data's training split."""
+
+    data: DataConfig
+    split: str | None = None
+    batch_size: int = Field(default=16, ge=1)
+    reference_energies: Literal["keep", "fit"] = "keep"
+    record: str | None = None
+
+
+class PredictConfig(ModelChoice):
+    """``input``: anything ASE reads; ``output``: extended XYZ."""
+
+    input: str
+    output: str
+    batch_size: int = Field(default=16, ge=1)
+
+
+class MergeConfig(ModelChoice):
+    """``output``: a checkpoint of the family's own package."""
+
+    output: str
+
+
+class CheckConfig(ModelChoice):
+    """``randomise``: fill the adapter with weights of ``relative_size`` of the base's first, since an untrained one hides every fault."""
+
+    randomise: bool = True
+    relative_size: float = Field(default=0.1, gt=0)
+    input: str | None = None
+    frames: int = Field(default=4, ge=1)
+    seed: int = 0
+
+
+def choose_model(choice: ModelChoice, dtype: str | None = None) -> Potential:
+    """Load what a command's words name."""
+    from zoo.loading import load
+    from zoo.training.folder import RunFolder
+
+    if choice.run is None:
+        backbone = choice.backbone
+        return load(
+            backbone.name,
+            adapter=choice.adapter,
+            dtype=dtype or backbone.dtype,
+            device=_device(backbone.device),
+            head=backbone.head,
+            trust_pickle=backbone.trust_pickle,
+        )
+    if choice.adapter is not None:
+        raise ZooError(f"run={choice.run} brings its own adapter; leave adapter={choice.adapter} out")
+    folder, config = RunFolder.existing(choice.run)
+    if config.strategy.weights == "random":
+        raise ZooError(f"{choice.run}: trained from random weights (strategy=scratch), which no card holds; its metrics are in record.json")
+    return load(
+        config.backbone.name,
+        adapter=folder.adapter,
+        dtype=dtype or config.backbone.dtype,
+        device=_device(choice.backbone.device),
+        head=config.backbone.head,
+        trust_pickle=config.backbone.trust_pickle,
+    )
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def train(arguments: Sequence[str]) -> None:
+    """``zoo train``: compose, validate, fine-tune."""
+
+    def task(values: Mapping[str, Any]) -> None:
+        from zoo.training.run import fine_tune
+
+        fine_tune(parse_config(values))
+
+    run_hydra("train", arguments, task)
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """``zoo evaluate``: metrics of a model on a data set's parts, and a record of them where asked for."""
+    from zoo.data.source import load_splits
+    from zoo.evaluation.evaluate import evaluate_parts, write_evaluation_record
+
+    config: EvaluateConfig = parse_config(compose("evaluate", arguments), EvaluateConfig)
+    potential = choose_model(config)
+    splits = load_splits(config.data, needs=())
+    evaluation = evaluate_parts(potential, splits, config.split, config.batch_size, config.reference_energies)
+    print(evaluation.text())
+    if config.record is not None:
+        write_evaluation_record(Path(config.record), potential, splits, evaluation)
+        print(f"record: {config.record}")
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """``zoo predict``: energies, forces and stress of any structures, as extended XYZ."""
+    from zoo.evaluation.predictions import predict_frames, write_extxyz
+
+    config: PredictConfig = parse_config(compose("predict", arguments), PredictConfig)
+    potential = choose_model(config)
+    frames = _read_structures(config.input)
+    write_extxyz(Path(config.output), frames, predict_frames(potential, frames, batch_size=config.batch_size))
+    print(f"{len(frames)} structures -> {config.output}")
+
+
+def merge(arguments: Sequence[str]) -> None:
+    """``zoo merge``: base + adapter + reference energies as one checkpoint that the family's own package loads."""
+    config: MergeConfig = parse_config(compose("merge", arguments), MergeConfig)
+    potential = choose_model(config)
+    potential.save_upstream_checkpoint(Path(config.output))
+    print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {config.output}")
+
+
+def check_equivariance(arguments: Sequence[str]) -> None:
+    """``zoo check-equivariance``: every claimed symmetry and derivative, in float64; raises `ZooError` where one fails."""
+    from zoo.evaluation.equivariance import check_equivariance as check
+    from zoo.evaluation.probes import probe_frames
+
+    config: CheckConfig = parse_config(compose("check-equivariance", arguments), CheckConfig)
+    potential = choose_model(config, dtype="float64")
+    if config.randomise:
+        for name in potential.adapters.active:
+            potential.adapters.randomise(name, config.seed, config.relative_size)
+            print(f"adapter {name}: random weights, |dW|/|W| >= {config.relative_size:g} in every block")
+    frames = _read_structures(config.input)[: config.frames] if config.input else probe_frames(potential.backbone.elements)
+    report = check(potential, frames, seed=config.seed)
+    print(report.text())
+    if not report.passed:
+        failed = ", ".join(f"{row.test} ({row.quantity}, {row.residual:.1e})" for row in report.rows if not row.passed)
+        raise ZooError(f"check-equivariance: {potential.source} fails {failed}")
+
+
+def _read_structures(path: str) -> list[Frame]:
+    from zoo.data.keys import LabelKeys
+    from zoo.data.readers import read_frames
+
+    return read_frames(path, LabelKeys(forces_key=None, stress_key=None), needs=())

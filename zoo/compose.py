@@ -1,0 +1,191 @@
+"""From the words on a command line to one plain configuration, through Hydra, with one-line errors."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.errors import ZooError, nearest_name_hint
+
+_RESOLVERS_DONE: list[bool] = []
+
+
+def config_root() -> Path:
+    """The folder of the Hydra groups: the source tree's ``configs`` where there is one, else the copy the wheel carries."""
+    source = Path(__file__).resolve().parents[1] / "configs"
+    packaged = Path(__file__).resolve().parent / "_configs"
+    for folder in (source, packaged):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise ZooError(f"no configuration found at {packaged} or {source}; reinstall equizoo")
+
+
+def group_options(group: str) -> list[str]:
+    """The files of one Hydra group, by name."""
+    return sorted(path.stem for path in (config_root() / group).glob("*.yaml"))
+
+
+def rewrite_overrides(arguments: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Card names, data files and adapter files written as values of a group become that group's keys.
+
+    ``backbone=sevennet-0`` -> ``backbone=card backbone.name=sevennet-0``; ``data=my.extxyz`` -> ``data=file data.path=my.extxyz``;
+    ``adapter=run/adapter.safetensors`` -> ``adapter=file adapter.path=...``. Every other key is forced in, because Hydra knows only those that
+    stand in a file; the pydantic models know them all and refuse the rest with the nearest name.
+
+    Args:
+        arguments: ``key=value`` words.
+        groups: the Hydra groups of the config file they are for.
+
+    Raises:
+        ZooError: for a value that is neither an option of its group nor an existing file, with the nearest name.
+    """
+    return [word for argument in arguments for word in _rewrite(argument, groups)]
+
+
+def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
+    key, _, value = argument.partition("=")
+    if key.startswith(("hydra", "+", "~")):
+        return [argument]
+    if key not in groups:
+        return [f"++{key}={_quoted(value) if Path(value).is_file() else value}"]
+    options = group_options(key)
+    if value in options or value == "null":
+        return [argument]
+    if "," in value and not Path(value).exists():  # a sweep: -m adapter=elora,full
+        return [f"backbone.name={value}"] if key == "backbone" else [argument]
+    if key == "backbone":
+        return ["backbone=card", f"backbone.name={_quoted(value)}"]
+    if key in ("data", "adapter") and (Path(value).suffix or "/" in value):
+        if not Path(value).is_file():
+            raise ZooError(f"{key}={value}: no such file; pass an existing file or one of: {', '.join(options)}")
+        return [f"{key}=file", f"{key}.path={_quoted(value)}"]
+    raise ZooError(f"{key}={value}: not an option; {nearest_name_hint(value, options)}")
+
+
+def _groups_of(name: str) -> list[str]:
+    """The Hydra groups that one config file composes."""
+    defaults = yaml.safe_load((config_root() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    return [key for entry in defaults if isinstance(entry, dict) for key in entry if not key.startswith("override")]
+
+
+def _check_words(arguments: Sequence[str], name: str) -> None:
+    for argument in arguments:
+        if "=" not in argument:
+            raise ZooError(f"{argument!r}: arguments are key=value; see zoo {name} --help")
+
+
+def _quoted(value: str) -> str:
+    return value if re.fullmatch(r"[\w./-]+", value) else "'" + value.replace("'", "\\'") + "'"
+
+
+def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Compose one config file with overrides into plain values.
+
+    Args:
+        name: of a file in `config_root`, without ``.yaml``.
+        arguments: ``key=value`` words.
+
+    Raises:
+        ZooError: one line for whatever Hydra or OmegaConf refuse.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    _check_words(arguments, name)
+    overrides = rewrite_overrides(arguments, _groups_of(name))
+
+    def composed() -> Any:
+        with initialize_config_dir(str(config_root()), version_base="1.3"):
+            return hydra_compose(name, overrides=overrides)
+
+    return plain_values(one_line_errors(composed))
+
+
+def plain_values(config: Any) -> dict[str, Any]:
+    """A composed config as nested dicts, interpolations resolved; raises `ZooError` for a value that is still missing."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise ZooError(f"config: {missing[0]} is missing; pass {missing[0]}=...")
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ZooError(f"config: {_first_line(error)}") from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def register_resolvers() -> None:
+    """``slug`` (a name fit for a folder) and ``adapter_label`` (a method's or a file's name), once a process."""
+    from omegaconf import OmegaConf
+
+    if _RESOLVERS_DONE:
+        return
+    OmegaConf.register_new_resolver(
+        "slug", lambda value: re.sub(r"[^A-Za-z0-9._-]+", "_", Path(str(value)).stem if "/" in str(value) else str(value))
+    )
+    OmegaConf.register_new_resolver("adapter_label", _adapter_label)
+    _RESOLVERS_DONE.append(True)
+
+
+def _adapter_label(adapter: Mapping[str, Any]) -> str:
+    if adapter.get("path"):
+        return f"{Path(str(adapter['path'])).parent.name}-continued"
+    rank = f"-r{adapter['rank']}" if adapter.get("rank") else ""
+    return f"{adapter.get('name', 'adapter')}{rank}"
+
+
+def run_hydra(name: str, arguments: Sequence[str], task: Callable[[dict[str, Any]], None]) -> None:
+    """Run ``task`` on the composed config through Hydra's own main, so that ``-m`` sweeps, launchers and ``hydra.*`` keys work.
+
+    Raises:
+        ZooError: one line for whatever Hydra refuses; errors of ``task`` pass through.
+    """
+    import sys
+
+    import hydra
+
+    register_resolvers()
+    # Hydra turns errors into several lines and exits by itself unless told that the caller wants them
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    flags = [word for word in arguments if word.startswith("-")]
+    words = [word for word in arguments if not word.startswith("-")]
+    _check_words(words, name)
+    overrides = rewrite_overrides(words, _groups_of(name))
+
+    @hydra.main(version_base="1.3", config_path=str(config_root()), config_name=name)
+    def main(config: Any) -> None:
+        values = plain_values(config)
+        values.pop("hydra", None)
+        task(values)
+
+    argv = sys.argv
+    sys.argv = [f"zoo {name}", *flags, *overrides]
+    try:
+        one_line_errors(main)
+    finally:
+        sys.argv = argv
+
+
+def one_line_errors(call: Callable[[], Any]) -> Any:
+    """Call and turn Hydra's and OmegaConf's errors into a `ZooError` of one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    register_resolvers()
+    try:
+        return call()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ZooError(f"config: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Frames from files, published sets and the embedded one, split and batched."""

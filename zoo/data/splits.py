@@ -1,0 +1,122 @@
+"""Which frame is for training and which for validation, by seed; and hashes that name a set of frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.data.frame import Frame
+from zoo.errors import ZooError
+
+
+def seeded_permutation(count: int, *seed: int) -> NDArray[np.int64]:
+    """(count,) a permutation that is the same with every NumPy version and on every platform.
+
+    NumPy promises that for the raw stream of a bit generator but not for ``Generator.permutation``, so the stream is sorted instead.
+
+    Args:
+        count: how many indices.
+        seed: non-negative integers, such as a seed and an epoch.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence(list(seed))).random_raw(count)
+    return np.argsort(bits, kind="stable").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """How many frames to draw for each part; None leaves it to a share or to the rest.
+
+    Attributes:
+        n_train: training frames; all that validation and test leave where None.
+        n_valid: validation frames; ``valid_fraction`` of all frames (at least one) where None.
+        n_test: test frames; ``test_fraction`` of all frames where None.
+    """
+
+    n_train: int | None = None
+    n_valid: int | None = None
+    n_test: int | None = 0
+    valid_fraction: float = 0.1
+    test_fraction: float = 0.0
+
+    def resolve(self, count: int, source: str) -> tuple[int, int, int]:
+        """(n_train, n_valid, n_test) for ``count`` frames of ``source``; raises `ZooError` where they do not fit."""
+        n_test = self.n_test if self.n_test is not None else round(self.test_fraction * count)
+        n_valid = self.n_valid if self.n_valid is not None else max(1, round(self.valid_fraction * count))
+        n_train = self.n_train if self.n_train is not None else count - n_valid - n_test
+        if min(n_train, n_valid, n_test) < 0 or n_train < 1 or n_train + n_valid + n_test > count:
+            raise ZooError(
+                f"{source}: {count} frames cannot give n_train={n_train}, n_valid={n_valid} and n_test={n_test}; "
+                "lower data.n_train, data.n_valid or data.n_test"
+            )
+        return n_train, n_valid, n_test
+
+
+@dataclass(frozen=True)
+class SplitIndices:
+    """Disjoint indices into a pool of frames, in drawn order."""
+
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def random_split(count: int, sizes: tuple[int, int, int], seed: int) -> SplitIndices:
+    """Draw disjoint training, validation and test indices from ``range(count)``.
+
+    The test part is drawn first, then validation, then training: a larger ``n_train`` adds frames and moves none, so learning curves
+    over ``n_train`` share their test and validation frames.
+
+    Args:
+        count: frames in the pool.
+        sizes: (n_train, n_valid, n_test) with a sum of at most ``count``.
+        seed: of the permutation.
+    """
+    n_train, n_valid, n_test = sizes
+    drawn = [int(index) for index in seeded_permutation(count, seed)]
+    test, rest = drawn[:n_test], drawn[n_test:]
+    return SplitIndices(train=tuple(rest[n_valid : n_valid + n_train]), valid=tuple(rest[:n_valid]), test=tuple(test))
+
+
+def frame_sha256(frame: Frame) -> str:
+    """Hash of a frame's structure and labels (little-endian float64 bytes); its source and level of theory do not enter."""
+    digest = hashlib.sha256()
+    digest.update(frame.atomic_numbers.astype("<i8").tobytes())
+    digest.update(frame.pbc.astype("u1").tobytes())
+    for values in (frame.positions, frame.cell, np.array([frame.energy]), frame.forces, frame.stress):
+        # + 0.0 makes -0.0 and 0.0, which compare equal, hash equally; one NaN stands for all
+        canonical = np.where(np.isnan(values), np.nan, values + 0.0)
+        digest.update(np.ascontiguousarray(canonical, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def frames_sha256(frames: Sequence[Frame]) -> str:
+    """Hash of a set of frames: the order they come in does not enter, how often each occurs does."""
+    joined = "\n".join(sorted(frame_sha256(frame) for frame in frames))
+    return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) -> tuple[str, ...]:
+    """One line for every part that shares structures with one drawn before it, e.g. ``"3 frames are in both train and test_300K"``.
+
+    Compared by structure alone, because a leak with a relabelled energy is a leak as well. Test sets may share frames among themselves.
+    """
+    notes = []
+    for first_name, first in (("train", train), ("valid", valid)):
+        known = {_structure_key(frame) for frame in first}
+        others = {"valid": valid, **tests} if first_name == "train" else tests
+        for second_name, second in others.items():
+            shared = len(known & {_structure_key(frame) for frame in second})
+            if shared:
+                verb = "frame is" if shared == 1 else "frames are"
+                notes.append(f"{shared} {verb} in both {first_name} and {second_name}: errors on {second_name} are too optimistic")
+    return tuple(notes)
+
+
+def _structure_key(frame: Frame) -> bytes:
+    # 1e-6 Å: the digits that a text format keeps
+    arrays = (np.round(frame.positions, 6) + 0.0, np.round(frame.cell, 6) + 0.0)
+    return frame.atomic_numbers.astype("<i8").tobytes() + frame.pbc.astype("u1").tobytes() + b"".join(a.tobytes() for a in arrays)

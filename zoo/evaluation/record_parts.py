@@ -1,0 +1,144 @@
+"""The parts of a result record: base, adapter, data, metrics, cost, and what each of their fields means.
+
+Null is allowed where a paper may be silent; `zoo.evaluation.record` refuses it in a record of our own runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
+
+from zoo.errors import nearest_name_hint
+from zoo.evaluation.metrics import METRICS
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+ReferenceTreatment = Literal["none", "model_error", "isolated_atoms", "average", "unstated"]
+"""How per-element reference energies were set: ``model_error``: fitted to label minus the model's own prediction on the training split;
+``isolated_atoms``: taken from the data set's isolated atoms; ``average``: fitted to the labels alone; ``unstated``: a paper is silent."""
+
+
+class RecordPart(BaseModel):
+    """Frozen, unknown keys refused, and every number finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BaseModelRecord(RecordPart):
+    """The foundation model. ``values_sha256`` is `adapters.state.base_fingerprint`; ``parameter_count`` its trainable parameters."""
+
+    card: Text
+    family: Text
+    values_sha256: Sha256 | None
+    licence: Text | None
+    conservative: bool
+    symmetry: Literal["SO(3)", "O(3)"]
+    parameter_count: PositiveInt | None
+    initial_weights: Literal["card", "random"] = "card"
+
+
+class AdapterRecord(RecordPart):
+    """Method, full config and file.
+
+    ``trainable_count`` is every number trained; ``coverage_share`` the share of the base's parameters in blocks the method adapts, 0 to 1.
+    """
+
+    method: Text
+    config: dict[str, JsonValue]
+    file_sha256: Sha256 | None
+    file_bytes: PositiveInt | None
+    trainable_count: PositiveInt | None
+    coverage_share: Annotated[float, Field(ge=0, le=1)] | None
+
+
+class SplitRecord(RecordPart):
+    """One list of frames: how many, and a hash of their content (`zoo.data.splits.frames_sha256`)."""
+
+    frames: NonNegativeInt | None
+    sha256: Sha256 | None
+
+
+class DataRecord(RecordPart):
+    """The data set and every split used: ``train``, ``valid`` and one a test set, which metrics refer to by name."""
+
+    name: Text
+    protocol: Text
+    level_of_theory: Text | None
+    licence: Text | None
+    splits: dict[Text, SplitRecord]
+
+
+class ReferenceEnergyRecord(RecordPart):
+    """Reference energies before and after training; ``values`` (eV by symbol) is the total shift added to the base."""
+
+    before: ReferenceTreatment
+    after: ReferenceTreatment
+    values: dict[Text, float]
+
+
+class MetricRecord(RecordPart):
+    """One number with all that is needed to read it; unit, kind and normalisation must be those of `METRICS`."""
+
+    test_set: Text
+    name: str
+    value: NonNegativeFloat
+    unit: str
+    kind: Literal["MAE", "RMSE"]
+    normalisation: str
+
+    @model_validator(mode="after")
+    def _matches_the_table(self) -> Self:
+        if self.name not in METRICS:
+            raise ValueError(f"unknown metric {self.name!r}; {nearest_name_hint(self.name, METRICS)}")
+        metric = METRICS[self.name]
+        wanted, found = (metric.unit, metric.kind, metric.normalisation), (self.unit, self.kind, self.normalisation)
+        if wanted != found:
+            raise ValueError(f"metric {self.name!r} is {wanted}, found {found}")
+        return self
+
+
+class CostRecord(RecordPart):
+    """What the run cost; GPU fields are null on a CPU."""
+
+    wall_seconds: NonNegativeFloat
+    cpu_seconds: NonNegativeFloat
+    gpu_seconds: NonNegativeFloat | None = None
+    peak_memory_mib: NonNegativeFloat
+    peak_gpu_memory_mib: NonNegativeFloat | None = None
+    hardware: Text
+    threads: PositiveInt
+
+
+class ForgettingRecord(RecordPart):
+    """The same metrics on frames of the base's own training distribution, before and after fine-tuning."""
+
+    data_name: Text
+    split: SplitRecord
+    before: tuple[MetricRecord, ...]
+    after: tuple[MetricRecord, ...]
+
+
+class GitCommit(RecordPart):
+    """The commit of the code, and whether the working tree had changes on top of it."""
+
+    sha: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    dirty: bool
+
+
+class Citation(RecordPart):
+    """Where a ``reported`` number was printed."""
+
+    reference: Text
+    table: Text
+    note: str = ""

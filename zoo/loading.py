@@ -1,0 +1,132 @@
+"""zoo.load: the one place that joins card, weights, backbone, adapter and reference energies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from ase.data import atomic_numbers
+
+from adapters.method import create_method
+from adapters.state import AdapterManifest, load_into, read_adapter
+from zoo.backbones import family_of_checkpoint, load_family
+from zoo.backbones.base import Backbone
+from zoo.errors import ZooError, nearest_name_hint
+from zoo.potential import Potential
+from zoo.registry import Card, describe, list_models
+from zoo.weights import local_weights
+
+AdapterSpec = str | Path | Mapping[str, Any] | None
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_CHECKPOINT_SUFFIXES = {".pt", ".pth", ".model", ".ckpt", ".zip"}
+
+
+def load(
+    name_or_path: str | Path,
+    adapter: AdapterSpec = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    weights: Literal["card"] | None = "card",
+    head: str | None = None,
+    forces: Literal["gradient", "direct"] | None = None,
+    trust_pickle: bool = False,
+) -> Potential:
+    """A pretrained potential, with an adapter if one is asked for.
+
+    Args:
+        name_or_path: a card's name (`zoo.list_models`) or a checkpoint of any known family.
+        adapter: a method's name (``"elora"``) or configuration (``{"name": "elora", "rank": 4}``) for a fresh adapter, or the path of a
+            trained one (``"runs/acac/adapter.safetensors"``), whose reference energies then apply too.
+        dtype: ``"float32"`` or ``"float64"``; None keeps the checkpoint's.
+        device: None for the CPU.
+        weights: ``"card"`` for the trained weights, None for the architecture with random ones (drawn from torch's global generator).
+        head: level of theory of a multi-head model; never chosen silently, but a trained adapter brings its own.
+        forces: None for the model's own way; ``"gradient"`` or ``"direct"`` ask for one and fail where the model has no such output.
+        trust_pickle: allow a checkpoint that can only be read by running code from it.
+
+    Returns:
+        The potential, in ``eval()`` mode.
+
+    Raises:
+        ZooError: unknown names (with the nearest), missing packages (with the command), unreadable, corrupt or hostile files.
+        adapters.errors.AdapterError: a wrong adapter configuration, or an adapter file made for another base.
+    """
+    manifest, tensors = (None, None)
+    adapter_path = _adapter_file(adapter)
+    if adapter_path is not None:
+        manifest, tensors = read_adapter(adapter_path)
+        head = _head_of_adapter(manifest, head, adapter_path)
+    card, backbone = _load_backbone(name_or_path, head, trust_pickle)
+    if weights is None:
+        backbone = load_family(backbone.family).randomise(backbone)
+    elif weights != "card":
+        raise ZooError(f"weights={weights!r} is not a choice; pass 'card' for the trained weights or None for random ones")
+    _check_forces(backbone, forces, str(name_or_path))
+    potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=_level_of_theory(card, head))
+    if dtype is not None:
+        potential = potential.to_dtype(_torch_dtype(dtype))
+    if device is not None:
+        potential = potential.to(device)
+    if manifest is not None and tensors is not None:
+        load_into(potential.adapters, manifest.method, manifest, tensors)
+        potential.set_reference_shifts({atomic_numbers[symbol]: value for symbol, value in manifest.reference_energies.items()})
+        potential.level_of_theory = manifest.level_of_theory
+    elif adapter is not None:
+        assert not isinstance(adapter, Path)
+        method = create_method(adapter)
+        potential.adapters.add(method.name, method)
+    return potential
+
+
+def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: bool) -> tuple[Card | None, Backbone]:
+    path = Path(name_or_path)
+    if path.is_file():
+        return None, family_of_checkpoint(path).load(path, head, trust_pickle)
+    if path.suffix in _CHECKPOINT_SUFFIXES or path.parent != Path():
+        raise ZooError(
+            f"{name_or_path}: no such file; pass an existing checkpoint or a card's name ({nearest_name_hint(path.stem, list_models())})"
+        )
+    card = describe(str(name_or_path))
+    if card.heads and head is None:
+        raise ZooError(f"{card.name} has several heads and none was chosen; pass head= one of: {', '.join(card.heads)}")
+    family = load_family(card.family)
+    return card, family.load(local_weights(card), head, trust_pickle)
+
+
+def _adapter_file(adapter: AdapterSpec) -> Path | None:
+    """The path of an adapter file, or None where ``adapter`` is a method's name or configuration."""
+    if isinstance(adapter, Path):
+        return adapter
+    if isinstance(adapter, str) and (adapter.endswith(".safetensors") or "/" in adapter or Path(adapter).is_file()):
+        return Path(adapter)
+    return None
+
+
+def _head_of_adapter(manifest: AdapterManifest, head: str | None, path: Path) -> str | None:
+    if head is not None and manifest.head is not None and head.lower() != manifest.head.lower():
+        raise ZooError(f"{path}: trained on head {manifest.head!r}, but head={head!r} was asked for; leave head out")
+    return head or manifest.head
+
+
+def _check_forces(backbone: Backbone, forces: str | None, source: str) -> None:
+    if forces not in (None, "gradient", "direct"):
+        raise ZooError(f"forces={forces!r} is not a choice; pass 'gradient', 'direct' or None for the model's own way")
+    if forces == "direct" and backbone.conservative:
+        raise ZooError(f"{source} has no direct force output: its forces are the gradient of its energy; pass forces=None or 'gradient'")
+
+
+def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
+        return dtype
+    if str(dtype) not in _DTYPES:
+        raise ZooError(f"dtype={str(dtype)!r} is not a choice; {nearest_name_hint(str(dtype), _DTYPES)}")
+    return _DTYPES[str(dtype)]
+
+
+def _level_of_theory(card: Card | None, head: str | None) -> str:
+    if card is None:
+        return ""
+    return card.level_of_theory_of_head.get(head or "", card.level_of_theory)

@@ -1,0 +1,214 @@
+"""Potential: a backbone, its adapters and its reference energies, turned into energy, forces and stress.
+
+Forces and stress of every conservative backbone are derived here and nowhere else: F = -dE/dr, and stress = (1/V) dE/d(strain) with the strain
+applied to positions and cell together (Knuth et al., Comput. Phys. Commun. 2015, 190, 33), in ASE's sign (negative under compression).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from adapters.blocks import Coverage, find_blocks
+from adapters.stack import AdapterStack
+from adapters.state import base_fingerprint
+from zoo.backbones.base import Backbone
+from zoo.data.frame import Frame
+from zoo.errors import ZooError
+from zoo.graph import AtomGraph, as_float_array, cell_volumes, collate, fully_periodic
+from zoo.registry import Card
+
+if TYPE_CHECKING:
+    from zoo.calculator import ZooCalculator
+
+_HIGHEST_ATOMIC_NUMBER = 118
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One structure's energy (eV), forces (N, 3) in eV/Å and stress (3, 3) in eV/Å^3, None unless periodic in 3D."""
+
+    energy: float
+    forces: np.ndarray[Any, np.dtype[np.float64]]
+    stress: np.ndarray[Any, np.dtype[np.float64]] | None
+
+
+class Potential(nn.Module):
+    """A pretrained backbone with adapters, as one function from structures to energy, forces and stress.
+
+    Built by `zoo.load`. The base weights are frozen; what trains is the adapters (full fine-tuning is the dense adapter).
+
+    Not thread-safe: while one thread computes, ``torch.func.functional_call`` shows the adapted weights to every thread; use one Potential
+    a thread (``copy.deepcopy``).
+
+    Attributes:
+        backbone: the network.
+        adapters: the named adapters and which of them are active.
+        coverage: every parameter of the backbone, in adaptable blocks or with the reason why not.
+        reference_shifts: (119,) float64, eV per atom of each element, added to the backbone's energy.
+        card: the model card, None for a local checkpoint.
+        source: the card's name or the checkpoint's path.
+        level_of_theory: of the energies after the adapters; the card's until a fine-tuning states its own.
+    """
+
+    reference_shifts: Tensor
+
+    def __init__(self, backbone: Backbone, *, card: Card | None = None, source: str = "", level_of_theory: str = "") -> None:
+        super().__init__()
+        self.coverage: Coverage = find_blocks(backbone, backbone.adapter_roles)
+        backbone.requires_grad_(False)
+        self.backbone = backbone
+        self.adapters = AdapterStack(backbone, self.coverage)
+        self.register_buffer("reference_shifts", torch.zeros(_HIGHEST_ATOMIC_NUMBER + 1, dtype=torch.float64))
+        self.card = card
+        self.source = source or (card.name if card else backbone.family)
+        self.level_of_theory = level_of_theory
+        self.base_sha256 = base_fingerprint(backbone)
+        self.eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the network; energies, forces and stress are returned in float64 whatever it is."""
+        return self.backbone.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.reference_shifts.device
+
+    def forward(self, graph: AtomGraph, *, stress: bool = True) -> dict[str, Tensor]:
+        """Energy, forces and stress of a batch of structures.
+
+        Works under ``no_grad`` and inside a training step alike; in ``train()`` mode forces and stress keep their graph, so that a loss on
+        them reaches the adapters.
+
+        Args:
+            graph: N atoms in G structures, on the potential's device.
+            stress: whether to derive the stress.
+
+        Returns:
+            ``energy`` (G,) eV, ``forces`` (N, 3) eV/Å and, if asked for, ``stress`` (G, 3, 3) eV/Å^3 with NaN for structures that are not
+            periodic in all three directions; all float64.
+        """
+        with torch.enable_grad():
+            strained, positions, strain = _apply_strain(graph)
+            energy = functional_call(self.backbone, self.adapters.weights(), (strained,))["energy"].to(torch.float64)  # (G,)
+            if not graph.edge_index.shape[1]:  # isolated atoms only: nothing depends on where they are
+                gradients = (torch.zeros_like(positions), torch.zeros_like(strain))
+            else:
+                gradients = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=self.training)
+        shift = self.reference_shifts[graph.atomic_numbers]  # (N,)
+        energy = energy + torch.zeros_like(energy).index_add(0, graph.graph_of_atom, shift)
+        results = {"energy": energy, "forces": -gradients[0]}
+        if stress:
+            results["stress"] = _stress(gradients[1], graph)
+        return results if self.training else {name: value.detach() for name, value in results.items()}
+
+    def graph(self, structure: Frame | Atoms) -> AtomGraph:
+        """The structure's `AtomGraph` with this backbone's cutoff; raises `ZooError` for elements the model does not know."""
+        frame = structure if isinstance(structure, Frame) else Frame.unlabelled(structure)
+        self.check_elements(frame)
+        return AtomGraph.from_frame(frame, self.backbone.cutoff)
+
+    def check_elements(self, frame: Frame) -> None:
+        """Raise `ZooError` where ``frame`` holds an element the model does not know."""
+        unknown = sorted(set(frame.atomic_numbers.tolist()) - set(self.backbone.elements))
+        if unknown:
+            symbols = ", ".join(chemical_symbols[number] for number in unknown)
+            raise ZooError(
+                f"{frame.name}: {self.source} does not know the element {symbols}; "
+                f"its {len(self.backbone.elements)} elements are listed by: zoo info {self.source} --elements"
+            )
+
+    def predict(self, structures: Sequence[Frame | Atoms], batch_size: int = 8) -> list[Prediction]:
+        """Energy, forces and stress of each structure, computed in batches, in the order given."""
+        predictions: list[Prediction] = []
+        was_training = self.training
+        self.eval()
+        try:
+            for start in range(0, len(structures), batch_size):
+                batch = collate([self.graph(structure) for structure in structures[start : start + batch_size]]).to(str(self.device))
+                predictions.extend(_unbatch(self(batch), batch))
+        finally:
+            self.train(was_training)
+        return predictions
+
+    def calculator(self) -> ZooCalculator:
+        """An ASE calculator on this potential; adapters changed later are seen by its next calculation."""
+        from zoo.calculator import ZooCalculator
+
+        return ZooCalculator(self)
+
+    def to_dtype(self, dtype: torch.dtype) -> Potential:
+        """A copy that computes in ``dtype``; going to float64 refills constants exactly instead of casting float32's rounding."""
+        converted = copy.deepcopy(self)
+        shifts = converted.reference_shifts
+        converted.to(dtype)
+        converted.reference_shifts = shifts
+        converted.backbone.refill_constants()
+        return converted
+
+    def set_reference_shifts(self, shifts_ev: Mapping[int, float]) -> None:
+        """Replace the per-element energies (atomic number to eV) added to the backbone's; elements left out get 0."""
+        self.reference_shifts.zero_()
+        for atomic_number, value in shifts_ev.items():
+            self.reference_shifts[atomic_number] = value
+
+    def get_reference_shifts(self) -> dict[int, float]:
+        """The nonzero per-element energies, atomic number to eV."""
+        return {number: float(value) for number, value in enumerate(self.reference_shifts) if value != 0}
+
+    def save_upstream_checkpoint(self, path: Path) -> None:
+        """Write base + active adapters + reference energies as a checkpoint of the family's own package.
+
+        Raises:
+            ZooError: where the file cannot be written; nothing is left half-written.
+        """
+        from zoo.files import write_atomically
+
+        merged = copy.deepcopy(self)
+        merged.adapters.merge()
+        payload = merged.backbone.upstream_checkpoint(merged.get_reference_shifts())
+        write_atomically(path, lambda partial: torch.save(payload, partial))
+
+
+def _apply_strain(graph: AtomGraph) -> tuple[AtomGraph, Tensor, Tensor]:
+    """The graph with differentiable positions and a symmetric strain of zero on positions and cell."""
+    positions = graph.positions.detach().to(torch.float64).requires_grad_(True)  # (N, 3)
+    strain = torch.zeros((graph.graph_count, 3, 3), dtype=torch.float64, device=positions.device, requires_grad=True)  # (G, 3, 3)
+    symmetric = (strain + strain.transpose(1, 2)) / 2
+    cell = graph.cell.to(torch.float64)
+    strained = copy.copy(graph)
+    strained.positions = positions + torch.einsum("ni,nij->nj", positions, symmetric[graph.graph_of_atom])
+    strained.cell = cell + cell @ symmetric
+    return strained, positions, strain
+
+
+def _stress(strain_gradient: Tensor, graph: AtomGraph) -> Tensor:
+    """(G, 3, 3) eV/Å^3; NaN where a volume has no meaning."""
+    periodic = fully_periodic(graph)[:, None, None]
+    volume = cell_volumes(graph.cell)[:, None, None]
+    safe_volume = torch.where(periodic, volume, torch.ones_like(volume))  # a molecule's volume of 0 would put NaN into its gradient
+    return torch.where(periodic, strain_gradient / safe_volume, torch.full_like(strain_gradient, float("nan")))
+
+
+def _unbatch(results: dict[str, Tensor], graph: AtomGraph) -> list[Prediction]:
+    forces = torch.split(results["forces"], graph.atom_counts.tolist())
+    return [
+        Prediction(
+            energy=float(results["energy"][index]),
+            forces=as_float_array(forces[index]),
+            stress=as_float_array(results["stress"][index]) if bool(graph.pbc[index].all()) else None,
+        )
+        for index in range(graph.graph_count)
+    ]

@@ -1,0 +1,126 @@
+"""Model cards: what exists, where its weights are, under which licence; knows no backbone.
+
+A card is one YAML file under ``zoo/cards``; a user's own cards are found in the folders that ``ZOO_CARDS`` names.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zoo.errors import ZooError, nearest_name_hint
+
+
+class CardFile(BaseModel):
+    """Where a card's weights are: inside an installed package, or at an address.
+
+    Attributes:
+        package: import name of the package that ships the file at ``path``.
+        path: path inside the package.
+        url: https, http or file address, where no package ships the file.
+        sha256: of the whole file; None where nobody has verified one yet: the first download is then trusted and remembered.
+        size: bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    package: str | None = None
+    path: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> CardFile:
+        if (self.url is None) == (self.package is None or self.path is None):
+            raise ValueError("give either url, or package and path")
+        return self
+
+
+class Card(BaseModel):
+    """One published checkpoint. Energies in eV, lengths in Å."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    family: str
+    description: str
+    file: CardFile
+    parameter_count: int
+    cutoff_angstrom: float
+    element_count: int
+    heads: tuple[str, ...] = ()
+    symmetry: Literal["SO(3)", "O(3)"]
+    conservative: bool
+    training_data: str
+    level_of_theory: str
+    level_of_theory_of_head: dict[str, str] = Field(default_factory=dict)
+    licence: str
+    citation: str
+
+    def text(self) -> str:
+        """The card as aligned lines for people."""
+        rows = {
+            "name": self.name,
+            "description": self.description,
+            "family": self.family,
+            "trainable parameters": f"{self.parameter_count:,}",
+            "cutoff": f"{self.cutoff_angstrom} Å",
+            "elements": str(self.element_count),
+            "heads": ", ".join(self.heads) or "one",
+            "symmetry": f"{self.symmetry}{'' if self.symmetry == 'O(3)' else ': not invariant under inversion'}",
+            "forces": "gradient of the energy (conservative)" if self.conservative else "direct (not conservative)",
+            "training data": self.training_data,
+            "level of theory": self.level_of_theory,
+            "licence": self.licence,
+            "citation": self.citation,
+            "weights": self.file.url or f"inside the installed package {self.file.package!r}",
+        }
+        width = max(map(len, rows))
+        return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the cards that match an fnmatch pattern, in alphabetical order."""
+    return sorted(name for name in _cards(_card_folders()) if fnmatch.fnmatch(name, pattern))
+
+
+def describe(name: str) -> Card:
+    """The card of that name; raises `ZooError` with the nearest name for an unknown one."""
+    cards = _cards(_card_folders())
+    if name not in cards:
+        raise ZooError(f"unknown model {name!r}; {nearest_name_hint(name, cards)} (a checkpoint's path is also accepted)")
+    return cards[name]
+
+
+def _card_folders() -> tuple[Path, ...]:
+    extra = os.environ.get("ZOO_CARDS", "")
+    return (Path(__file__).parent / "cards", *(Path(folder) for folder in extra.split(os.pathsep) if folder))
+
+
+@lru_cache(maxsize=8)
+def _cards(folders: tuple[Path, ...]) -> dict[str, Card]:
+    cards: dict[str, Card] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.yaml")):
+            card = _read_card(path)
+            if card.name in cards:
+                raise ZooError(f"{path}: a card named {card.name!r} exists already; rename one of the two")
+            cards[card.name] = card
+    return cards
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ZooError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); repair the card") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ZooError(f"{path}: {'.'.join(map(str, first['loc'])) or 'card'}: {first['msg']}; repair the card") from None

@@ -1,0 +1,193 @@
+"""The files a finished run leaves: adapter, plots, record, and the table on the screen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase.data import chemical_symbols
+
+from adapters.state import AdapterManifest, write_adapter
+from zoo.data.frame import Frame
+from zoo.data.source import DataSplits
+from zoo.evaluation.metrics import METRICS, compute_metrics
+from zoo.evaluation.predictions import Predictions, predict_frames
+from zoo.evaluation.record import build_record, metric_records, write_record
+from zoo.evaluation.record_parts import (
+    AdapterRecord,
+    BaseModelRecord,
+    DataRecord,
+    GitCommit,
+    ReferenceEnergyRecord,
+    ReferenceTreatment,
+    SplitRecord,
+)
+from zoo.plots import plot_energy_parity, plot_force_parity, plot_learning_curves
+from zoo.potential import Potential
+from zoo.training.config import RunConfig
+from zoo.training.cost import Stopwatch
+from zoo.training.folder import RunFolder, git_state, versions
+
+MetricsByTest = dict[str, dict[str, float]]
+_TREATMENTS: dict[str, ReferenceTreatment] = {"model": "model_error", "isolated_atoms": "isolated_atoms", "keep": "none"}
+_SHOWN = ("force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom", "energy_mae_mev_per_atom", "energy_rmse_mev")
+
+
+@dataclass(frozen=True)
+class TestResults:
+    """Metrics by test set; ``zero_shot`` is empty where it was not asked for."""
+
+    zero_shot: MetricsByTest
+    fine_tuned: MetricsByTest
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+
+def predict_tests(potential: Potential, splits: DataSplits, batch_size: int) -> dict[str, Predictions]:
+    """Predictions for every test set, or for the validation frames where the data has no test set."""
+    return {name: predict_frames(potential, frames, batch_size=batch_size) for name, frames in tested_parts(splits).items()}
+
+
+def tested_parts(splits: DataSplits) -> dict[str, list[Frame]]:
+    """The test sets by name; the validation frames, named as such, where there are none."""
+    return dict(splits.tests) if splits.tests else {"valid": splits.valid}
+
+
+def score(splits: DataSplits, zero_shot: Mapping[str, Predictions], fine_tuned: Mapping[str, Predictions]) -> TestResults:
+    """Every metric that each test set's labels define."""
+    parts = tested_parts(splits)
+
+    def metrics(predictions: Mapping[str, Predictions]) -> MetricsByTest:
+        return {name: compute_metrics(predicted, parts[name]) for name, predicted in predictions.items()}
+
+    return TestResults(metrics(zero_shot), metrics(fine_tuned))
+
+
+def write_adapter_file(config: RunConfig, folder: RunFolder, potential: Potential, splits: DataSplits, best_step: int) -> Path:
+    """The trained adapter with all that a reader needs to use it, and nothing (no times, no paths) that differs between equal runs."""
+    (name,) = potential.adapters.active
+    adapter = potential.adapters.get(name)
+    manifest = AdapterManifest(
+        method=adapter.method.name,
+        config=adapter.method.config_dict,
+        base_card=potential.source,
+        base_family=potential.backbone.family,
+        base_sha256=potential.base_sha256,
+        base_licence=potential.card.licence if potential.card else "",
+        head=potential.backbone.head,
+        reference_energies={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
+        level_of_theory=splits.level_of_theory,
+        data={"name": splits.name, "protocol": splits.protocol, "licence": splits.licence, **splits.hashes},
+        training={"steps": config.training.steps, "best_step": best_step, "seed": config.training.seed},
+        versions=versions(),
+    )
+    write_adapter(folder.adapter, adapter, manifest)
+    return folder.adapter
+
+
+def write_plots(
+    folder: RunFolder,
+    history: Sequence[Mapping[str, float]],
+    splits: DataSplits,
+    zero_shot: Mapping[str, Predictions],
+    fine_tuned: Mapping[str, Predictions],
+) -> None:
+    """``plots/learning_curves.png`` and an energy and a force parity plot a test set."""
+    plots = folder.path / "plots"
+    plot_learning_curves(history, plots / "learning_curves.png")
+    for name, frames in tested_parts(splits).items():
+        if any(frame.has_energy for frame in frames):
+            plot_energy_parity(plots / f"energy_parity_{name}.png", frames, fine_tuned[name], zero_shot.get(name))
+        if any(frame.has_forces for frame in frames):
+            plot_force_parity(plots / f"force_parity_{name}.png", frames, fine_tuned[name], zero_shot.get(name))
+
+
+def write_run_record(
+    config: RunConfig, folder: RunFolder, potential: Potential, splits: DataSplits, results: TestResults, stopwatch: Stopwatch
+) -> None:
+    """``record.json``: the result in the leaderboard's schema."""
+    (name,) = potential.adapters.active
+    adapter = potential.adapters.get(name)
+    after: ReferenceTreatment = (
+        "model_error" if config.strategy.refit_reference_energies else _TREATMENTS[config.strategy.reference_energies_before]
+    )
+    record = build_record(
+        base=base_record(potential, config.strategy.weights),
+        adapter=AdapterRecord(
+            method=adapter.method.name,
+            config=adapter.method.config_dict,
+            file_sha256=hashlib.sha256(folder.adapter.read_bytes()).hexdigest(),
+            file_bytes=folder.adapter.stat().st_size,
+            trainable_count=adapter.trainable_count,
+            coverage_share=potential.coverage.share(adapter.blocks),
+        ),
+        data=data_record(splits),
+        seed=config.training.seed,
+        reference_energies=ReferenceEnergyRecord(
+            before=_TREATMENTS[config.strategy.reference_energies_before],
+            after=after,
+            values={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
+        ),
+        training=config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}}),
+        metrics=metric_records(results.fine_tuned),
+        zero_shot_metrics=metric_records(results.zero_shot),
+        cost=stopwatch.record(),
+        versions=versions(),
+        git_commit=GitCommit.model_validate(commit) if (commit := git_state()["git_commit"]) else None,
+        provenance="reproduced",
+        author=None,
+        equivariance_residual=None,
+        forgetting=None,
+    )
+    write_record(folder.record, record)
+
+
+def base_record(potential: Potential, weights: str = "card") -> BaseModelRecord:
+    """The base as a record names it."""
+    backbone = potential.backbone
+    return BaseModelRecord.model_validate(
+        {
+            "card": potential.source,
+            "family": backbone.family,
+            "values_sha256": potential.base_sha256,
+            "licence": potential.card.licence if potential.card else None,
+            "conservative": backbone.conservative,
+            "symmetry": backbone.symmetry,
+            "parameter_count": potential.coverage.trainable_count,
+            "initial_weights": weights,
+        }
+    )
+
+
+def data_record(splits: DataSplits) -> DataRecord:
+    """The data set and all its parts as a record names them."""
+    counts = splits.frame_counts()
+    return DataRecord(
+        name=splits.name,
+        protocol=splits.protocol,
+        level_of_theory=splits.level_of_theory or None,
+        licence=splits.licence or None,
+        splits={name: SplitRecord(frames=counts[name], sha256=sha256) for name, sha256 in splits.hashes.items()},
+    )
+
+
+def summary_table(results: TestResults) -> str:
+    """Test set, metric, zero-shot, fine-tuned, and how many times smaller: aligned plain text."""
+    lines = [f"{'test set':<16} {'metric':<26} {'unit':<9} {'zero-shot':>10} {'fine-tuned':>11} {'ratio':>7}"]
+    for test_set, metrics in results.fine_tuned.items():
+        for name in _SHOWN:
+            if name not in metrics:
+                continue
+            before = results.zero_shot.get(test_set, {}).get(name)
+            metric = METRICS[name]
+            old = (
+                f"{before:10.2f} {metrics[name]:11.2f} {before / metrics[name]:6.1f}x"
+                if before is not None
+                else f"{'':>10} {metrics[name]:11.2f}"
+            )
+            lines.append(f"{test_set:<16} {metric.label:<26} {metric.unit:<9} {old}")
+    if results.zero_shot:
+        lines.append("zero-shot energies include the reference energies estimated on the training split")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Checkpoints that a kill cannot break: written whole, read without unpickling code, and the best weights kept until replaced."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.files import write_atomically
+
+LAST = "last.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written to a temporary name and renamed, and read with ``weights_only=True``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` atomically; raises `ZooError` on a full disk."""
+        write_atomically(Path(path), lambda partial: torch.save(checkpoint, partial))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint of plain tensors and values; raises `ZooError` for anything else."""
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ZooError(
+                f"{path}: not a checkpoint of this program, or damaged ({reason}); delete it and run again from the start"
+            ) from None
+        return checkpoint
+
+
+def best_weights_path(folder: Path, step: int) -> Path:
+    """Where the best weights found at ``step`` are kept."""
+    return folder / f"best-{step:08d}.safetensors"
+
+
+def write_best_weights(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Keep ``tensors`` as the best so far; older ones stay until `drop_older_best_weights`."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(best_weights_path(folder, step), lambda partial: save_file(plain, partial))
+
+
+def drop_older_best_weights(folder: Path, step: int) -> None:
+    """Delete best weights other than ``step``'s, once a checkpoint that refers to them is on disk."""
+    for path in folder.glob("best-*.safetensors"):
+        if path != best_weights_path(folder, step):
+            path.unlink(missing_ok=True)
+
+
+def read_best_weights(folder: Path, step: int) -> dict[str, Tensor]:
+    """The tensors of `write_best_weights`; raises `ZooError` where the file is missing or damaged."""
+    path = best_weights_path(folder, step)
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ZooError(f"{path}: the best weights cannot be read ({error}); delete the run folder and run again") from None

@@ -1,0 +1,189 @@
+"""What Hydra composed, validated: every key known, every value in range, one clear line otherwise.
+
+Units: energies eV, lengths Å, forces eV/Å, stress eV/Å^3; loss weights multiply squared or absolute errors in those units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zoo.data.source import DataConfig
+from zoo.errors import ZooError, nearest_name_hint
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneConfig(_Strict):
+    """Which base model, as `zoo.load` takes it."""
+
+    name: str
+    head: str | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "auto"
+    trust_pickle: bool = False
+
+
+class LossTerm(_Strict):
+    """One label's part of the loss.
+
+    ``mse``, ``mae`` and ``huber`` are means over components; ``l2norm`` is the mean over atoms of the force error's Euclidean norm
+    (EquiformerV2's per-atom L2 norm) and exists for forces only.
+    """
+
+    kind: Literal["mse", "mae", "huber", "l2norm"] = "mse"
+    weight: float = Field(ge=0)
+    huber_delta: float = Field(default=0.01, gt=0)
+
+
+class LossConfig(_Strict):
+    """Weighted sum of the labels' terms; energies enter per atom unless ``energy_per_atom`` is false."""
+
+    energy: LossTerm = LossTerm(weight=1.0)
+    forces: LossTerm = LossTerm(weight=1000.0)
+    stress: LossTerm = LossTerm(weight=0.0)
+    energy_per_atom: bool = True
+
+    @model_validator(mode="after")
+    def _l2norm_is_for_forces(self) -> LossConfig:
+        for name in ("energy", "stress"):
+            if getattr(self, name).kind == "l2norm":
+                raise ValueError(f"{name}.kind=l2norm is defined for forces only; choose mse, mae or huber")
+        return self
+
+
+class OptimizerConfig(_Strict):
+    """``amsgrad`` is Adam with the AMSGrad correction; ``schedule_free_adamw`` is Defazio et al. 2024 and takes no schedule of its own."""
+
+    name: Literal["adam", "amsgrad", "adamw", "schedule_free_adamw"] = "adamw"
+    learning_rate: float = Field(default=5e-3, gt=0)
+    weight_decay: float = Field(default=1e-8, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class ScheduleConfig(_Strict):
+    """Learning rate over steps: linear warm-up, then constant, a cosine to ``final_fraction``, or plateau on the validation loss."""
+
+    name: Literal["constant", "cosine", "plateau"] = "cosine"
+    warmup_steps: int = Field(default=20, ge=0)
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
+    plateau_factor: float = Field(default=0.8, gt=0, lt=1)
+    plateau_patience: int = Field(default=5, ge=0)
+
+
+class LoggerConfig(_Strict):
+    """Besides ``history.csv``, which is always written."""
+
+    tensorboard: bool = True
+    wandb_project: str | None = None
+
+
+class TrainingConfig(_Strict):
+    """The optimisation itself. ``steps`` are optimizer steps."""
+
+    steps: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=5, ge=1)
+    seed: int = 0
+    validate_every: int = Field(default=20, ge=1)
+    gradient_clip_norm: float | None = Field(default=100.0, gt=0)
+    ema_decay: float | None = Field(default=0.99, gt=0, lt=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loggers: LoggerConfig = LoggerConfig()
+    threads: int | None = Field(default=None, ge=1)
+    progress_bar: bool = True
+
+    @model_validator(mode="after")
+    def _schedule_free_averages_by_itself(self) -> TrainingConfig:
+        if self.optimizer.name == "schedule_free_adamw" and (self.ema_decay is not None or self.schedule.name != "constant"):
+            raise ValueError(
+                "schedule_free_adamw averages and schedules by itself; set training.ema_decay=null training.schedule.name=constant"
+            )
+        return self
+
+
+class StrategyConfig(_Strict):
+    """How the base is used.
+
+    Attributes:
+        name: for the record.
+        weights: ``card`` for the pretrained weights, ``random`` to train from scratch.
+        reference_energies_before: ``model`` re-estimates per-element energies from the model's own error on the training split (minimum-norm
+            least squares), ``isolated_atoms`` takes the data set's table, ``keep`` leaves the base's own.
+        refit_reference_energies: fit them again on the training split after training.
+    """
+
+    name: str
+    weights: Literal["card", "random"] = "card"
+    reference_energies_before: Literal["model", "isolated_atoms", "keep"] = "model"
+    refit_reference_energies: bool = True
+
+
+class EvaluationConfig(_Strict):
+    """What a finished run is tested with."""
+
+    batch_size: int = Field(default=16, ge=1)
+    zero_shot: bool = True
+    plots: bool = True
+
+
+class RunFolderConfig(_Strict):
+    """Where results go; a non-empty folder is refused unless ``resume``."""
+
+    name: str
+    folder: str
+    resume: bool = False
+
+
+class RunConfig(_Strict):
+    """A whole fine-tuning run."""
+
+    backbone: BackboneConfig
+    adapter: dict[str, Any]
+    data: DataConfig
+    training: TrainingConfig
+    strategy: StrategyConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunFolderConfig
+
+
+def parse_config(values: Mapping[str, Any], model: type[BaseModel] = RunConfig) -> Any:
+    """Validate what Hydra composed.
+
+    Raises:
+        ZooError: one line with the dotted key, what is wrong and, for a misspelt key, the nearest name.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ZooError(_one_line(error, model)) from None
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        prefix = ".".join(location[:-1])
+        return f"config: unknown key {key!r}; {nearest_name_hint(location[-1], known)}{f' (in {prefix})' if prefix else ''}"
+    if first["type"] == "missing":
+        return f"config: {key} is missing; pass {key}=..."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"config: {key}={first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> Iterator[str]:
+    current: Any = model
+    for part in location:
+        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
+        if field is None:
+            return
+        current = field.annotation
+    yield from getattr(current, "model_fields", {})

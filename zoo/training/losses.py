@@ -1,0 +1,56 @@
+"""The loss: a weighted sum over energy, forces and stress, with unknown labels (NaN) left out and never counted as zero."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zoo.graph import AtomGraph
+from zoo.training.config import LossConfig, LossTerm
+
+
+def loss_terms(results: dict[str, Tensor], graph: AtomGraph, config: LossConfig) -> dict[str, Tensor]:
+    """Unweighted loss of every label with a nonzero weight that the batch has at least once.
+
+    Args:
+        results: of `zoo.potential.Potential.forward`.
+        graph: the batch with its labels.
+        config: kinds and weights.
+
+    Returns:
+        Scalars by label: ``energy`` in eV (per atom by default) to the power of the kind, ``forces`` in eV/Å, ``stress`` in eV/Å^3.
+    """
+    terms: dict[str, Tensor] = {}
+    if config.energy.weight > 0:
+        scale = graph.atom_counts.to(torch.float64) if config.energy_per_atom else torch.ones_like(graph.energy)  # (G,)
+        # in float64: total energies of -1e4 eV leave float32 a resolution of 1 meV
+        error = (results["energy"] - graph.energy) / scale  # (G,)
+        _add(terms, "energy", error[:, None], config.energy)
+    if config.forces.weight > 0:
+        _add(terms, "forces", results["forces"] - graph.forces, config.forces)  # (N, 3)
+    if config.stress.weight > 0:
+        _add(terms, "stress", (results["stress"] - graph.stress).flatten(1), config.stress)  # (G, 9)
+    return terms
+
+
+def weighted_sum(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
+    """The scalar that is minimised."""
+    weights = {"energy": config.energy.weight, "forces": config.forces.weight, "stress": config.stress.weight}
+    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+
+
+def _add(terms: dict[str, Tensor], name: str, error: Tensor, term: LossTerm) -> None:
+    labelled = torch.isfinite(error.detach()).all(dim=1)  # rows whose label is known
+    if bool(labelled.any()):
+        terms[name] = _reduce(error[labelled], term)
+
+
+def _reduce(error: Tensor, term: LossTerm) -> Tensor:
+    if term.kind == "mse":
+        return error.square().mean()
+    if term.kind == "mae":
+        return error.abs().mean()
+    if term.kind == "huber":
+        return functional.huber_loss(error, torch.zeros_like(error), delta=term.huber_delta)
+    return torch.linalg.vector_norm(error, dim=1).mean()

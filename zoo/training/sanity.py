@@ -1,0 +1,93 @@
+"""What every run prints and checks before the first step, so that nothing fails in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from adapters.stack import AdapterStack
+from zoo.data.checks import check_elements
+from zoo.data.frame import Frame
+from zoo.data.source import DataSplits
+from zoo.errors import ZooError
+from zoo.graph import AtomGraph
+from zoo.potential import Potential
+from zoo.training.config import LossConfig
+
+Say = Callable[[str], None]
+
+
+def needed_labels(loss: LossConfig) -> list[str]:
+    """The labels that have a weight in the loss."""
+    return [name for name in ("energy", "forces", "stress") if getattr(loss, name).weight > 0]
+
+
+def check_labels(splits: DataSplits, loss: LossConfig) -> None:
+    """Refuse training or validation frames that lack a label the loss weighs."""
+    for part, frames in (("train", splits.train), ("valid", splits.valid)):
+        if not frames:
+            raise ZooError(f"data: the {part} split has no frames; change data.n_train, data.n_valid or data.valid_fraction")
+        for label in needed_labels(loss):
+            missing = [frame for frame in frames if not getattr(frame, f"has_{label}")]
+            if label != "stress" and missing:
+                raise ZooError(
+                    f"{missing[0].name} has no {label}, which the loss weighs; remove the frame or set training.loss.{label}.weight=0"
+                )
+            if label == "stress" and len(missing) == len(frames):
+                raise ZooError(f"data: no {part} frame has a stress, which the loss weighs; set training.loss.stress.weight=0")
+
+
+def describe_data(splits: DataSplits, say: Say) -> None:
+    """Labels found per file, the split, and what the splits share."""
+    say(f"data: {splits.protocol} ({splits.level_of_theory or 'level of theory not stated'})")
+    say(splits.label_report().text())
+    for note in splits.notes:
+        say(f"note: {note}")
+
+
+def check_model_knows(potential: Potential, splits: DataSplits) -> None:
+    """Refuse elements the model does not know, in any part."""
+    for frames in splits.parts.values():
+        check_elements(frames, potential.backbone.elements, potential.source)
+
+
+def describe_adapter(stack: AdapterStack, say: Say) -> None:
+    """Coverage by role and the true number of trained values."""
+    say(stack.coverage.table())
+    say(f"adapter {', '.join(stack.active)}: trains {stack.trainable_count:,} values")
+
+
+def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:
+    """The adapted model at step 0 against the base: the same to the bit, or the method says what it does.
+
+    Raises:
+        ZooError: where a method that claims to start at the base does not.
+    """
+    stack = potential.adapters
+    names = stack.active
+    adapted = potential(batch)
+    stack.activate([])
+    base = potential(batch)
+    stack.activate(names)
+    same = torch.equal(adapted["energy"], base["energy"]) and torch.equal(adapted["forces"], base["forces"])
+    if same:
+        say("step 0 equals the zero-shot model bit for bit")
+        return
+    change = float((adapted["forces"] - base["forces"]).abs().max())
+    if stack.starts_at_base:
+        raise ZooError(
+            f"adapter {', '.join(names)}: step 0 differs from the base by up to {change:.2g} eV/Å, though the method starts at it"
+        )
+    say(f"step 0 differs from the zero-shot model by up to {change:.2g} eV/Å: the method starts off the base by design")
+
+
+def check_reference(frames: Sequence[Frame], rms_after_ev: float, say: Say) -> None:
+    """Say so where the labels' energies lie far from the model's after the reference fit: a unit, or another quantity."""
+    atoms = sum(map(len, frames)) / len(frames)
+    per_atom = rms_after_ev / atoms
+    if per_atom > 0.5:
+        say(
+            f"warning: after the reference fit energies still differ by {per_atom:.2g} eV/atom RMS; check data.energy_unit, and that energies are "
+            "total energies of the frame, not per atom"
+        )

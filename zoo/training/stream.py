@@ -1,0 +1,44 @@
+"""The training batches of a whole run as one stream: which batch step 137 is depends on the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from zoo.data.splits import seeded_permutation
+from zoo.graph import AtomGraph, collate
+
+
+class BatchStream:
+    """The batches of steps ``first_step`` to ``steps``; every pass over the graphs is shuffled by (seed, pass).
+
+    To Lightning the whole run is one epoch: its progress bar then counts the steps of the run, and a resumed run needs no loader state and
+    no rule for the seam between epochs, only the step it stands at.
+
+    Args:
+        graphs: the training graphs.
+        batch_size: structures in a batch; the last one of a pass may be smaller.
+        steps: how many batches the whole run takes.
+        seed: of the order.
+        first_step: steps done before, by the run that is resumed.
+    """
+
+    def __init__(self, graphs: Sequence[AtomGraph], batch_size: int, steps: int, seed: int, first_step: int = 0) -> None:
+        self._graphs = graphs
+        self._batch_size = batch_size
+        self._steps = steps
+        self._seed = seed
+        self._first_step = first_step
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[AtomGraph]:
+        return (self.batch(step) for step in range(self._first_step, self._steps))
+
+    def batch(self, step: int) -> AtomGraph:
+        """The batch of one step, counted from 0."""
+        batches_per_pass = -(-len(self._graphs) // self._batch_size)
+        pass_index, position = divmod(step, batches_per_pass)
+        order = seeded_permutation(len(self._graphs), self._seed, pass_index)
+        chosen = order[position * self._batch_size : (position + 1) * self._batch_size]
+        return collate([self._graphs[int(index)] for index in chosen])

