@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapters.blocks import Coverage, WeightBlock
+from adapters.blocks import Coverage
 from adapters.errors import AdapterError
 from adapters.layout import ParameterLayout
 from adapters.method import AdapterMethod
@@ -36,7 +36,8 @@ class Adapter(nn.Module):
     """
 
     def __init__(self, method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor], seed: int) -> None:
-        """
+        """Fresh factors.
+
         Args:
             method: the method.
             coverage: the model's blocks.
@@ -83,7 +84,7 @@ class Adapter(nn.Module):
 
     def _add(self, key: str, tensor: Tensor) -> None:
         if _DOT in key:
-            raise AdapterError(f"{key}: found {_DOT!r} in a parameter's name or block label, which adapter keys reserve; rename it in the model")
+            raise AdapterError(f"{key}: {_DOT!r} is reserved in adapter keys; rename that part of the model")
         self.factors[key.replace(".", _DOT)] = nn.Parameter(tensor)
 
     def _plan_batches(self) -> tuple[_Batch, ...]:
@@ -123,7 +124,7 @@ class Adapter(nn.Module):
 
     @property
     def trainable_by_kind(self) -> dict[str, int]:
-        """Trainable numbers by the form of their delta (ELoRA: low_rank, dense_substitution, extra_trainable), and ``layer`` for shared ones."""
+        """Trainable numbers by the form of their delta (`AdapterMethod.kind`), and ``layer`` for those that blocks share."""
         counts: Counter[str] = Counter()
         for position, block in enumerate(self.blocks):
             counts[self.method.kind(block)] += sum(tensor.numel() for tensor in self.own_factors(position).values())

@@ -1,7 +1,7 @@
 """What an adaptable weight is: every parameter of a model as stacks of matrices, or with the reason why not.
 
-A `WeightBlock` is a strided view of one parameter's flat storage as ``(stack, in, out)``, the orientation of e3nn (``mul_in`` rows, ``mul_out``
-columns). `find_blocks` applies the rules of `adapters.rules` to a model and accounts for every parameter.
+A `WeightBlock` is a strided view of one parameter's flat storage as ``(stack, in, out)``, the orientation of e3nn (``mul_in`` rows,
+``mul_out`` columns). `find_blocks` applies the rules of `adapters.rules` to a model and accounts for every parameter.
 """
 
 from __future__ import annotations
@@ -74,9 +74,8 @@ class WeightBlock:
     @property
     def is_row_major(self) -> bool:
         """Whether the block is one contiguous run of the parameter, in the order (stack, rows, cols)."""
-        return all(
-            size == 1 or step == wanted for size, step, wanted in zip(self.shape, self.strides, (self.rows * self.cols, self.cols, 1), strict=True)
-        )
+        wanted = (self.rows * self.cols, self.cols, 1)
+        return all(size == 1 or found == step for size, found, step in zip(self.shape, self.strides, wanted, strict=True))
 
     def view(self, parameter: Tensor) -> Tensor:
         """The block's weights ``(stack, rows, cols)``: a view where ``parameter`` is contiguous, else a copy.
@@ -172,7 +171,11 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
     """
     from adapters.rules import blocks_of_module  # rules build WeightBlocks, so they import this module
 
-    owners = {f"{prefix}.{name}" if prefix else name: module for prefix, module in model.named_modules() for name in module._parameters}
+    owners = {
+        f"{prefix}.{name}" if prefix else name: module
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)
+    }
     by_module: dict[int, dict[str, list[WeightBlock]]] = {}
     blocks: list[WeightBlock] = []
     not_adaptable: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """ELoRA: low-rank deltas per equivariant path.
 
 C. Wang et al., "ELoRA: Low-Rank Adaptation for Equivariant GNNs", ICML 2025. For every path p with a weight W_p (in, out), the model runs
-with W_p + (alpha / r) A_p B_p, A_p (in, r), B_p (r, out). Mixing only the multiplicities of one path commutes with rotations, so any A and B
-are equivariant. The delta is added to the raw weight, before the layer's own path normalisation, as the reference code does.
+with W_p + (alpha / r) A_p B_p, A_p (in, r), B_p (r, out). Mixing only the multiplicities of one path commutes with rotations, so any A and
+B are equivariant. The delta is added to the raw weight, before the layer's own path normalisation, as the reference code does.
 """
 
 from __future__ import annotations

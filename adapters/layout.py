@@ -18,7 +18,8 @@ class ParameterLayout:
     """
 
     def __init__(self, blocks: Sequence[WeightBlock], shape: torch.Size) -> None:
-        """
+        """Decide how the blocks are assembled.
+
         Args:
             blocks: the adapted blocks of one parameter.
             shape: the parameter's.

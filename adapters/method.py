@@ -75,7 +75,7 @@ class AdapterMethod(ABC):
         """Raise `AdapterError` where the settings name roles that the model does not have."""
         for role in (*(self.config.roles or ()), *self.config.exclude_roles):
             if role not in coverage.roles:
-                raise AdapterError(f"adapter {self.name}: the model has no weights of role {role!r}; {nearest_name_hint(role, coverage.roles)}")
+                raise AdapterError(f"adapter {self.name}: the model has no role {role!r}; {nearest_name_hint(role, coverage.roles)}")
 
     def has_role(self, block: WeightBlock) -> bool:
         """Whether ``roles`` and ``exclude_roles`` let the block through."""

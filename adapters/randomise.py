@@ -43,4 +43,5 @@ def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: i
             for tensor in own[position]:
                 tensor.mul_(step ** (1 / len(own[position])))
     block = adapter.blocks[wrong[0]]
-    raise AdapterError(f"{block.key}: random factors give |dW|/|W| = {ratios[wrong[0]]:.3g}, wanted {relative} to {2 * relative}; choose another size")
+    found = f"|dW|/|W| = {ratios[wrong[0]]:.3g}"
+    raise AdapterError(f"{block.key}: random factors give {found}, wanted {relative} to {2 * relative}; choose another size")

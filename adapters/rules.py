@@ -1,7 +1,8 @@
 """Layer type -> its blocks. A rule is found by the qualified name of the type, so no backbone package is imported here.
 
-A rule gets the module and returns blocks whose ``parameter`` is the module's own short name of it (``"weight"``); `adapters.blocks.find_blocks`
-fills in the full name. Layers without a rule, and TorchScript modules, which hide their instructions, fall to one vector block of role "other".
+A rule gets the module and returns blocks whose ``parameter`` is the module's own short name of it (``"weight"``);
+`adapters.blocks.find_blocks` fills in the full name. Layers without a rule, and TorchScript modules, which hide their instructions, fall to
+one vector block of role "other".
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def blocks_of_module(module: nn.Module) -> dict[str, list[WeightBlock]]:
 
 @dataclass(frozen=True)
 class _Path:
-    """One instruction's slice of a flat weight: ``rows x cols`` at ``offset``; ``group`` and ``input_index`` say what it may be joined with."""
+    """One instruction's ``rows x cols`` of a flat weight; ``group`` and ``input_index`` say what it may be joined with."""
 
     label: str
     text: str
@@ -73,7 +74,7 @@ class _Path:
 
 
 def _joined(paths: Iterable[_Path]) -> list[_Path]:
-    """Join adjacent equal irreps. MACE 0.3.16 builds Linears on unsimplified irreps (128x0e+128x0e+...), the published counts are on simplified."""
+    """Join adjacent equal irreps: published counts are on simplified ones, MACE 0.3.16 builds Linears on 128x0e+128x0e+..."""
     result: list[_Path] = []
     for path in paths:
         if result and result[-1].continued_by(path):
@@ -139,7 +140,7 @@ def _e3nn_linear(module: Any) -> list[WeightBlock]:
 @rule(FULLY_CONNECTED_TENSOR_PRODUCT, _TENSOR_PRODUCT)
 def _e3nn_tensor_product(module: Any) -> list[WeightBlock]:
     """Per weighted path a matrix: uvw is (mul_1 * mul_2, mul_out) as in ELoRA's reference code; element-wise modes are vectors."""
-    paths = []
+    paths: list[_Path] = []
     offset = 0
     for instruction in module.instructions:
         size = math.prod(instruction.path_shape) if instruction.has_weight else 0

@@ -1,11 +1,13 @@
 """Sparse deltas with a learned threshold per layer.
 
-"Sparse adaptation of equivariant MLIPs" (the sparse paper, its Eqs. 2-4), after STR (A. Kusupati et al., ICML 2020): the model runs with W + S(D, delta),
+"Sparsity-promoting fine-tuning for equivariant materials foundation models", Eqs. 2-4, after STR (A. Kusupati et al., ICML 2020). The model
+runs with W + S(D, delta),
 
     S(D, delta) = sign(D) relu(|D| - delta),    delta = sigmoid(tau),    one tau a layer,
 
-delta = 0.001 and D ~ N(0, 0.01^2) at the start; tau has a learning rate and a decoupled weight decay of its own (Eq. 4), and the decay, which
-pulls tau to 0 and so delta to 0.5, is what drives the sparsity. Soft thresholding acts element by element on path weights, so every delta is equivariant.
+delta = 0.001 and D ~ N(0, 0.01^2) at the start; tau has a learning rate and a decoupled weight decay of its own (Eq. 4), and the decay,
+which pulls tau to 0 and so delta to 0.5, is what drives the sparsity. Soft thresholding acts element by element on path weights, so every
+delta is equivariant.
 """
 
 from __future__ import annotations
@@ -37,16 +39,18 @@ class SparseConfig(MethodConfig):
 
     Attributes:
         form: ``"str"`` keeps the raw D and thresholds on the fly, as STR does; ``"printed"`` follows the paper's Eq. 2 to the letter: S(D)
-            replaces D before each forward, so survivors shrink by delta at every step, and the gradient of pruned entries is masked (Eq. 3).
-            The default is ``"str"``: its deltas do not depend on how many forwards were run, and a pruned entry returns when the threshold falls.
-        start: ``"random"``, the paper's D ~ N(0, sigma^2), differs from the base at step 0; ``"base"`` starts at D = 0, inside the threshold,
-            where the true gradient is zero, so pruned entries get a straight-through gradient. Only for the form ``"str"``.
-        setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products), ``"all"`` (both);
-            ``"every"`` is every block of the model, radial networks too.
+            replaces D before each forward, so survivors shrink by delta at every step, and the gradient of pruned entries is masked (Eq.
+            3). The default is ``"str"``: its deltas do not depend on how many forwards were run, and a pruned entry returns when the
+            threshold falls.
+        start: ``"random"``, the paper's D ~ N(0, sigma^2), differs from the base at step 0; ``"base"`` starts at D = 0, inside the
+            threshold, where the true gradient is zero, so pruned entries get a straight-through gradient. Only for the form ``"str"``.
+        setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products), ``"all"``
+            (both); ``"every"`` is every block of the model, radial networks too.
         sigma: standard deviation of the start ``"random"``.
         threshold_start: delta at the start.
         tau_learning_rate: eta_tau, which the paper never states.
-        tau_weight_decay: lambda_tau; the paper's low-sparsity value is 0.01, its high-sparsity value 0.3, both bound to its number of steps.
+        tau_weight_decay: lambda_tau; the paper's low-sparsity value is 0.01, its high-sparsity value 0.3, both bound to its number of
+            steps.
     """
 
     form: Literal["str", "printed"] = "str"
@@ -60,7 +64,7 @@ class SparseConfig(MethodConfig):
     @model_validator(mode="after")
     def _printed_needs_random_start(self) -> SparseConfig:
         if self.form == "printed" and self.start == "base":
-            raise ValueError("start='base' never leaves zero under form='printed', which masks the gradient of zeros; set form=str or start=random")
+            raise ValueError("form='printed' masks the gradient of zeros, so start='base' would never move; set form=str or start=random")
         return self
 
 
@@ -137,8 +141,8 @@ class Sparse(AdapterMethod):
     def report(self, adapter: Adapter) -> dict[str, float]:
         """Sparsity in the paper's two senses, and the range of the thresholds.
 
-        ``sparsity_layerwise`` is the share of zeros within the adapted weights, ``sparsity_total`` the share of the base's trainable weights
-        that are unchanged; ``threshold_min`` and ``threshold_max`` are over layers.
+        ``sparsity_layerwise`` is the share of zeros within the adapted weights, ``sparsity_total`` the share of the base's trainable
+        weights that are unchanged; ``threshold_min`` and ``threshold_max`` are over layers.
         """
         changed = sum(int(torch.count_nonzero(delta)) for delta in adapter.block_deltas())
         adapted = sum(block.numel for block in adapter.blocks)

@@ -1,7 +1,7 @@
 """Named adapters on one model: which are active, the weights they make, merging and detaching.
 
-The model is run as ``torch.func.functional_call(model, stack.weights(), args)``: no layer is wrapped, and the base's tensors stay as they are
-until `AdapterStack.merge`.
+The model is run through `AdapterStack.call`, ``torch.func.functional_call`` on merged weights: no layer is wrapped, and the base's tensors
+stay as they are until `AdapterStack.merge`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from adapters.adapter import Adapter
 from adapters.blocks import Coverage
@@ -34,7 +35,8 @@ class AdapterStack(nn.Module):
     """
 
     def __init__(self, model: nn.Module, coverage: Coverage) -> None:
-        """
+        """Adapters for a model, none yet.
+
         Args:
             model: the base; `add` freezes its parameters.
             coverage: ``find_blocks(model)``.
@@ -49,13 +51,15 @@ class AdapterStack(nn.Module):
         self._active: tuple[str, ...] = ()
         self._base_values: dict[str, Tensor] | None = None
         self._check_names()
+        self._places = _places_of_parameters(model)
 
     def _check_names(self) -> None:
         """``functional_call`` silently ignores the effect of a wrong name, so names and sizes are compared once."""
         sizes = {name: parameter.numel() for name, parameter in self.model.named_parameters()}
-        if sizes != dict(self.coverage.sizes):
-            differing = sorted(name for name in sizes.keys() | self.coverage.sizes.keys() if sizes.get(name) != self.coverage.sizes.get(name))
-            raise AdapterError(f"parameter {differing[0]}: the coverage is of another model ({len(differing)} differ); pass find_blocks(model)")
+        differing = sorted(name for name, _ in sizes.items() ^ self.coverage.sizes.items())
+        if differing:
+            message = f"the coverage is of another model ({len(differing)} parameters differ)"
+            raise AdapterError(f"parameter {differing[0]}: {message}; pass find_blocks(model)")
 
     @property
     def model(self) -> nn.Module:
@@ -85,7 +89,9 @@ class AdapterStack(nn.Module):
         """
         self._refuse_when_merged("add an adapter")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
-            raise AdapterError(f"adapter name {name!r}: wanted letters, digits, '_' and '-', and no word of torch.nn.ModuleDict; choose another")
+            raise AdapterError(
+                f"adapter name {name!r}: wanted letters, digits, '_' and '-', and no word of torch.nn.ModuleDict; choose another"
+            )
         if name in self.adapters:
             raise AdapterError(f"adapter name {name!r} is in use; remove that adapter first or choose another name")
         method = create_method(method) if isinstance(method, str) else method
@@ -125,7 +131,7 @@ class AdapterStack(nn.Module):
         return tuple(self.get(name) for name in self._active)
 
     def weights(self) -> dict[str, Tensor]:
-        """Parameter name -> W + sum of the active deltas, for ``torch.func.functional_call``.
+        """Parameter name -> W + sum of the active deltas, differentiable in the adapters' factors.
 
         Only changed parameters are listed: none where no adapter is active, or where they are merged.
         """
@@ -136,6 +142,15 @@ class AdapterStack(nn.Module):
             for name, delta in adapter.deltas().items():
                 weights[name] = (weights[name] if name in weights else self.model.get_parameter(name)) + delta
         return weights
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with the adapted weights: ``model(*args, **kwargs)``.
+
+        Each place that holds a changed tensor is set by name with ``tie_weights=False``: for a module that is registered twice, torch's own
+        tying (2.13) restores the substituted tensor in place of the parameter afterwards.
+        """
+        placed = {place: weight for name, weight in self.weights().items() for place in self._places[name]}
+        return functional_call(self.model, placed, args, kwargs, tie_weights=False)
 
     @property
     def is_merged(self) -> bool:
@@ -208,7 +223,7 @@ class AdapterStack(nn.Module):
         return any(adapter.method.requires_decoupled_weight_decay for adapter in self.active_adapters)
 
     def randomise(self, name: str, seed: int, relative: float = 0.1) -> None:
-        """Fill an adapter with random factors so that \\|dW\\|/\\|W\\| >= ``relative`` (Frobenius) in each of its blocks: for equivariance tests."""
+        """Fill an adapter with random factors, norm(dW)/norm(W) >= ``relative`` (Frobenius) in each block: for equivariance tests."""
         self._refuse_when_merged("randomise an adapter")
         adapter = self.get(name)
         base = {block.key: float(block.view(self.model.get_parameter(block.parameter)).double().norm()) for block in adapter.blocks}
@@ -217,3 +232,14 @@ class AdapterStack(nn.Module):
     def _refuse_when_merged(self, action: str) -> None:
         if self.is_merged:
             raise AdapterError(f"cannot {action} while adapters {list(self._active)} are merged into the model; call unmerge() first")
+
+
+def _places_of_parameters(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Canonical name -> the names of all places that hold the tensor, one name for a module that is registered twice."""
+    canonical = {id(parameter): name for name, parameter in model.named_parameters()}
+    places: dict[str, tuple[str, ...]] = dict.fromkeys(canonical.values(), ())
+    for prefix, module in model.named_modules():  # each module once
+        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = canonical[id(parameter)]
+            places[name] = (*places[name], f"{prefix}.{local}" if prefix else local)
+    return places

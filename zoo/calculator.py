@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -18,15 +18,16 @@ class ZooCalculator(Calculator):
     Asking for the stress of a molecule, a wire or a slab raises ASE's `PropertyNotImplementedError`: without a volume it means nothing.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE declares it
 
     def __init__(self, potential: Potential, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.potential = potential
 
     def calculate(self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes) -> None:
         """Fill ``results`` for ``atoms``; raises `ZooError` for an unknown element."""
-        super().calculate(atoms, properties, system_changes)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        assert isinstance(self.atoms, Atoms)
         prediction = self.potential.predict([self.atoms])[0]
         self.results = {"energy": prediction.energy, "free_energy": prediction.energy, "forces": prediction.forces}
         if prediction.stress is not None:

@@ -34,8 +34,8 @@ def rewrite_overrides(arguments: Sequence[str], groups: Sequence[str]) -> list[s
     """Card names, data files and adapter files written as values of a group become that group's keys.
 
     ``backbone=sevennet-0`` -> ``backbone=card backbone.name=sevennet-0``; ``data=my.extxyz`` -> ``data=file data.path=my.extxyz``;
-    ``adapter=run/adapter.safetensors`` -> ``adapter=file adapter.path=...``. Every other key is forced in, because Hydra knows only those that
-    stand in a file; the pydantic models know them all and refuse the rest with the nearest name.
+    ``adapter=run/adapter.safetensors`` -> ``adapter=file adapter.path=...``. Every other key is forced in: Hydra knows only those
+    that stand in a file, while the pydantic models know them all and refuse the rest with the nearest name.
 
     Args:
         arguments: ``key=value`` words.
@@ -160,11 +160,17 @@ def run_hydra(name: str, arguments: Sequence[str], task: Callable[[dict[str, Any
     _check_words(words, name)
     overrides = rewrite_overrides(words, _groups_of(name))
 
+    failures: list[Exception] = []
+    sweeps = any(flag in ("-m", "--multirun") for flag in flags)
+
     @hydra.main(version_base="1.3", config_path=str(config_root()), config_name=name)
     def main(config: Any) -> None:
-        values = plain_values(config)
-        values.pop("hydra", None)
-        task(values)
+        try:
+            task(plain_values(config))
+        except Exception as error:
+            if sweeps:  # a launcher must see that its job failed, be it in another process
+                raise
+            failures.append(error)  # Hydra would print lines of its own before it hands an error on
 
     argv = sys.argv
     sys.argv = [f"zoo {name}", *flags, *overrides]
@@ -172,6 +178,8 @@ def run_hydra(name: str, arguments: Sequence[str], task: Callable[[dict[str, Any
         one_line_errors(main)
     finally:
         sys.argv = argv
+    if failures:
+        raise failures[0]
 
 
 def one_line_errors(call: Callable[[], Any]) -> Any:

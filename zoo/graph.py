@@ -97,12 +97,14 @@ class AtomGraph(Data):
 
 def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
     """Join structures into one batched `AtomGraph` with G = ``len(graphs)``."""
-    return Batch.from_data_list(list(graphs))  # type: ignore[return-value]
+    batch: AtomGraph = Batch.from_data_list(list(graphs))
+    return batch
 
 
 def cell_volumes(cell: Tensor) -> Tensor:
     """(G,) Å^3 from cells (G, 3, 3)."""
-    return torch.linalg.det(cell).abs()
+    volumes: Tensor = torch.linalg.det(cell).abs()
+    return volumes
 
 
 def fully_periodic(graph: AtomGraph) -> Tensor:

@@ -23,7 +23,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_SUFFIXES = {".pt", ".pth", ".model", ".ckpt", ".zip"}
 
 
-def load(
+def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     name_or_path: str | Path,
     adapter: AdapterSpec = None,
     *,

@@ -158,9 +158,8 @@ def _parity(path: Path, series: list[tuple[str, str, FloatArray, FloatArray]], q
     axes.set_xlabel(f"reference {quantity}")
     axes.set_ylabel(f"predicted {quantity}")
     axes.grid(True, alpha=0.25)
-    legend = axes.legend(
-        frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), markerscale=3 if len(series[0][2]) > _FEW_POINTS else 1.5
-    )
+    marker_scale = 3.0 if len(series[0][2]) > _FEW_POINTS else 1.5
+    legend = axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), markerscale=marker_scale)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)

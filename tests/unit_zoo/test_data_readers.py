@@ -129,7 +129,7 @@ def test_a_stress_of_a_molecule_is_left_out_even_where_stress_is_wanted(tmp_path
 
 
 def test_a_missing_label_names_the_frame_the_option_and_what_was_found(tmp_path: Path) -> None:
-    frames = labelled(2) + [renamed(energy=-1.0, REF_forces=np.zeros((3, 3)))]
+    frames = [*labelled(2), renamed(energy=-1.0, REF_forces=np.zeros((3, 3)))]
     with pytest.raises(ZooError) as failure:
         read_frames(write(tmp_path / "water.xyz", frames), needs=("energy", "forces"))
     assert one_line(failure) == "water.xyz: frame 2 has no 'forces'; pass data.forces_key=... (found: REF_forces, energy)"
@@ -137,7 +137,7 @@ def test_a_missing_label_names_the_frame_the_option_and_what_was_found(tmp_path:
 
 def test_forces_under_another_name_are_refused_even_where_not_needed(tmp_path: Path) -> None:
     path = write(tmp_path / "water.xyz", [renamed(energy=-1.0, REF_forces=np.zeros((3, 3)))])
-    with pytest.raises(ZooError, match="data.forces_key=REF_forces"):
+    with pytest.raises(ZooError, match=r"data\.forces_key=REF_forces"):
         read_frames(path)
     (frame,) = read_frames(path, LabelKeys(forces_key=None))
     assert not frame.has_forces
@@ -173,7 +173,7 @@ def test_truncated_empty_and_foreign_files_are_one_line_naming_the_file(tmp_path
     assert len(read_frames(tmp_path / "whole.xyz")) == 3
     with pytest.raises(ZooError, match=name) as failure:
         read_frames(tmp_path / name)
-    one_line(failure)
+    assert ("is empty (0 bytes)" if name == "empty.xyz" else "cannot be read") in one_line(failure)
 
 
 def test_an_absent_file_and_a_folder_are_refused(tmp_path: Path) -> None:

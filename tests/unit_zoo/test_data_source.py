@@ -145,9 +145,7 @@ def test_a_published_file_is_recognised_by_content_under_any_name(
     assert local_file(_small_card(files, "http://host.invalid"), "pool") == renamed
 
 
-def test_a_published_file_is_downloaded_once_into_the_cache(
-    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_published_file_is_downloaded_once_into_the_cache(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZOO_DATA", raising=False)
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     card = _small_card(files, Path(files["pool"]).parent.as_uri())

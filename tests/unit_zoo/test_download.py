@@ -117,6 +117,7 @@ def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> 
     (tmp_path / "file.bin.part").write_bytes(BODY[:1000])
     fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
     assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert server.requests == [0]  # in one go, not after a failed check
 
 
 @pytest.mark.parametrize("stale", [b"x" * 1000, b"x" * (len(BODY) + 5), b"x" * len(BODY)])

@@ -1,17 +1,16 @@
 """The backbone contract: what a model family provides, and nothing else.
 
-A backbone translates an `AtomGraph` to its package's input and returns energies. It does no training, knows no adapters and writes no files;
+A backbone translates an `AtomGraph` to its package's input and returns energies. It does no training, knows no adapters, writes no files;
 forces and stress of a conservative backbone are derived in `zoo.potential`, in one place for all families.
 """
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +44,7 @@ class Backbone(nn.Module):
     conservative: bool = True
     heads: tuple[str, ...] = ()
     head: str | None = None
-    adapter_roles: Mapping[str, str]
+    adapter_roles: ClassVar[dict[str, str]]
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
@@ -64,9 +63,13 @@ class Backbone(nn.Module):
         """Floating-point type the network computes in."""
         return next(self.parameters()).dtype
 
-    def refill_constants(self) -> None:
-        """Recompute buffers that a cast to float64 leaves at float32 precision (FACTS: ``_w3j`` of e3nn's generated code)."""
-        refill_wigner_3j(self)
+    @abstractmethod
+    def rebuilt(self, dtype: torch.dtype) -> Backbone:
+        """The same model built anew in ``dtype``, with its constants (Clebsch-Gordan coefficients) computed in it.
+
+        A cast to float64 would keep float32's rounding of the constants: rotation errors of 2e-8 relative instead of 1e-14. And
+        ``copy.deepcopy`` of e3nn's generated code changes its list of buffers.
+        """
 
 
 @dataclass(frozen=True)
@@ -104,25 +107,3 @@ def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | 
     if not matches:
         raise ZooError(f"{source}: unknown head {head!r}; known: {', '.join(heads)}")
     return matches[0]
-
-
-def refill_wigner_3j(model: nn.Module) -> None:
-    """Replace every float64 ``_w3j_l1_l2_l3`` buffer by exact values, keeping the sign (the convention) the buffer has.
-
-    A cast to float64 keeps float32's rounding: rotation errors of 3e-9 eV instead of 1e-14.
-    """
-    from e3nn.o3 import wigner_3j
-
-    for name, buffer in model.named_buffers():
-        found = re.search(r"_w3j_(\d+)_(\d+)_(\d+)$", name)
-        if found is None or buffer.dtype != torch.float64 or buffer.numel() == 0:
-            continue
-        exact = wigner_3j(*(int(degree) for degree in found.groups()), dtype=torch.float64, device=buffer.device)
-        for candidate in (exact, -exact):
-            if torch.allclose(buffer, candidate, atol=1e-5):
-                buffer.copy_(candidate)
-                break
-        else:
-            raise ZooError(
-                f"buffer {name} is not a Wigner 3j symbol of e3nn in either sign; the checkpoint is corrupt or of an unknown convention"
-            )

@@ -1,7 +1,7 @@
 """SevenNet (Park et al., J. Chem. Theory Comput. 2024, 20, 4857): NequIP-type networks of the ``sevenn`` package.
 
-SevenNet's edges run from row 0, the centre, to row 1, the neighbour: our rows swapped, the same vector. A mirrored model differs by only 2e-6 eV
-on NaCl, so the parity test looks at forces.
+SevenNet's edges run from row 0, the centre, to row 1, the neighbour: our rows swapped, the same vector. A mirrored model differs by only
+2e-6 eV on NaCl, so the parity test looks at forces.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy._core.multiarray import _reconstruct
 from sevenn import __version__ as sevenn_version
 from sevenn import _keys as keys
 from sevenn.checkpoint import SevenNetCheckpoint
@@ -33,8 +34,8 @@ _SAFE_GLOBALS: list[Any] = [
     np.dtype,
     np.dtypes.Float64DType,
     np.dtypes.Float32DType,
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
 ]
 
 
@@ -48,7 +49,11 @@ class SevenNet(Backbone):
     """
 
     family = "sevennet"
-    adapter_roles = {"*onehot_to_feature_x.*": "embedding", "*reduce_input_to_hidden.*": "readout", "*reduce_hidden_to_energy.*": "readout"}
+    adapter_roles: ClassVar[dict[str, str]] = {
+        "*onehot_to_feature_x.*": "embedding",
+        "*reduce_input_to_hidden.*": "readout",
+        "*reduce_hidden_to_energy.*": "readout",
+    }
 
     def __init__(self, network: AtomGraphSequential, config: dict[str, Any], head: str | None = None) -> None:
         super().__init__()
@@ -118,11 +123,20 @@ class SevenNet(Backbone):
         config = {**self.config, "version": sevenn_version, keys.SHIFT: shift.numpy(), "device": "cpu"}
         return {"model_state_dict": state, "optimizer_state_dict": {}, "scheduler_state_dict": {}, "config": config, "epoch": 0}
 
+    def rebuilt(self, dtype: torch.dtype) -> SevenNet:
+        """The same model built anew in ``dtype``."""
+        twin = SevenNet(_build(self.config, dtype), self.config, self.head)
+        own = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, parameter in twin.named_parameters():
+                parameter.copy_(own[name])
+        return twin.to(next(self.parameters()).device)
+
     def _upstream_state(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.network.state_dict().items() if not name.startswith("force_output")}
 
 
-class _SafeCheckpoint(SevenNetCheckpoint):  # type: ignore[misc]
+class _SafeCheckpoint(SevenNetCheckpoint):
     """Upstream's checkpoint tool box on a payload that was read without running anything from the file."""
 
     def __init__(self, path: Path, payload: dict[str, Any]) -> None:
@@ -161,15 +175,25 @@ def _read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
             ) from None
         payload = torch.load(path, map_location="cpu", weights_only=False)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ZooError(
-            f"{path}: cannot be read as a SevenNet checkpoint ({(str(error) or type(error).__name__).splitlines()[0]}); fetch the file again"
-        ) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({reason}); fetch the file again") from None
     if not isinstance(payload, dict) or not {"config", "model_state_dict"} <= set(payload):
         found = ", ".join(map(str, payload)) if isinstance(payload, dict) else type(payload).__name__
         raise ZooError(
             f"{path}: a SevenNet checkpoint holds 'config' and 'model_state_dict' (found: {found}); pass the file that sevenn wrote"
         )
     return payload
+
+
+def _build(config: dict[str, Any], dtype: torch.dtype) -> AtomGraphSequential:
+    """Upstream's network with random weights, its constants computed in ``dtype``."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # upstream prints while it builds
+            return build_E3_equivariant_model(config).to(dtype)
+    finally:
+        torch.set_default_dtype(previous)
 
 
 def _first_forbidden_global(error: Exception) -> str:
@@ -188,13 +212,11 @@ def _recognises(path: Path) -> bool:
 
 def _randomise(backbone: Backbone) -> Backbone:
     assert isinstance(backbone, SevenNet)
-    with contextlib.redirect_stdout(io.StringIO()):
-        network = build_E3_equivariant_model(backbone.config)
-    fresh = SevenNet(network, backbone.config, backbone.head)
+    fresh = SevenNet(_build(backbone.config, backbone.dtype), backbone.config, backbone.head)
     # per-element shift, scale and neighbour normalisation are statistics of the training set, not weights
     kept = {name: value for name, value in backbone.named_parameters() if not value.requires_grad}
     fresh.load_state_dict(kept, strict=False)
-    return fresh.to(backbone.dtype)
+    return fresh
 
 
 def _toy(seed: int) -> Backbone:
@@ -211,7 +233,7 @@ def _toy(seed: int) -> Backbone:
         keys.CONVOLUTION_WEIGHT_NN_HIDDEN_NEURONS: [8],
         keys.SELF_CONNECTION_TYPE: ["nequip", "linear"],
         keys.RADIAL_BASIS: {keys.RADIAL_BASIS_NAME: "bessel", "bessel_basis_num": 4},
-        keys.CUTOFF_FUNCTION: {keys.CUTOFF_FUNCTION_NAME: "XPLOR", "cutoff_on": 3.5},
+        keys.CUTOFF_FUNCTION: {keys.CUTOFF_FUNCTION_NAME: "poly_cut", "poly_cut_p_value": 6},
         keys.CONV_DENOMINATOR: 3.0,
         keys.NUM_SPECIES: len(type_map),
         keys.TYPE_MAP: type_map,
@@ -224,12 +246,9 @@ def _toy(seed: int) -> Backbone:
     config = {**const.model_defaults(config), **config}
     generator_state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    with contextlib.redirect_stdout(io.StringIO()):
-        network = build_E3_equivariant_model(config)
+    network = _build(config, torch.float64)
     torch.random.set_rng_state(generator_state)
-    backbone = SevenNet(network, config).double()
-    backbone.refill_constants()
-    return backbone
+    return SevenNet(network, config)
 
 
 FAMILY = Family(name="sevennet", load=_load, randomise=_randomise, toy=_toy, recognises=_recognises)

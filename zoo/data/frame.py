@@ -51,14 +51,17 @@ class Frame:
 
     @property
     def has_energy(self) -> bool:
+        """Whether the energy is known."""
         return bool(np.isfinite(self.energy))
 
     @property
     def has_forces(self) -> bool:
+        """Whether every force is known."""
         return bool(np.isfinite(self.forces).all())
 
     @property
     def has_stress(self) -> bool:
+        """Whether the whole stress is known."""
         return bool(np.isfinite(self.stress).all())
 
     @classmethod

@@ -48,8 +48,9 @@ def check_edges(frames: Sequence[Frame], graphs: Sequence[AtomGraph], cutoff_ang
 class ResumableLoader:
     """Batches of a `GraphDataset`, shuffled by (seed, epoch) alone, with a state that continues in the middle of an epoch.
 
-    Lightning stores the state of a loader that has `state_dict` and calls ``sampler.set_epoch``: both are here, because it restores
-    the former only where an epoch was left unfinished and the latter tells the epoch in every case.
+    Lightning 2.6 stores the state of a loader that has `state_dict`, and calls ``sampler.set_epoch``. Both are here, because neither is
+    enough: bounded by epochs, it does not restore the state of a checkpoint saved when an epoch had ended; bounded by steps, it
+    restores that state but counts an epoch without any batch. So a restored state decides, and `set_epoch` only in its absence.
 
     Args:
         graphs: the graphs to batch.
@@ -67,11 +68,18 @@ class ResumableLoader:
         self._given = 0
         # True while (epoch, given) is a place to start from and not one that an iterator has reached
         self._at_start = True
+        # True until a batch was given or a state restored
+        self._pristine = True
 
     @property
     def sampler(self) -> ResumableLoader:
         """Where Lightning looks for `set_epoch`."""
         return self
+
+    @property
+    def batch_sampler(self) -> None:
+        """Asked for by Lightning of everything that has a sampler."""
+        return
 
     def __len__(self) -> int:
         return math.ceil(len(self.graphs) / self.batch_size)
@@ -85,8 +93,8 @@ class ResumableLoader:
     def __iter__(self) -> Iterator[AtomGraph]:
         # a generator: nothing moves before the first batch is asked for, so creating an iterator twice is harmless
         if not self._at_start:
-            self.set_epoch(self._epoch + 1)
-        self._at_start = False
+            self._epoch, self._given = self._epoch + 1, 0
+        self._at_start = self._pristine = False
         order = self.order(self._epoch)
         while self._given < len(self):
             start = self._given * self.batch_size
@@ -94,9 +102,9 @@ class ResumableLoader:
             yield collate([self.graphs[index] for index in order[start : start + self.batch_size]])
 
     def set_epoch(self, epoch: int) -> None:
-        """Start ``epoch`` from its first batch; the epoch already under way is left where it is."""
-        if epoch != self._epoch:
-            self._epoch, self._given, self._at_start = epoch, 0, True
+        """Begin with ``epoch``; without effect once a batch was given or a state restored, for then this loader counts itself."""
+        if self._pristine:
+            self._epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and how many of its batches have been given."""
@@ -116,4 +124,4 @@ class ResumableLoader:
         self._epoch, self._given = state["epoch"], state["batches_given"]
         if self._given >= len(self):
             self._epoch, self._given = self._epoch + 1, 0
-        self._at_start = True
+        self._at_start, self._pristine = True, False

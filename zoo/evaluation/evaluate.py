@@ -15,6 +15,10 @@ from zoo.data.source import DataSplits
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import predict_frames
+from zoo.evaluation.provenance import base_record, data_record, git_commit, versions
+from zoo.evaluation.record import build_record, metric_records, write_record
+from zoo.evaluation.record_parts import ReferenceEnergyRecord, ReferenceTreatment
+from zoo.evaluation.reference import fit_to_own_error
 from zoo.potential import Potential
 
 
@@ -55,8 +59,6 @@ def evaluate_parts(potential: Potential, splits: DataSplits, part: str | None, b
     Raises:
         ZooError: an unknown part, or an element the model does not know.
     """
-    from zoo.training.reference import fit_to_own_error
-
     chosen = _chosen(splits, part)
     notes = [LabelReport.of(frame for frames in chosen.values() for frame in frames).text()]
     for frames in chosen.values():
@@ -84,15 +86,9 @@ def _chosen(splits: DataSplits, part: str | None) -> dict[str, Sequence[Frame]]:
 
 def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits, evaluation: Evaluation) -> None:
     """The evaluation as a record of the leaderboard's schema; only a base without adapter has one of its own (a run writes its own)."""
-    from zoo.evaluation.record import build_record, metric_records, write_record
-    from zoo.evaluation.record_parts import GitCommit, ReferenceEnergyRecord
-    from zoo.training.artefacts import base_record, data_record
-    from zoo.training.folder import git_state, versions
-
     if potential.adapters.active:
         raise ZooError(f"record={path}: a fine-tuned model's record is written by its run; use the record.json of the run folder")
-    treatment = "model_error" if evaluation.reference_energies == "fit" else "none"
-    commit = git_state()["git_commit"]
+    treatment: ReferenceTreatment = "model_error" if evaluation.reference_energies == "fit" else "none"
     record = build_record(
         base=base_record(potential),
         adapter=None,
@@ -108,7 +104,7 @@ def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits
         zero_shot_metrics=(),
         cost=None,
         versions=versions(),
-        git_commit=GitCommit.model_validate(commit) if commit else None,
+        git_commit=git_commit(),
         provenance="reproduced",
         author=None,
         equivariance_residual=None,

@@ -14,21 +14,18 @@ from zoo.data.frame import Frame
 from zoo.data.source import DataSplits
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
+from zoo.evaluation.provenance import base_record, data_record, git_commit, versions
 from zoo.evaluation.record import build_record, metric_records, write_record
 from zoo.evaluation.record_parts import (
     AdapterRecord,
-    BaseModelRecord,
-    DataRecord,
-    GitCommit,
     ReferenceEnergyRecord,
     ReferenceTreatment,
-    SplitRecord,
 )
 from zoo.plots import plot_energy_parity, plot_force_parity, plot_learning_curves
 from zoo.potential import Potential
 from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
-from zoo.training.folder import RunFolder, git_state, versions
+from zoo.training.folder import RunFolder
 
 MetricsByTest = dict[str, dict[str, float]]
 _TREATMENTS: dict[str, ReferenceTreatment] = {"model": "model_error", "isolated_atoms": "isolated_atoms", "keep": "none"}
@@ -135,42 +132,13 @@ def write_run_record(
         zero_shot_metrics=metric_records(results.zero_shot),
         cost=stopwatch.record(),
         versions=versions(),
-        git_commit=GitCommit.model_validate(commit) if (commit := git_state()["git_commit"]) else None,
+        git_commit=git_commit(),
         provenance="reproduced",
         author=None,
         equivariance_residual=None,
         forgetting=None,
     )
     write_record(folder.record, record)
-
-
-def base_record(potential: Potential, weights: str = "card") -> BaseModelRecord:
-    """The base as a record names it."""
-    backbone = potential.backbone
-    return BaseModelRecord.model_validate(
-        {
-            "card": potential.source,
-            "family": backbone.family,
-            "values_sha256": potential.base_sha256,
-            "licence": potential.card.licence if potential.card else None,
-            "conservative": backbone.conservative,
-            "symmetry": backbone.symmetry,
-            "parameter_count": potential.coverage.trainable_count,
-            "initial_weights": weights,
-        }
-    )
-
-
-def data_record(splits: DataSplits) -> DataRecord:
-    """The data set and all its parts as a record names them."""
-    counts = splits.frame_counts()
-    return DataRecord(
-        name=splits.name,
-        protocol=splits.protocol,
-        level_of_theory=splits.level_of_theory or None,
-        licence=splits.licence or None,
-        splits={name: SplitRecord(frames=counts[name], sha256=sha256) for name, sha256 in splits.hashes.items()},
-    )
 
 
 def summary_table(results: TestResults) -> str:

@@ -114,8 +114,8 @@ class StrategyConfig(_Strict):
     Attributes:
         name: for the record.
         weights: ``card`` for the pretrained weights, ``random`` to train from scratch.
-        reference_energies_before: ``model`` re-estimates per-element energies from the model's own error on the training split (minimum-norm
-            least squares), ``isolated_atoms`` takes the data set's table, ``keep`` leaves the base's own.
+        reference_energies_before: ``model`` re-estimates per-element energies from the model's own error on the training split
+            (minimum-norm least squares), ``isolated_atoms`` takes the data set's table, ``keep`` leaves the base's own.
         refit_reference_energies: fit them again on the training split after training.
     """
 

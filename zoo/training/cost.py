@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from zoo.evaluation.provenance import hardware
 from zoo.evaluation.record_parts import CostRecord
-from zoo.training.folder import hardware
 
 
 class Stopwatch:

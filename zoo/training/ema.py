@@ -53,7 +53,8 @@ class ExponentialMovingAverage:
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Restore `state_dict`; raises `ZooError` where the names differ."""
         average = state["average"]
-        assert isinstance(average, Mapping) and isinstance(state["updates"], int)
+        assert isinstance(average, Mapping)
+        assert isinstance(state["updates"], int)
         if set(average) != set(self._average):
             different = sorted(set(average) ^ set(self._average))
             raise ZooError(

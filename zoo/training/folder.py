@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +10,11 @@ from typing import Any
 import yaml
 
 from zoo.errors import ZooError
+from zoo.evaluation.provenance import environment
 from zoo.files import write_text_atomically
 from zoo.training.checkpoints import LAST
 from zoo.training.config import RunConfig, parse_config
 
-_PACKAGES = ("equizoo", "torch", "e3nn", "sevenn", "torch-geometric", "lightning", "ase", "numpy", "vesin", "safetensors", "schedulefree")
 # what may differ between a run and its resumption: none of it changes a number
 _FREE_TO_CHANGE = {("run", "resume"), ("run", "folder"), ("training", "progress_bar"), ("evaluation",)}
 
@@ -33,13 +29,40 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    config = property(lambda self: self.path / "config.yaml")
-    environment = property(lambda self: self.path / "environment.json")
-    log = property(lambda self: self.path / "log.txt")
-    history = property(lambda self: self.path / "history.csv")
-    adapter = property(lambda self: self.path / "adapter.safetensors")
-    record = property(lambda self: self.path / "record.json")
-    checkpoint = property(lambda self: self.path / "checkpoints" / LAST)
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine and commit."""
+        return self.path / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        """Every line printed."""
+        return self.path / "log.txt"
+
+    @property
+    def history(self) -> Path:
+        """One row a validation."""
+        return self.path / "history.csv"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter."""
+        return self.path / "adapter.safetensors"
+
+    @property
+    def record(self) -> Path:
+        """The result in the leaderboard's schema."""
+        return self.path / "record.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a killed run continues."""
+        return self.path / "checkpoints" / LAST
 
     def prepare(self, config: RunConfig) -> None:
         """Create the folder and write the resolved config and the environment.
@@ -66,54 +89,6 @@ class RunFolder:
         if not folder.adapter.is_file():
             raise ZooError(f"{path}: the run has no adapter.safetensors yet; finish it with the same command and run.resume=true")
         return folder, config
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and commit of this process."""
-    return {
-        "versions": versions(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "hardware": hardware(),
-        **git_state(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a result."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"python": platform.python_version(), **found}
-
-
-def hardware() -> str:
-    """The GPU's name, or the CPU's with its cores."""
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
-    )
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def git_state() -> dict[str, Any]:
-    """``{"git_commit": {"sha": ..., "dirty": ...}}`` of the source tree, None outside one (an installed wheel)."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return {"git_commit": None}
-    try:
-        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return {"git_commit": None}
-    return {"git_commit": {"sha": sha, "dirty": bool(status.strip())}}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -53,4 +53,5 @@ def _reduce(error: Tensor, term: LossTerm) -> Tensor:
         return error.abs().mean()
     if term.kind == "huber":
         return functional.huber_loss(error, torch.zeros_like(error), delta=term.huber_delta)
-    return torch.linalg.vector_norm(error, dim=1).mean()
+    norms: Tensor = torch.linalg.vector_norm(error, dim=1)
+    return norms.mean()

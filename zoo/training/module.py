@@ -57,7 +57,8 @@ class FineTuning(LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """The schedule-free optimizer computes its gradients at another point than it evaluates at, and must be told which."""
+        """Training mode everywhere; the schedule-free optimizer has gradients at another point than it evaluates at and must be told which."""
+        self.potential.train()  # Lightning keeps whatever mode it finds
         if self.config.optimizer.name == "schedule_free_adamw":
             self._plain_optimizer().train()
 
@@ -101,7 +102,7 @@ class FineTuning(LightningModule):
         wrapped = self.optimizers()
         return wrapped.optimizer if isinstance(wrapped, LightningOptimizer) else wrapped
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The trained tensors only: the frozen base would add its whole size to every checkpoint."""
         return {name: value.detach().clone() for name, value in self.trainable.items()}
 

@@ -16,6 +16,7 @@ from adapters.method import create_method
 from zoo.data.loader import GraphDataset
 from zoo.data.source import DataSplits, load_splits
 from zoo.errors import ZooError
+from zoo.evaluation.reference import fit_to_own_error, take_isolated_atoms, unit_hint
 from zoo.graph import collate
 from zoo.loading import load
 from zoo.potential import Potential
@@ -26,7 +27,6 @@ from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
 from zoo.training.folder import RunFolder
 from zoo.training.module import FineTuning
-from zoo.training.reference import fit_to_own_error, take_isolated_atoms, unit_hint
 from zoo.training.sanity import Say
 from zoo.training.stream import BatchStream
 from zoo.training.validation import Validation
@@ -62,18 +62,15 @@ def fine_tune(config: RunConfig, say: Say = print) -> RunResult:
     """
     folder = RunFolder(Path(config.run.folder))
     folder.prepare(config)
-    with _logged(folder, say) as tell:
+    with _logged(folder, say) as tell, _deterministic():
         if config.training.threads is not None:
             torch.set_num_threads(config.training.threads)
         potential = build_potential(config)
         splits = load_splits(config.data, sanity.needed_labels(config.training.loss))
         _check(config, potential, splits, tell)
-        resumes = config.run.resume and folder.checkpoint.is_file()
         stopwatch = Stopwatch()
         validation = _fit(config, folder, potential, splits, stopwatch, tell)
-        tell(
-            f"{'resumed and ' if resumes else ''}trained to step {config.training.steps}; best validation loss at step {validation.best_step}"
-        )
+        tell(f"trained to step {validation.last_step}; best validation loss at step {validation.best_step}")
         return _finish(config, folder, potential, splits, stopwatch, validation, tell)
 
 
@@ -237,6 +234,19 @@ def _logged(folder: RunFolder, say: Say) -> Iterator[Say]:
             stream.flush()
 
         yield tell
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Gradients of indexing are otherwise summed in whatever order two threads meet; operations without such a version still run."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from adapters.stack import AdapterStack
 from zoo.data.checks import check_elements
 from zoo.data.frame import Frame
+from zoo.data.readers import Label
 from zoo.data.source import DataSplits
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
@@ -18,9 +19,10 @@ from zoo.training.config import LossConfig
 Say = Callable[[str], None]
 
 
-def needed_labels(loss: LossConfig) -> list[str]:
+def needed_labels(loss: LossConfig) -> list[Label]:
     """The labels that have a weight in the loss."""
-    return [name for name in ("energy", "forces", "stress") if getattr(loss, name).weight > 0]
+    labels: tuple[Label, ...] = ("energy", "forces", "stress")
+    return [name for name in labels if getattr(loss, name).weight > 0]
 
 
 def check_labels(splits: DataSplits, loss: LossConfig) -> None:
@@ -88,6 +90,6 @@ def check_reference(frames: Sequence[Frame], rms_after_ev: float, say: Say) -> N
     per_atom = rms_after_ev / atoms
     if per_atom > 0.5:
         say(
-            f"warning: after the reference fit energies still differ by {per_atom:.2g} eV/atom RMS; check data.energy_unit, and that energies are "
-            "total energies of the frame, not per atom"
+            f"warning: after the reference fit energies still differ by {per_atom:.2g} eV/atom RMS; check data.energy_unit, and that "
+            "energies are totals of the frame, not per atom"
         )

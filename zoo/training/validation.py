@@ -1,7 +1,7 @@
 """Every few steps: validate with the weights a user would get, keep the best, write the history and a checkpoint.
 
-One callback does all four in a fixed order after the optimizer step, so that a checkpoint always lies after its validation and a resumed run
-repeats neither and skips neither.
+One callback does all four in a fixed order after the optimizer step, so that a checkpoint always lies after its validation and a resumed
+run repeats neither and skips neither.
 """
 
 from __future__ import annotations
@@ -75,6 +75,11 @@ class Validation(Callback):
         patience = module.config.early_stopping_patience
         if patience is not None and self._waited >= patience:
             trainer.should_stop = True
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last validation; early stopping can end a run before its last step."""
+        return int(self.history[-1]["step"]) if self.history else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint."""

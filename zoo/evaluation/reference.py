@@ -41,7 +41,7 @@ def take_isolated_atoms(potential: Potential, energies_ev: dict[int, float] | No
     """
     if energies_ev is None:
         raise ZooError(
-            "strategy.reference_energies_before=isolated_atoms: the data has no isolated atoms; pass data.isolated_atoms=FILE or choose 'model'"
+            "strategy.reference_energies_before=isolated_atoms: the data has no isolated atoms; pass data.isolated_atoms=FILE or 'model'"
         )
     potential.set_reference_shifts({})
     atoms = [Atoms(chemical_symbols[number]) for number in energies_ev]

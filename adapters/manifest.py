@@ -1,0 +1,99 @@
+"""What an adapter file says about itself, and the fingerprint of the base it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue
+from torch import nn
+
+from adapters.adapter import Adapter
+
+FORMAT_VERSION = 1
+
+
+class BlockEntry(BaseModel):
+    """One adapted block, so that a reader needs no model to know what the tensors are.
+
+    Attributes:
+        key: ``<parameter>/<label>``, the beginning of its tensors' names.
+        parameter: name in the base's ``named_parameters()``.
+        label: of the block within the parameter.
+        role: of the layer.
+        path: in the field's notation (``"1o x 0e -> 1o"``).
+        shape: (stack, in, out).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    parameter: str
+    label: str
+    role: str
+    path: str
+    shape: tuple[int, int, int]
+
+
+class AdapterManifest(BaseModel):
+    """What an adapter file says about itself.
+
+    Attributes:
+        format_version: of the file.
+        method: adapter method's name.
+        config: its settings.
+        base_card: the base's card, or the local checkpoint's name.
+        base_family: the base's model family.
+        base_sha256: `base_fingerprint` of the base.
+        base_licence: SPDX identifier or name; the adapter is derived from the base.
+        head: the base's output head, None for a single-head model.
+        blocks: the adapted blocks; filled in by `adapters.state.write_adapter`.
+        reference_energies: element symbol -> eV per atom, added to the model's energy.
+        units: quantity -> unit of the labels.
+        level_of_theory: of the labels.
+        data: data set's name and split hashes.
+        training: summary of the run.
+        versions: package -> version.
+        trainable_count: numbers in the file; filled in by `adapters.state.write_adapter`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    method: str
+    config: dict[str, JsonValue] = {}
+    base_card: str
+    base_family: str
+    base_sha256: str
+    base_licence: str = ""
+    head: str | None = None
+    blocks: tuple[BlockEntry, ...] = ()
+    reference_energies: dict[str, float] = {}
+    units: dict[str, str] = {"energy": "eV", "length": "Angstrom"}
+    level_of_theory: str = ""
+    data: dict[str, JsonValue] = {}
+    training: dict[str, JsonValue] = {}
+    versions: dict[str, str] = {}
+    trainable_count: int = 0
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """SHA-256 of a model's parameter values: names sorted, shapes, and values as float32 little-endian bytes.
+
+    A float64 copy of a float32 model has the same fingerprint. Buffers are left out: they hold constants and statistics that packages move
+    about.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def completed(manifest: AdapterManifest, adapter: Adapter) -> AdapterManifest:
+    """The manifest with the block table and the count of the adapter that it is written with."""
+    entries = tuple(
+        BlockEntry(key=block.key, parameter=block.parameter, label=block.label, role=block.role, path=block.path, shape=block.shape)
+        for block in adapter.blocks
+    )
+    return manifest.model_copy(update={"blocks": entries, "trainable_count": adapter.trainable_count})

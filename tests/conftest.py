@@ -1,0 +1,58 @@
+"""What every test gets: one thread, fixed seeds, the real data sets of ZOO_DATA, and a count of what was skipped without them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch is first imported: two test processes with two threads each slow one another down five-fold on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+NO_DATA = "needs real data: ZOO_DATA"
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    random.seed(0)
+    np.random.seed(0)  # ASE's rattle and others still draw from the global state
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def zoo_data() -> Path:
+    """The first folder of ``$ZOO_DATA``; the test skips where there is none."""
+    roots = [Path(entry) for entry in os.environ.get("ZOO_DATA", "").split(os.pathsep) if entry]
+    if not roots or not roots[0].is_dir():
+        pytest.skip(f"{NO_DATA} names no folder")
+    return roots[0].resolve()
+
+
+@pytest.fixture(scope="session")
+def data_folder(zoo_data: Path) -> Callable[[str], Path]:
+    """``data_folder("acac")`` is that set's folder; the test skips where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = zoo_data / name
+        if not folder.is_dir():
+            pytest.skip(f"{NO_DATA} has no folder {name!r}")
+        return folder
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    without_data = [report for report in skipped if isinstance(report.longrepr, tuple) and NO_DATA in str(report.longrepr[2])]
+    if without_data:
+        count = f"{len(without_data)} test{'s' if len(without_data) > 1 else ''} on real data skipped"
+        terminalreporter.write_line(f"{count}: set ZOO_DATA to a folder with the data sets to run them", yellow=True)
+    else:
+        terminalreporter.write_line("no test was skipped for missing data")

@@ -1,0 +1,93 @@
+"""Where a result comes from: versions, machine, commit, base and data, as records and run folders state them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from zoo.data.source import DataSplits
+from zoo.evaluation.record_parts import BaseModelRecord, DataRecord, GitCommit, SplitRecord
+from zoo.potential import Potential
+
+_PACKAGES = ("equizoo", "torch", "e3nn", "sevenn", "torch-geometric", "lightning", "ase", "numpy", "vesin", "safetensors", "schedulefree")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit of this process."""
+    return {
+        "versions": versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "git_commit": commit.model_dump() if (commit := git_commit()) else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a result."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), **found}
+
+
+def hardware() -> str:
+    """The GPU's name, or the CPU's with its cores."""
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    )
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def git_commit() -> GitCommit | None:
+    """The source tree's commit and whether it has changes on top; None outside one (an installed wheel)."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return GitCommit(sha=sha, dirty=bool(status.strip()))
+
+
+def base_record(potential: Potential, weights: str = "card") -> BaseModelRecord:
+    """The base as a record names it."""
+    backbone = potential.backbone
+    return BaseModelRecord.model_validate(
+        {
+            "card": potential.source,
+            "family": backbone.family,
+            "values_sha256": potential.base_sha256,
+            "licence": potential.card.licence if potential.card else None,
+            "conservative": backbone.conservative,
+            "symmetry": backbone.symmetry,
+            "parameter_count": potential.coverage.trainable_count,
+            "initial_weights": weights,
+        }
+    )
+
+
+def data_record(splits: DataSplits) -> DataRecord:
+    """The data set and all its parts as a record names them."""
+    counts = splits.frame_counts()
+    return DataRecord(
+        name=splits.name,
+        protocol=splits.protocol,
+        level_of_theory=splits.level_of_theory or None,
+        licence=splits.licence or None,
+        splits={name: SplitRecord(frames=counts[name], sha256=sha256) for name, sha256 in splits.hashes.items()},
+    )
