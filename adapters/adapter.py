@@ -89,11 +89,11 @@ class Adapter(nn.Module):
 
     def _plan_batches(self) -> tuple[_Batch, ...]:
         groups: dict[tuple[object, ...], list[int]] = {}
-        for position, block in enumerate(self.blocks):
+        for position in range(len(self.blocks)):
             factors = self._keys_of(position)
             tensors = [self.factors[key] for key in factors.values()]
             same = tuple((name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in zip(factors, tensors, strict=True))
-            groups.setdefault((block.shape, same), []).append(position)
+            groups.setdefault(same, []).append(position)
         batches = []
         for positions in groups.values():
             keys = [self._keys_of(position) for position in positions]

@@ -37,15 +37,14 @@ def rule(*qualified_names: str) -> Callable[[Rule], Rule]:
 
 
 def blocks_of_module(module: nn.Module) -> dict[str, list[WeightBlock]]:
-    """The blocks of a module's own parameters by their short name; empty where no type in its ``__mro__`` has a rule."""
+    """Blocks by short parameter name, perhaps of buffers too; empty where no type in the module's ``__mro__`` has a rule."""
     for layer in type(module).__mro__:
         name = f"{layer.__module__}.{layer.__qualname__}"
         if name not in _RULES:
             continue
         found: dict[str, list[WeightBlock]] = {}
         for block in _RULES[name](module):
-            if module._parameters.get(block.parameter) is not None:  # a buffer or a parametrised weight is no parameter of its own
-                found.setdefault(block.parameter, []).append(replace(block, layer_type=name))
+            found.setdefault(block.parameter, []).append(replace(block, layer_type=name))
         return found
     return {}
 
@@ -65,12 +64,7 @@ class _Path:
 
     def continued_by(self, other: _Path) -> bool:
         """Whether ``other`` is the same path from the next irrep, stored right behind: simplified irreps would make them one matrix."""
-        return (
-            self.structure == other.structure == "matrix"
-            and self.group == other.group
-            and other.input_index == self.input_index + 1
-            and other.offset == self.offset + self.rows * self.cols
-        )
+        return self.structure == other.structure == "matrix" and self.group == other.group and other.input_index == self.input_index + 1
 
 
 def _joined(paths: Iterable[_Path]) -> list[_Path]:

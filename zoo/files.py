@@ -38,3 +38,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` for UTF-8 text."""
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file's name is that of a temporary file of `write_atomically`, which a kill can leave."""
+    return name.startswith(".") and name.endswith(".partial")

@@ -21,10 +21,12 @@ from sevenn import __version__ as sevenn_version
 from sevenn import _keys as keys
 from sevenn.checkpoint import SevenNetCheckpoint
 from sevenn.model_build import build_E3_equivariant_model
+from sevenn.nn.convolution import IrrepsConvolution
 from sevenn.nn.sequential import AtomGraphSequential
 from torch import Tensor, nn
 
 from zoo.backbones.base import Backbone, Family, choose_head
+from zoo.backbones.convolution import PathConvolution
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 
@@ -61,6 +63,9 @@ class SevenNet(Backbone):
         network.set_is_batch_data(True)
         network.eval_type_map = False
         network.eval_modal_map = False
+        for name, module in network._modules.items():
+            if isinstance(module, IrrepsConvolution):
+                network.replace_module(name, _Convolution(module))
         # upstream's one-hot module always returns float32; ours follows the model's dtype
         self._one_hot_names = [name for name in ("onehot_idx_to_onehot", "one_hot_modality") if name in network._modules]
         self.network = network
@@ -133,7 +138,31 @@ class SevenNet(Backbone):
         return twin.to(next(self.parameters()).device)
 
     def _upstream_state(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.network.state_dict().items() if not name.startswith("force_output")}
+        """State of upstream's own network with this one's parameters."""
+        upstream = _build(self.config, torch.float32)
+        own = dict(self.network.named_parameters())
+        with torch.no_grad():
+            for name, parameter in upstream.named_parameters():
+                parameter.copy_(own[name])
+        return dict(upstream.state_dict())
+
+
+class _Convolution(nn.Module):
+    """Upstream's convolution block with its parameters under the same names, computed by `PathConvolution`."""
+
+    def __init__(self, upstream: IrrepsConvolution) -> None:
+        super().__init__()
+        self.denominator = upstream.denominator
+        self.weight_nn = upstream.weight_nn
+        self.convolution = PathConvolution(upstream.convolution, upstream.denominator.dtype)
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Replace the node features (N, inputs.dim) by the summed messages (N, outputs.dim)."""
+        weights = self.weight_nn(data[keys.EDGE_EMBEDDING])  # (E, paths)
+        centre, neighbour = data[keys.EDGE_IDX]
+        summed = self.convolution(data[keys.NODE_FEATURE], data[keys.EDGE_ATTR], weights, neighbour, centre)
+        data[keys.NODE_FEATURE] = summed / self.denominator
+        return data
 
 
 class _SafeCheckpoint(SevenNetCheckpoint):

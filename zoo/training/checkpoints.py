@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from zoo.errors import ZooError
 from zoo.files import write_atomically
 
 LAST = "last.ckpt"
+_KEYS = {"equizoo", "global_step", "state_dict"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,13 +29,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint of plain tensors and values; raises `ZooError` for anything else."""
         try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ZooError(
-                f"{path}: not a checkpoint of this program, or damaged ({reason}); delete it and run again from the start"
-            ) from None
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged pickle or zip archive makes the reader stumble over
+            raise _not_ours(path, (str(error) or type(error).__name__).splitlines()[0]) from None
+        if not isinstance(checkpoint, dict) or not _KEYS <= set(checkpoint):
+            raise _not_ours(path, f"it lacks {', '.join(sorted(_KEYS))}")
         return checkpoint
+
+
+def _not_ours(path: object, reason: str) -> ZooError:
+    return ZooError(f"{path}: not a checkpoint of this program, or damaged ({reason}); delete it and run again from the start")
 
 
 def best_weights_path(folder: Path, step: int) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from zoo.errors import ZooError
 from zoo.evaluation.provenance import environment
-from zoo.files import write_text_atomically
+from zoo.files import is_partial, write_text_atomically
 from zoo.training.checkpoints import LAST
 from zoo.training.config import RunConfig, parse_config
 
@@ -64,19 +65,37 @@ class RunFolder:
         """Where a killed run continues."""
         return self.path / "checkpoints" / LAST
 
-    def prepare(self, config: RunConfig) -> None:
-        """Create the folder and write the resolved config and the environment.
+    def check(self, config: RunConfig) -> None:
+        """Refuse a folder that this run must not or cannot use; writes nothing.
 
         Raises:
-            ZooError: where the folder cannot be written, holds files and ``run.resume`` is false, or holds a run of another config.
+            ZooError: where the folder cannot be written, holds files and ``run.resume`` is false, or holds another run or none.
         """
-        occupied = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
-        values = config.model_dump(mode="json")
-        if occupied and not config.run.resume:
+        existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise ZooError(
+                f"{self.path}: cannot be written ({existing} is a file, not a folder); pass another run.name=... or hydra.run.dir=..."
+            )
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise ZooError(f"{self.path}: cannot be written (no permission in {existing}); pass another run.name=... or hydra.run.dir=...")
+        found = sorted(path.name for path in self.path.iterdir()) if self.path.exists() else []
+        if found and not config.run.resume:
             raise ZooError(f"{self.path}: not empty; pass run.resume=true to continue that run, or another run.name=...")
-        if occupied and self.config.exists():
-            _check_same_config(self.config, values)
-        write_text_atomically(self.config, yaml.safe_dump(values, sort_keys=False))
+        if self.config.exists():
+            _check_same_config(self.config, config.model_dump(mode="json"))
+        elif any(not is_partial(name) for name in found):
+            raise ZooError(f"{self.path}: holds files ({found[0]}, ...) but no config.yaml, so no run to resume; pass another run.name=...")
+
+    def prepare(self, config: RunConfig) -> None:
+        """Create the folder, write the resolved config and the environment, and remove what a kill left half-written.
+
+        Raises:
+            ZooError: where the folder cannot be written.
+        """
+        for path in self.path.rglob(".*"):
+            if is_partial(path.name):
+                path.unlink(missing_ok=True)
+        write_text_atomically(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         write_text_atomically(self.environment, json.dumps(environment(), indent=2) + "\n")
 
     @classmethod
@@ -89,6 +108,41 @@ class RunFolder:
         if not folder.adapter.is_file():
             raise ZooError(f"{path}: the run has no adapter.safetensors yet; finish it with the same command and run.resume=true")
         return folder, config
+
+
+class RunLog:
+    """Lines for people, which also go to the run's ``log.txt``: from the first one on, though the folder comes later.
+
+    Args:
+        say: shows a line.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._waiting: list[str] = []
+        self._path: Path | None = None
+
+    def tell(self, line: str) -> None:
+        """Show a line and keep it; raises `ZooError` where it cannot be kept."""
+        self._say(line)
+        self._waiting.append(line)
+        if self._path is not None:
+            self._write(self._path)
+
+    def keep_in(self, path: Path) -> None:
+        """From now on, append to ``path`` what was told and what will be."""
+        self._path = path
+        self._write(path)
+
+    def _write(self, path: Path) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.writelines(f"{line}\n" for line in self._waiting)
+        except OSError as error:
+            raise ZooError(
+                f"{path}: cannot be written ({error.strerror or error}); free disk space and run again with run.resume=true"
+            ) from None
+        self._waiting.clear()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class FineTuning(LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """Training mode everywhere; the schedule-free optimizer has gradients at another point than it evaluates at and must be told which."""
+        """Training mode everywhere; the schedule-free optimizer takes gradients elsewhere than it evaluates and must be told which."""
         self.potential.train()  # Lightning keeps whatever mode it finds
         if self.config.optimizer.name == "schedule_free_adamw":
             self._plain_optimizer().train()

@@ -1,0 +1,113 @@
+"""What a run needs before its first step, built and checked while nothing has been written yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from adapters.method import create_method
+from zoo.data.loader import GraphDataset
+from zoo.data.source import DataSplits, load_splits
+from zoo.errors import ZooError
+from zoo.evaluation.reference import fit_to_own_error, take_isolated_atoms, unit_hint
+from zoo.graph import collate
+from zoo.loading import load
+from zoo.potential import Potential
+from zoo.training import sanity
+from zoo.training.checkpoints import AtomicCheckpointIO
+from zoo.training.config import RunConfig
+from zoo.training.sanity import Say
+from zoo.training.trainer import check_loggers
+
+
+@dataclass(frozen=True)
+class Material:
+    """A checked model and its data.
+
+    Attributes:
+        potential: base, active adapter and reference energies as training starts from them.
+        splits: the frames.
+        train, valid: their graphs.
+        first_step: 0, or the step of the checkpoint that the run continues from.
+    """
+
+    potential: Potential
+    splits: DataSplits
+    train: GraphDataset
+    valid: GraphDataset
+    first_step: int
+
+
+def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
+    """Build and check everything that can be wrong before the first step; writes nothing.
+
+    Args:
+        config: of the run.
+        checkpoint: the one that the run continues from, None for a run from the start.
+        tell: receives what people should read.
+
+    Raises:
+        ZooError: for anything wrong with loggers, checkpoint, model or data.
+        adapters.errors.AdapterError: a wrong adapter configuration or file.
+    """
+    check_loggers(config)
+    first_step = 0 if checkpoint is None else int(AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"])
+    potential = build_potential(config)
+    splits = load_splits(config.data, sanity.needed_labels(config.training.loss))
+    sanity.describe_data(splits, tell)
+    sanity.check_labels(splits, config.training.loss)
+    sanity.check_model_knows(potential, splits)
+    train = GraphDataset(splits.train, potential.backbone.cutoff)
+    valid = GraphDataset(splits.valid, potential.backbone.cutoff)
+    tell(f"base: {potential.source}, parameter values SHA-256 {potential.base_sha256[:16]}...")
+    sanity.describe_adapter(potential.adapters, tell)
+    if checkpoint is None:
+        _set_reference(config, potential, splits, tell)
+        sanity.check_start(potential, collate([train[0]]).to(str(potential.device)), tell)
+    else:
+        tell(f"continues after step {first_step}")
+    return Material(potential, splits, train, valid, first_step)
+
+
+def build_potential(config: RunConfig) -> Potential:
+    """Base and fresh (or given) adapter as the config names them, on the device it names."""
+    torch.manual_seed(config.training.seed)
+    backbone = config.backbone
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if backbone.device == "auto" else backbone.device
+    given_file = config.adapter.get("path")
+    potential = load(
+        backbone.name,
+        adapter=Path(given_file) if given_file is not None else None,
+        dtype=backbone.dtype,
+        device=device,
+        weights="card" if config.strategy.weights == "card" else None,
+        head=backbone.head,
+        trust_pickle=backbone.trust_pickle,
+    )
+    if given_file is None:
+        method = create_method(config.adapter)
+        optimizer = config.training.optimizer.name
+        if method.requires_decoupled_weight_decay and optimizer in ("adam", "amsgrad"):
+            raise ZooError(
+                f"adapter {method.name!r} needs decoupled weight decay, which {optimizer} has not; set training.optimizer.name=adamw "
+                "or schedule_free_adamw"
+            )
+        potential.adapters.add(method.name, method, seed=config.training.seed)
+    return potential
+
+
+def _set_reference(config: RunConfig, potential: Potential, splits: DataSplits, tell: Say) -> None:
+    sample = splits.train[: min(8, len(splits.train))]
+    hint = unit_hint(potential, sample, config.training.batch_size) if config.strategy.weights == "card" else None
+    if hint is not None:
+        tell(f"warning: {hint}")
+    before = config.strategy.reference_energies_before
+    if before == "isolated_atoms":
+        take_isolated_atoms(potential, splits.isolated_atom_energies)
+        tell("reference energies: the data set's isolated atoms")
+    elif before == "model":
+        fitted = fit_to_own_error(potential, splits.train, config.training.batch_size)
+        tell(fitted.note)
+        sanity.check_reference(splits.train, fitted.rms_after_ev, tell)

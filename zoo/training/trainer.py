@@ -1,0 +1,105 @@
+"""Lightning's Trainer as the project uses it: quiet, deterministic, one device, checkpoints from the validation callback."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from zoo.errors import ZooError
+from zoo.training.checkpoints import AtomicCheckpointIO
+from zoo.training.config import RunConfig
+from zoo.training.folder import RunFolder
+from zoo.training.validation import Validation
+
+
+def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation) -> Any:
+    """A Trainer that stops after ``training.steps`` optimizer steps and leaves validation and checkpoints to ``validation``."""
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    training = config.training
+    uses_gpu = torch.cuda.is_available() and config.backbone.device != "cpu"
+    return Trainer(
+        max_steps=training.steps,
+        max_epochs=-1,
+        accelerator="gpu" if uses_gpu else "cpu",
+        devices=1,
+        callbacks=[validation, *([RichProgressBar()] if training.progress_bar else [])],
+        logger=_loggers(config, folder),
+        plugins=[AtomicCheckpointIO()],
+        gradient_clip_val=training.gradient_clip_norm,
+        gradient_clip_algorithm="norm",
+        limit_val_batches=0,  # the Validation callback validates, at a point where a checkpoint can follow
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=training.progress_bar,
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+        default_root_dir=folder.path,
+    )
+
+
+def check_loggers(config: RunConfig) -> None:
+    """Refuse a logger whose package is missing, before anything is written."""
+    if config.training.loggers.wandb_project is not None and find_spec("wandb") is None:
+        raise ZooError("training.loggers.wandb_project needs the package 'wandb', which is not installed; run: pip install wandb")
+
+
+def _loggers(config: RunConfig, folder: RunFolder) -> list[Any]:
+    loggers: list[Any] = []
+    if config.training.loggers.tensorboard:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard"))
+    project = config.training.loggers.wandb_project
+    if project is not None:
+        from lightning.pytorch.loggers import WandbLogger
+
+        loggers.append(WandbLogger(project=project, name=config.run.name, save_dir=folder.path))
+    return loggers
+
+
+@contextmanager
+def deterministic(threads: int | None) -> Iterator[None]:
+    """Deterministic operations, on ``threads`` threads where given; the process's own settings again afterwards.
+
+    Gradients of indexing are otherwise summed in whatever order two threads meet; operations without such a version still run.
+    """
+    threads_before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a fifth of the step
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+            yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fills
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's tips and its remarks on a loop we chose on purpose."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", category=UserWarning, message=".*(does not have many workers|mid-epoch|lr_scheduler.step).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
