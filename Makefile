@@ -4,6 +4,8 @@
 #   make acac         the same on real DFT data (acetylacetone; downloaded, or found in ZOO_DATA)
 #   make test         style, types and the tests that take seconds
 #   make slow         the tests that take longer
+#   make benchmarks   rewrite the tables of README and docs that a script makes, but for AcAc's (minutes)
+#   make benchmark-acac   README's AcAc table: trains what has not been trained
 #   make lint         style and types only
 #   make format       rewrite the sources in the house style
 #   make clean        remove .venv and the caches
@@ -16,7 +18,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := .venv/installed.stamp
 
-.PHONY: quickstart acac test slow lint format clean
+.PHONY: quickstart acac test slow benchmarks benchmark-acac lint format clean
 .DEFAULT_GOAL := quickstart
 
 .venv: $(INSTALLED)
@@ -43,6 +45,12 @@ test: lint
 
 slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
+
+benchmarks: $(INSTALLED)
+	for name in cards counts imports parity step_cost; do OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+benchmark-acac: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.acac
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -34,10 +34,18 @@ def project_files(root: Path) -> list[Path]:
 
 
 def unsafe_torch_loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every ``torch.load`` must name ``weights_only=True``; False only where the user's explicit ``trust_pickle`` is handed in."""
+    trusted = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and any(argument.arg == "trust_pickle" for argument in function.args.args)
+        for node in ast.walk(function)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            if given.get("weights_only") != "True":
+            allowed = ("True", "False") if id(node) in trusted else ("True",)
+            if given.get("weights_only") not in allowed:
                 yield node.lineno, "torch.load without weights_only=True"
         if isinstance(node, ast.ImportFrom) and node.module == "torch" and any(alias.name == "load" for alias in node.names):
             yield node.lineno, "torch.load under another name escapes this check"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from torch import Tensor
 
 if TYPE_CHECKING:
     from zoo.potential import Potential
@@ -16,6 +17,7 @@ class ZooCalculator(Calculator):
     """Energy (eV), free energy (the same), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3, Voigt order xx yy zz yz xz xy).
 
     Asking for the stress of a molecule, a wire or a slab raises ASE's `PropertyNotImplementedError`: without a volume it means nothing.
+    Results are kept until the structure or the potential changes: another active adapter, trained weights, other reference energies.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE declares it
@@ -23,11 +25,20 @@ class ZooCalculator(Calculator):
     def __init__(self, potential: Potential, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.potential = potential
+        self._computed_with: tuple[object, ...] = ()
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; everything, where the potential did."""
+        if self.results and not _same(self._computed_with, _state_of(self.potential)):
+            return list(all_changes)
+        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        return changes
 
     def calculate(self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes) -> None:
         """Fill ``results`` for ``atoms``; raises `ZooError` for an unknown element."""
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert isinstance(self.atoms, Atoms)
+        self._computed_with = _state_of(self.potential)
         prediction = self.potential.predict([self.atoms])[0]
         self.results = {"energy": prediction.energy, "free_energy": prediction.energy, "forces": prediction.forces}
         if prediction.stress is not None:
@@ -36,3 +47,15 @@ class ZooCalculator(Calculator):
             raise PropertyNotImplementedError(
                 f"stress needs a structure periodic in all three directions, found pbc={self.atoms.pbc.tolist()}"
             )
+
+
+def _state_of(potential: Potential) -> tuple[object, ...]:
+    """The active adapters, and every tensor with torch's count of its changes in place (the tensors themselves, for an id is reused)."""
+    tensors: list[Tensor] = [*potential.parameters(), potential.reference_shifts]
+    return (potential.adapters.active, *((tensor, tensor._version) for tensor in tensors))
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    if len(one) != len(other) or one[:1] != other[:1]:
+        return False
+    return all(a[0] is b[0] and a[1] == b[1] for a, b in zip(one[1:], other[1:], strict=True))  # type: ignore[index]

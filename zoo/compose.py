@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,25 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
     if key.startswith(("hydra", "+", "~")):
         return [argument]
     if key not in groups:
-        return [f"++{key}={_quoted(value) if Path(value).is_file() else value}"]
+        return [f"++{key}={_quoted(value) if _is_file(value) else value}"]
     options = group_options(key)
     if value in options or value == "null":
         return [argument]
-    if "," in value and not Path(value).exists():  # a sweep: -m adapter=elora,full
+    if "," in value and not _is_file(value):  # a sweep: -m adapter=elora,full
         return [f"backbone.name={value}"] if key == "backbone" else [argument]
     if key == "backbone":
         return ["backbone=card", f"backbone.name={_quoted(value)}"]
     if key in ("data", "adapter") and (Path(value).suffix or "/" in value):
-        if not Path(value).is_file():
+        if not _is_file(value):
             raise ZooError(f"{key}={value}: no such file; pass an existing file or one of: {', '.join(options)}")
         return [f"{key}=file", f"{key}.path={_quoted(value)}"]
     raise ZooError(f"{key}={value}: not an option; {nearest_name_hint(value, options)}")
+
+
+def _is_file(value: str) -> bool:
+    with suppress(OSError):  # a long list is not a file's name
+        return Path(value).is_file()
+    return False
 
 
 def _groups_of(name: str) -> list[str]:
@@ -97,13 +104,26 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     from hydra import initialize_config_dir
 
     _check_words(arguments, name)
-    overrides = rewrite_overrides(arguments, _groups_of(name))
+    groups = _groups_of(name)
+    plain = [word for word in arguments if _names_a_foreign_group(word, groups)]
+    overrides = rewrite_overrides([word for word in arguments if word not in plain], groups)
 
     def composed() -> Any:
         with initialize_config_dir(str(config_root()), version_base="1.3"):
             return hydra_compose(name, overrides=overrides)
 
-    return plain_values(one_line_errors(composed))
+    values = plain_values(one_line_errors(composed))
+    for word in plain:
+        key, _, text = word.partition("=")
+        value, settings = (text if _is_file(text) else yaml.safe_load(text)), values.get(key)
+        values[key] = {"name": value, **settings} if isinstance(settings, dict) else value
+    return values
+
+
+def _names_a_foreign_group(word: str, groups: Sequence[str]) -> bool:
+    """Whether Hydra would take a plain value, such as ``adapter=elora`` of ``zoo merge``, for the choice in a group not composed here."""
+    key = word.partition("=")[0]
+    return key.isidentifier() and key not in groups and (config_root() / key).is_dir()
 
 
 def plain_values(config: Any) -> dict[str, Any]:
@@ -151,12 +171,12 @@ def run_hydra(name: str, arguments: Sequence[str], task: Callable[[dict[str, Any
     import sys
 
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     register_resolvers()
     # Hydra turns errors into several lines and exits by itself unless told that the caller wants them
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    flags = [word for word in arguments if word.startswith("-")]
-    words = [word for word in arguments if not word.startswith("-")]
+    flags, words = _flags_and_words(arguments)
     _check_words(words, name)
     overrides = rewrite_overrides(words, _groups_of(name))
 
@@ -168,6 +188,7 @@ def run_hydra(name: str, arguments: Sequence[str], task: Callable[[dict[str, Any
         try:
             task(plain_values(config))
         except Exception as error:
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             if sweeps:  # a launcher must see that its job failed, be it in another process
                 raise
             failures.append(error)  # Hydra would print lines of its own before it hands an error on
@@ -182,6 +203,16 @@ def run_hydra(name: str, arguments: Sequence[str], task: Callable[[dict[str, Any
         raise failures[0]
 
 
+def _flags_and_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's own flags, with the values of those that take one (``--cfg job``), and the ``key=value`` words."""
+    flags: list[str] = []
+    words: list[str] = []
+    for index, word in enumerate(arguments):
+        is_value = index > 0 and arguments[index - 1] in ("--cfg", "-c", "--info", "-i") and "=" not in word
+        (flags if word.startswith("-") or is_value else words).append(word)
+    return flags, words
+
+
 def one_line_errors(call: Callable[[], Any]) -> Any:
     """Call and turn Hydra's and OmegaConf's errors into a `ZooError` of one line."""
     from hydra.errors import HydraException
@@ -192,6 +223,15 @@ def one_line_errors(call: Callable[[], Any]) -> Any:
         return call()
     except (HydraException, OmegaConfBaseException) as error:
         raise ZooError(f"config: {_first_line(error)}") from None
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:  # Hydra makes the run folder before it calls us
+        reason = "a part of the path is a file, not a folder" if not isinstance(error, PermissionError) else "no permission"
+        raise ZooError(f"{error.filename}: cannot be written ({reason}); pass another run.name=... or hydra.run.dir=...") from error
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Hydra makes the run folder before the run is checked; a refused run leaves none."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _first_line(error: Exception) -> str:

@@ -65,11 +65,11 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     elif weights != "card":
         raise ZooError(f"weights={weights!r} is not a choice; pass 'card' for the trained weights or None for random ones")
     _check_forces(backbone, forces, str(name_or_path))
-    potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=_level_of_theory(card, head))
-    if dtype is not None:
+    potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=_level_of_theory(card, backbone.head))
+    if dtype is not None and _torch_dtype(dtype) != potential.dtype:
         potential = potential.to_dtype(_torch_dtype(dtype))
     if device is not None:
-        potential = potential.to(device)
+        potential = potential.to(_torch_device(device))
     if manifest is not None and tensors is not None:
         load_into(potential.adapters, manifest.method, manifest, tensors)
         potential.set_reference_shifts({atomic_numbers[symbol]: value for symbol, value in manifest.reference_energies.items()})
@@ -124,6 +124,16 @@ def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if str(dtype) not in _DTYPES:
         raise ZooError(f"dtype={str(dtype)!r} is not a choice; {nearest_name_hint(str(dtype), _DTYPES)}")
     return _DTYPES[str(dtype)]
+
+
+def _torch_device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ZooError(f"device={str(device)!r} is not a device; pass 'cpu', 'cuda' or 'cuda:N'") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ZooError(f"device={str(device)!r}: this machine has {torch.cuda.device_count()} CUDA devices; pass 'cpu'")
+    return chosen
 
 
 def _level_of_theory(card: Card | None, head: str | None) -> str:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 
 from zoo.cache import cache_root
-from zoo.download import fetch
+from zoo.download import fetch, file_sha256
 from zoo.errors import ZooError
 from zoo.registry import Card
-
-_CHUNK_BYTES = 1 << 20
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def local_weights(card: Card) -> Path:

@@ -158,6 +158,13 @@ def test_the_report_states_shares_and_reasons(toy):
     assert coverage.share(coverage.blocks) == 1.0
 
 
+def test_integer_and_empty_parameters_are_listed_with_their_reason():
+    model = nn.Module()
+    model.counts = nn.Parameter(torch.arange(3), requires_grad=False)
+    model.nothing = nn.Parameter(torch.empty(0))
+    assert find_blocks(model).not_adaptable == {"counts": "not real floating-point numbers", "nothing": "empty"}
+
+
 def test_a_scripted_layer_is_accounted_for_though_it_hides_its_paths():
     model = nn.Sequential(torch.jit.script(nn.Linear(3, 5)), nn.Linear(5, 2))
     coverage = find_blocks(model)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -133,6 +134,17 @@ def _with_manifest(content: bytes, **changes) -> bytes:
     return save(tensors, metadata={"equizoo": _canonical({**fields, "content_sha256": _content_sha256(fields, tensors)})})
 
 
+def test_a_manifest_in_another_spelling_is_refused(written, tmp_path):
+    from safetensors.torch import load
+
+    text = _header_text(written)
+    spaced = json.dumps(json.loads(text), sort_keys=True)
+    assert spaced != text
+    assert "not the JSON that was written" in _refused(
+        tmp_path / "x.safetensors", save(load(written.read_bytes()), metadata={"equizoo": spaced})
+    )
+
+
 def test_newer_formats_and_unknown_fields_are_refused(written, tmp_path):
     content = written.read_bytes()
     path = tmp_path / "x.safetensors"
@@ -223,6 +235,9 @@ def test_tensors_that_do_not_fit_are_refused_and_the_stack_stays(stack, written,
 def test_the_fingerprint_is_of_values_and_survives_a_float64_copy():
     model = nn.Linear(3, 5)
     reference = base_fingerprint(model)
+    values = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    by_hand = b"bias(5,)" + values["bias"].astype("<f4").tobytes() + b"weight(5, 3)" + values["weight"].astype("<f4").tobytes()
+    assert reference == hashlib.sha256(by_hand).hexdigest()
     assert base_fingerprint(model.double()) == reference
     with torch.no_grad():
         model.weight[1, 2] += 1e-6

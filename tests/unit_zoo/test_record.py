@@ -81,7 +81,7 @@ def test_the_id_names_the_result_and_ends_in_a_hash_of_its_content() -> None:
     assert record.id.startswith("sevennet-0.elora.acac.s1-")
     assert record.id == build_record(**fields(), created="2026-11-20T19:00:00Z").id
     assert record.id != build_record(**changed("seed", 2), created="2026-11-20T19:00:00Z").id
-    local = build_record(**changed("base.card", "/home/me/my model.pth"))
+    local = build_record(**changed("base.card", "/data/models/my model.pth"))
     assert local.id.startswith("my_model.pth.elora.acac.s1-"), "a path of somebody's machine is no part of a name"
 
 

@@ -34,8 +34,8 @@ class PathConvolution(nn.Module):
     """What ``tensor_product(x[neighbour], harmonics, weights)`` summed over neighbours gives.
 
     Args:
-        tensor_product: of e3nn, every path ``uvu`` with external weights and a second input of multiplicity one; its order of weights and
-            outputs is kept.
+        tensor_product: of e3nn, every path ``uvu`` with external weights, a second input of multiplicity one and an output slot of its
+            own; its order of weights and outputs is kept.
         dtype: of the Clebsch-Gordan coefficients, which are computed in it.
 
     Raises:
@@ -48,8 +48,12 @@ class PathConvolution(nn.Module):
         self._outputs = Irreps(tensor_product.irreps_out)
         harmonics = Irreps(tensor_product.irreps_in2)
         instructions = list(tensor_product.instructions)
-        if any(path.connection_mode != "uvu" or not path.has_weight for path in instructions) or any(mul != 1 for mul, _ in harmonics):
-            raise ZooError("PathConvolution wants weighted uvu paths and harmonics of multiplicity one; keep e3nn's TensorProduct here")
+        fits = all(path.connection_mode == "uvu" and path.has_weight for path in instructions) and all(mul == 1 for mul, _ in harmonics)
+        if not fits or sorted(path.i_out for path in instructions) != list(range(len(self._outputs))):
+            raise ZooError(
+                "PathConvolution wants weighted uvu paths, each with an output slot of its own, and harmonics of multiplicity one; "
+                "keep e3nn's TensorProduct here"
+            )
         self._weight_sizes = [self._inputs[path.i_in1].mul for path in instructions]
         grouped: dict[tuple[int, int], list[int]] = {}
         for index, path in enumerate(instructions):

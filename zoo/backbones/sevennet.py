@@ -153,7 +153,8 @@ class _Convolution(nn.Module):
     def __init__(self, upstream: IrrepsConvolution) -> None:
         super().__init__()
         self.denominator = upstream.denominator
-        self.weight_nn = upstream.weight_nn
+        assert upstream.weight_nn is not None
+        self.weight_nn: nn.Module = upstream.weight_nn
         self.convolution = PathConvolution(upstream.convolution, upstream.denominator.dtype)
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged pickle or zip archive makes the reader stumble over
             raise _not_ours(path, (str(error) or type(error).__name__).splitlines()[0]) from None
-        if not isinstance(checkpoint, dict) or not _KEYS <= set(checkpoint):
+        if not isinstance(checkpoint, dict) or not set(checkpoint) >= _KEYS:
             raise _not_ours(path, f"it lacks {', '.join(sorted(_KEYS))}")
         return checkpoint
 

@@ -49,6 +49,12 @@ class LossConfig(_Strict):
     energy_per_atom: bool = True
 
     @model_validator(mode="after")
+    def _weighs_something(self) -> LossConfig:
+        if not self.energy.weight + self.forces.weight + self.stress.weight > 0:
+            raise ValueError("every weight is 0, so there is nothing to train on; set training.loss.forces.weight=1000")
+        return self
+
+    @model_validator(mode="after")
     def _l2norm_is_for_forces(self) -> LossConfig:
         for name in ("energy", "stress"):
             if getattr(self, name).kind == "l2norm":
@@ -167,7 +173,7 @@ def parse_config(values: Mapping[str, Any], model: type[BaseModel] = RunConfig) 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
+    location = _known_part(model, [str(part) for part in first["loc"]])
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, location[:-1])
@@ -176,7 +182,16 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"config: {key} is missing; pass {key}=..."
     message = first["msg"].removeprefix("Value error, ")
-    return f"config: {key}={first['input']!r}: {message[0].lower()}{message[1:]}"
+    value = "" if isinstance(first["input"], Mapping) else f"={first['input']!r}"  # a whole group would fill the screen
+    return f"config: {key}{value}: {message[0].lower()}{message[1:]}"
+
+
+def _known_part(model: type[BaseModel], location: list[str]) -> list[str]:
+    """Without what pydantic appends for the members of a union; an unknown last key stays."""
+    for depth in range(len(location) - 1):
+        if not any(_keys_at(model, location[: depth + 1])):
+            return location[: depth + 1]
+    return location
 
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> Iterator[str]:

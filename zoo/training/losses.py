@@ -26,11 +26,14 @@ def loss_terms(results: dict[str, Tensor], graph: AtomGraph, config: LossConfig)
         scale = graph.atom_counts.to(torch.float64) if config.energy_per_atom else torch.ones_like(graph.energy)  # (G,)
         # in float64: total energies of -1e4 eV leave float32 a resolution of 1 meV
         error = (results["energy"] - graph.energy) / scale  # (G,)
-        _add(terms, "energy", error[:, None], config.energy)
+        _add(terms, "energy", error[:, None], torch.isfinite(graph.energy), config.energy)
     if config.forces.weight > 0:
-        _add(terms, "forces", results["forces"] - graph.forces, config.forces)  # (N, 3)
+        known = torch.isfinite(graph.forces).all(dim=1)  # (N,)
+        _add(terms, "forces", results["forces"] - graph.forces, known, config.forces)  # (N, 3)
     if config.stress.weight > 0:
-        _add(terms, "stress", (results["stress"] - graph.stress).flatten(1), config.stress)  # (G, 9)
+        # a stress exists for structures periodic in three directions only, whatever the label says
+        known = torch.isfinite(graph.stress).flatten(1).all(dim=1) & graph.pbc.all(dim=1)  # (G,)
+        _add(terms, "stress", (results["stress"] - graph.stress).flatten(1), known, config.stress)  # (G, 9)
     return terms
 
 
@@ -40,8 +43,8 @@ def weighted_sum(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
 
-def _add(terms: dict[str, Tensor], name: str, error: Tensor, term: LossTerm) -> None:
-    labelled = torch.isfinite(error.detach()).all(dim=1)  # rows whose label is known
+def _add(terms: dict[str, Tensor], name: str, error: Tensor, labelled: Tensor, term: LossTerm) -> None:
+    # by the label and not by the error: a prediction that is not a number must not pass for an unknown label
     if bool(labelled.any()):
         terms[name] = _reduce(error[labelled], term)
 

@@ -86,6 +86,9 @@ def build_potential(config: RunConfig) -> Potential:
         head=backbone.head,
         trust_pickle=backbone.trust_pickle,
     )
+    if given_file is not None and len(config.adapter) > 1:
+        ignored = ", ".join(f"adapter.{key}" for key in config.adapter if key != "path")
+        raise ZooError(f"{given_file}: the adapter file brings its own method and settings; leave {ignored} out")
     if given_file is None:
         method = create_method(config.adapter)
         optimizer = config.training.optimizer.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data.loader import BatchStream
 from zoo.evaluation.reference import fit_to_own_error
 from zoo.graph import collate
 from zoo.potential import Potential
@@ -17,7 +18,6 @@ from zoo.training.folder import RunFolder, RunLog
 from zoo.training.module import FineTuning
 from zoo.training.preparation import Material, prepare
 from zoo.training.sanity import Say
-from zoo.training.stream import BatchStream
 from zoo.training.trainer import deterministic, make_trainer, quiet_lightning
 from zoo.training.validation import Validation
 

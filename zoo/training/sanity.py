@@ -32,7 +32,7 @@ def check_labels(splits: DataSplits, loss: LossConfig) -> None:
             raise ZooError(f"data: the {part} split has no frames; change data.n_train, data.n_valid or data.valid_fraction")
         for label in needed_labels(loss):
             missing = [frame for frame in frames if not getattr(frame, f"has_{label}")]
-            if label != "stress" and missing:
+            if missing and (label != "stress" or needed_labels(loss) == ["stress"]):
                 raise ZooError(
                     f"{missing[0].name} has no {label}, which the loss weighs; remove the frame or set training.loss.{label}.weight=0"
                 )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from zoo.errors import ZooError
 from zoo.files import write_text_atomically
 from zoo.graph import AtomGraph
 from zoo.training.checkpoints import LAST, drop_older_best_weights, write_best_weights
@@ -47,9 +48,10 @@ class Validation(Callback):
         self.best_step = 0
         self.history: list[dict[str, float]] = []
 
-    def on_train_start(self, *_: object) -> None:
-        """Time counts from the first step."""
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Time counts from the first step; a run that was killed after it had stopped early takes no further one."""
         self._stopwatch.start()
+        self._stop_where_patience_ended(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: object) -> None:
         """Count the step's loss; validate where it is time."""
@@ -72,6 +74,10 @@ class Validation(Callback):
             module.plateau.observe(row["valid/loss"])
         trainer.save_checkpoint(self._folder / "checkpoints" / LAST)
         drop_older_best_weights(self._folder / "checkpoints", self.best_step)
+        self._stop_where_patience_ended(trainer, module)
+
+    def _stop_where_patience_ended(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, FineTuning)
         patience = module.config.early_stopping_patience
         if patience is not None and self._waited >= patience:
             trainer.should_stop = True
@@ -114,6 +120,11 @@ class Validation(Callback):
             energy_errors.append((results["energy"] - batch.energy) / batch.atom_counts)
             force_errors.append((results["forces"] - batch.forces).flatten())
         module.potential.train()
+        if not math.isfinite(total):
+            raise ZooError(
+                f"step {module.trainer.global_step}: the validation loss is not a number; lower training.optimizer.learning_rate or "
+                "check the validation labels"
+            )
         row = {"valid/loss": total / frames}
         for name, errors in (("valid/energy_mae_mev_per_atom", energy_errors), ("valid/force_mae_mev_per_angstrom", force_errors)):
             joined = torch.cat(errors)

@@ -1,0 +1,103 @@
+"""README's AcAc table from finished runs, made where they are missing: ``python -m benchmarks.acac``.
+
+Each run is the README's own command in a process of its own. A folder with a record of the same configuration is not run again, an
+unfinished one is resumed. Words after ``--`` go to every run, which is how to try the script out::
+
+    python -m benchmarks.acac --seeds 0 --folder /tmp/try --page /tmp/try/page.md -- training.steps=2 data.n_valid=2
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.tables import ROOT, markdown_table, write_between_markers
+from zoo.compose import compose
+from zoo.evaluation.record import Record, read_record
+from zoo.training.config import RunConfig, parse_config
+
+METHODS = ("elora", "full", "readout", "sparse")
+COLUMNS = {
+    ("test_300K", "force_rmse_mev_per_angstrom"): "300 K forces, meV/Å",
+    ("test_600K", "force_rmse_mev_per_angstrom"): "600 K forces, meV/Å",
+    ("test_300K", "energy_rmse_mev"): "300 K energy, meV",
+    ("test_600K", "energy_rmse_mev"): "600 K energy, meV",
+}
+
+
+def run_words(method: str, seed: int, extra: Sequence[str]) -> list[str]:
+    """What follows ``zoo train`` in one run's command."""
+    return ["experiment=acac", f"adapter={method}", f"training.seed={seed}", f"run.name=acac-{method}-s{seed}", *extra]
+
+
+def finished_record(runs: Path, method: str, seed: int, extra: Sequence[str]) -> Record:
+    """The run's record, after running it if there is none."""
+    words = run_words(method, seed, extra)
+    folder = runs / "runs" / f"acac-{method}-s{seed}"
+    path = folder / "record.json"
+    if not path.is_file():
+        resume = ["run.resume=true"] if folder.is_dir() and any(folder.iterdir()) else []
+        print(f"zoo train {' '.join([*words, *resume])}", flush=True)
+        subprocess.run([sys.executable, "-m", "zoo", "train", *words, *resume], cwd=runs, check=True)
+    record = read_record(path)
+    config: RunConfig = parse_config(compose("train", [*words, f"run.folder={folder}"]))
+    if record.training != config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}}):
+        raise SystemExit(f"{folder}: holds a run of another configuration; move it away and run this again")
+    return record
+
+
+def table(records: dict[str, list[Record]]) -> str:
+    """The zero-shot model and every method: means over seeds, with the range where there are several."""
+    first = next(iter(records.values()))[0]
+    before = {(metric.test_set, metric.name): metric.value for metric in first.zero_shot_metrics}
+    rows = [["zero-shot", "0", *[f"{before[column]:.1f}" for column in COLUMNS], ""]]
+    for method, runs in records.items():
+        assert runs[0].adapter is not None
+        metrics = [{(metric.test_set, metric.name): metric.value for metric in run.metrics} for run in runs]
+        cells = [_mean_and_range([values[column] for values in metrics]) for column in COLUMNS]
+        seconds = statistics.mean(run.cost.wall_seconds for run in runs if run.cost is not None)
+        rows.append([f"`{method}`", f"{runs[0].adapter.trainable_count:,}", *cells, f"{seconds:.0f}"])
+    return markdown_table(["method", "trained", *COLUMNS.values(), "training / s"], rows)
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
+def note(records: dict[str, list[Record]], seeds: Sequence[int], extra: Sequence[str]) -> str:
+    """Everything a reader needs to repeat the table, from the records themselves."""
+    runs = [run for several in records.values() for run in several]
+    costs = sorted({f"{run.cost.hardware}, {run.cost.threads} thread(s)" for run in runs if run.cost is not None})
+    commits = sorted({f"`{run.git_commit.sha[:12]}`{' with changes' if run.git_commit.dirty else ''}" for run in runs if run.git_commit})
+    first = runs[0]
+    command = " ".join(["python -m benchmarks.acac", "--seeds", *map(str, seeds), *(["--", *extra] if extra else [])])
+    return (
+        f"RMSE over force components and over total energies of a frame, with reference energies fitted on the training split "
+        f"(zero-shot: before training; the others: after it). Protocol `{first.data.protocol}`, training seeds {', '.join(map(str, seeds))}"
+        f"{': mean, and range over seeds' if len(seeds) > 1 else ''}. The time is that of the training loop with its validations.\n\n"
+        f"Made by `{command}` between {min(run.created for run in runs):%Y-%m-%d} and {max(run.created for run in runs):%Y-%m-%d} on "
+        f"{'; '.join(costs)}; torch {first.versions['torch']}, sevenn {first.versions['sevenn']}"
+        f"{f', commit {chr(44).join(commits)}' if commits else ''}."
+    )
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    extra = words[words.index("--") + 1 :] if "--" in words else []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--folder", type=Path, default=ROOT, help="holds runs/")
+    parser.add_argument("--page", type=Path, default=ROOT / "README.md")
+    options = parser.parse_args(words[: words.index("--")] if extra else words)
+    records = {method: [finished_record(options.folder, method, seed, extra) for seed in options.seeds] for method in options.methods}
+    write_between_markers(options.page, "acac", f"{table(records)}\n\n{note(records, options.seeds, extra)}")
+
+
+if __name__ == "__main__":
+    main()

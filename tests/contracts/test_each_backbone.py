@@ -1,0 +1,169 @@
+"""What every registered backbone family promises by itself, on its toy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from adapters.blocks import find_blocks
+from zoo.backbones import family_of_checkpoint, load_family
+from zoo.data.frame import Frame
+from zoo.evaluation.equivariance import check_equivariance
+from zoo.graph import collate
+from zoo.potential import Potential
+
+
+def test_the_modelis_small_random_by_seed_and_in_float64(family):
+    toy = load_family(family).toy(0)
+    assert toy.family == family == load_family(family).name
+    assert toy.dtype == torch.float64
+    assert sum(p.numel() for p in toy.parameters()) < 10_000
+    same, other = load_family(family).toy(0), load_family(family).toy(1)
+    for (name, one), two, three in zip(toy.named_parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert one.dim() < 2 or not torch.equal(one, three), name
+    flat = [torch.cat([p.detach().reshape(-1) for p in model.parameters()]) for model in (toy, other)]
+    assert float((flat[0] != flat[1]).double().mean()) > 0.9  # Bessel frequencies and statistics are the same, weights are not
+    assert toy.cutoff > 0
+    assert toy.elements == tuple(sorted(set(toy.elements)))
+    assert toy.symmetry in ("SO(3)", "O(3)")
+
+
+def test_making_a_modelleaves_the_global_state_alone(family):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    load_family(family).toy(3)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_every_parameter_is_in_one_block_or_has_a_reason(family):
+    toy = load_family(family).toy(0)
+    coverage = find_blocks(toy, toy.adapter_roles)
+    parameters = dict(toy.named_parameters())
+    in_blocks = {block.parameter for block in coverage.blocks}
+    assert in_blocks | set(coverage.not_adaptable) == set(parameters)
+    assert not in_blocks & set(coverage.not_adaptable)
+    assert all(coverage.not_adaptable.values())
+    for name, parameter in parameters.items():
+        hits = torch.zeros(parameter.numel(), dtype=torch.int64)
+        for block in coverage.blocks:
+            if block.parameter == name:
+                hits.index_add_(0, block.flat_index(), torch.ones(block.numel, dtype=torch.int64))
+        assert torch.equal(hits, torch.full_like(hits, name in in_blocks))
+    assert coverage.trainable_count == sum(p.numel() for p in parameters.values() if p.requires_grad)
+    assert {"readout", "radial"} <= set(coverage.roles)  # a family says which layers read out: the readout method needs it
+    assert "other" not in coverage.roles  # each layer type has a rule
+
+
+def test_every_symmetry_claimed_and_the_derivatives_hold(potential, frames):
+    report = check_equivariance(potential, frames)
+    assert report.passed, report.text()
+    assert report.stress_scale_ev_per_angstrom3 is not None
+    assert report.symmetry == potential.backbone.symmetry
+
+
+def test_a_structure_is_predicted_the_same_alone_and_in_any_batch(potential, frames):
+    alone = [potential.predict([frame])[0] for frame in frames]
+    together = potential.predict([*frames[::-1], replace(frames[0], positions=frames[0].positions + 1.0)], batch_size=5)[:4][::-1]
+    for one, other in zip(alone, together, strict=True):
+        assert other.energy == pytest.approx(one.energy, abs=1e-12)
+        np.testing.assert_allclose(other.forces, one.forces, atol=1e-13)
+        assert (one.stress is None) == (other.stress is None)
+
+
+def test_every_known_element_has_an_energy_of_its_own(potential):
+    energies = [potential.predict([_dimer(number)])[0].energy for number in potential.backbone.elements]
+    assert np.isfinite(energies).all()
+    assert len({round(energy, 9) for energy in energies}) == len(energies)
+
+
+def _dimer(atomic_number: int) -> Frame:
+    from ase import Atoms
+
+    return Frame.unlabelled(Atoms([atomic_number] * 2, [[0, 0, 0], [0, 0.3, 1.9]]))
+
+
+def test_the_energy_is_smooth_where_a_neighbour_crosses_the_cutoff(potential):
+    cutoff = potential.backbone.cutoff
+    dimer = _dimer(potential.backbone.elements[0])
+    direction = np.array([0.6, 0.0, 0.8])
+
+    def at(distance: float) -> float:
+        return potential.predict([replace(dimer, positions=np.stack([np.zeros(3), distance * direction]))])[0].energy
+
+    assert abs(at(cutoff - 1e-4) - at(cutoff + 1e-4)) < 1e-9
+    assert abs(at(cutoff - 1.0) - at(cutoff + 1e-4)) > 1e-9  # there is an interaction to switch off
+
+
+def test_the_weights_reach_the_energy_one_and_all(potential, frames):
+    potential.backbone.requires_grad_(True)
+    graph = collate([potential.graph(frame) for frame in frames])
+    potential.backbone(graph)["energy"].sum().backward()
+    dead = [name for name, p in potential.backbone.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert dead == []
+
+
+def test_the_familys_own_checkpoint_is_recognised_and_read_back(family, potential, frames, tmp_path, checkpoint_of: Callable[[str], Path]):
+    path = checkpoint_of(family)
+    assert load_family(family).recognises(path)
+    assert family_of_checkpoint(path).name == family
+    loaded = zoo.load(path)
+    assert loaded.dtype == torch.float32
+    assert loaded.source == str(path)
+    assert loaded.coverage.table() == potential.coverage.table()
+    assert loaded.base_sha256 == potential.base_sha256  # of values as float32: the same for the float64 original
+    for found, expected in zip(loaded.predict(frames), potential.predict(frames), strict=True):
+        assert found.energy == pytest.approx(expected.energy, abs=1e-5)
+        np.testing.assert_allclose(found.forces, expected.forces, atol=1e-6)
+
+
+def test_a_merged_adapter_and_reference_energies_go_into_the_familys_checkpoint(potential, frames, tmp_path):
+    potential.adapters.add("elora", "elora")
+    potential.adapters.randomise("elora", seed=1)
+    potential.set_reference_shifts({number: 0.1 * k - 0.2 for k, number in enumerate(potential.backbone.elements)})
+    expected = potential.predict(frames)
+    path = tmp_path / "merged.pth"
+    potential.save_upstream_checkpoint(path)
+    assert not potential.adapters.is_merged
+    assert list(tmp_path.iterdir()) == [path]
+    for found, wanted in zip(zoo.load(path, dtype="float64").predict(frames), expected, strict=True):
+        assert found.energy == pytest.approx(wanted.energy, abs=2e-6)  # the file holds float32
+        np.testing.assert_allclose(found.forces, wanted.forces, atol=1e-6)
+
+
+def test_constants_of_a_float64_twin_are_computed_in_float64(family):
+    """The rotation error after float32 -> float64 stays at float64's rounding, where a cast would leave 1e-8."""
+    single = load_family(family).toy(0).rebuilt(torch.float32)
+    assert {tensor.dtype for tensor in single.parameters()} == {torch.float32}
+    twin = single.rebuilt(torch.float64)
+    assert {tensor.dtype for tensor in [*twin.parameters(), *twin.buffers()] if tensor.is_floating_point()} == {torch.float64}
+    potential = Potential(single)
+    assert check_equivariance(potential, _probes(potential)).passed
+
+
+def _probes(potential: Potential) -> list[Frame]:
+    from zoo.evaluation.probes import probe_frames
+
+    return probe_frames(potential.backbone.elements, seed=2)
+
+
+def test_weights_none_draws_every_trainable_weight_and_keeps_the_statistics(family, checkpoint_of: Callable[[str], Path]):
+    trained = zoo.load(checkpoint_of(family))
+    torch.manual_seed(11)
+    one = zoo.load(checkpoint_of(family), weights=None)
+    torch.manual_seed(11)
+    same = zoo.load(checkpoint_of(family), weights=None)
+    adaptable = {block.parameter for block in one.coverage.blocks if block.structure == "matrix"}
+    before, again = dict(trained.backbone.named_parameters()), dict(same.backbone.named_parameters())
+    for name, parameter in one.backbone.named_parameters():
+        assert torch.equal(parameter, again[name])
+        assert torch.equal(parameter, before[name]) == (name in one.coverage.not_adaptable) or name not in adaptable
+    assert one.base_sha256 != trained.base_sha256

@@ -1,0 +1,180 @@
+"""What the documentation says can be done: its Python runs, its commands compose, its links lead somewhere, its tables are the scripts'."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.io import write
+
+from adapters import method
+from adapters.method import create_method, method_names
+from benchmarks.tables import between_markers, markdown_table, replace_between_markers
+from zoo.commands import CheckConfig, EvaluateConfig, MergeConfig, PredictConfig
+from zoo.compose import compose
+from zoo.data.emt import emt_pool
+from zoo.registry import describe, list_models
+from zoo.training.config import RunConfig, parse_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("leaderboard/*.md")])
+MARKED_BLOCK = re.compile(r"^<!-- (python|zoo|shell) -->\n```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+CONFIGS: dict[str, type[Any]] = {
+    "train": RunConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "merge": MergeConfig,
+    "check-equivariance": CheckConfig,
+}
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def marked_blocks(text: str, mark: str) -> list[str]:
+    return [block for kind, _, block in MARKED_BLOCK.findall(text) if kind == mark]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each line of the blocks marked ``zoo``, without the word ``zoo``."""
+    for block in marked_blocks(text, "zoo"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                assert words[0] == "zoo", line
+                yield words[1:]
+
+
+def first_of_sweep(word: str) -> str:
+    """``training.seed=0,1,2`` -> ``training.seed=0``; lists in brackets are one value."""
+    key, _, value = word.partition("=")
+    return word if value.startswith("[") else f"{key}={value.split(',')[0]}"
+
+
+def check_command(words: list[str]) -> None:
+    """Compose and validate what the command names, without running it."""
+    name, rest = words[0], words[1:]
+    if name in ("list", "info"):
+        assert all(describe(word) for word in rest)
+        return
+    given = [first_of_sweep(word) if "-m" in rest else word for word in rest if not word.startswith("-")]
+    config = parse_config(compose(name, [*given, *(["run.folder=x"] if name == "train" else [])]), CONFIGS[name])
+    if isinstance(config, RunConfig) and "path" not in config.adapter:
+        create_method(config.adapter)
+    assert config.backbone.name in list_models()
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the documentation's commands name; the adapter is a real, if hardly trained, one."""
+    from zoo.training.run import fine_tune
+
+    folder = tmp_path_factory.mktemp("docs")
+    structures = [frame.to_atoms() for frame in emt_pool()[:2]]
+    for name in ("my", "frames", "train", "valid", "a", "b"):
+        write(folder / f"{name}.extxyz", structures)
+    words = ["experiment=quickstart", "data.n_train=1", "data.n_valid=1", "data.test=[]", "training.steps=1", "training.batch_size=1"]
+    words += ["evaluation.plots=false", "training.loggers.tensorboard=false", "training.progress_bar=false", "adapter.rank=1"]
+    fine_tune(parse_config(compose("train", [*words, f"run.folder={folder / 'runs' / 'quickstart'}"])), say=lambda line: None)
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if marked_blocks(text_of(page), "python")])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    method_names()
+    monkeypatch.setattr(method, "_METHODS", dict(method._METHODS))  # the example of a new method stays in its page
+    names: dict[str, object] = {"__name__": "page"}
+    for block in marked_blocks(text_of(page), "python"):
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if marked_blocks(text_of(page), "zoo")])
+def test_every_command_of_a_page_composes(page: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    for words in commands(text_of(page)):
+        check_command(words)
+
+
+def test_every_command_of_the_help_pages_composes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.cli import COMMANDS
+
+    monkeypatch.chdir(workplace)
+    lines = [line.split("  ")[1] for command in COMMANDS.values() for line in command.page.splitlines() if line.startswith("  zoo ")]
+    assert len(lines) >= 6
+    for line in lines:
+        check_command(shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize(
+    "line", ["train training.stepz=3", "train adapter=elora adapter.rnk=4", "info sevennet-9", "train data=absent.xyz"]
+)
+def test_a_wrong_command_would_be_found(line: str) -> None:
+    with pytest.raises(Exception, match=r"stepz|rnk|sevennet-9|absent"):
+        check_command(shlex.split(line))
+
+
+def test_every_fenced_command_is_marked_so_that_it_is_checked() -> None:
+    for page in PAGES:
+        unmarked = MARKED_BLOCK.sub("", text_of(page))
+        assert not re.search(r"^```(?:python|bash)", unmarked, flags=re.MULTILINE), page
+
+
+def test_every_make_target_and_benchmark_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([\w.-]+):", text_of("Makefile"), flags=re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text_of(page), flags=re.MULTILINE)) <= targets, page
+        for module in re.findall(r"python -m benchmarks\.(\w+)", text_of(page)):
+            assert (ROOT / "benchmarks" / f"{module}.py").is_file(), f"{page}: {module}"
+
+
+def anchors(text: str) -> set[str]:
+    """GitHub's anchors of the headings."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_internal_link_resolves(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), f"{page}: {target}"
+
+
+def test_the_tables_of_cards_are_those_of_the_cards() -> None:
+    from benchmarks import cards
+
+    assert between_markers(text_of("README.md"), "models") == cards.models_table()
+    assert between_markers(text_of("README.md"), "data-sets") == cards.data_table()
+
+
+def test_the_tables_of_counts_are_those_of_the_code() -> None:
+    from benchmarks import counts
+
+    potentials = counts.load_all()
+    coverage = counts.coverage_table({name: potential.coverage for name, potential in potentials.items()})
+    assert between_markers(text_of("docs/adapters.md"), "coverage") == coverage
+    assert between_markers(text_of("docs/adapters.md"), "trainable") == counts.trainable_table(potentials)
+    assert "842,440" in coverage
+
+
+def test_replacing_a_table_leaves_the_rest_of_the_page() -> None:
+    page = "a\n<!-- begin: x -->\nold\n<!-- end: x -->\nb\n"
+    changed = replace_between_markers(page, "x", "new\n")
+    assert changed == "a\n<!-- begin: x -->\nnew\n<!-- end: x -->\nb\n"
+    assert between_markers(changed, "x") == "new"
+    with pytest.raises(ValueError, match="found 0 pairs"):
+        replace_between_markers(page, "y", "new")
+
+
+def test_columns_of_numbers_are_aligned_to_the_right() -> None:
+    assert markdown_table(["name", "count"], [["`a`", "1,000"], ["2b", ""]]).splitlines()[1] == "| --- | ---: |"

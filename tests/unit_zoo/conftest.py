@@ -1,0 +1,147 @@
+"""A toy checkpoint, a run of seconds on it, and the command line in this process or in one that may be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# 12 steps on 8 frames with a validation every 3; no test set, so the 4 validation frames are evaluated
+SMALL_RUN = (
+    "data.n_train=8",
+    "data.n_valid=4",
+    "data.test=[]",
+    "training.steps=12",
+    "training.validate_every=3",
+    "training.batch_size=3",
+    # mostly the energy, which a toy does learn: the best weights then change from one validation to the next
+    "training.loss.energy.weight=100",
+    "training.loss.forces.weight=1",
+    "training.threads=1",
+    "training.loggers.tensorboard=false",
+    "training.progress_bar=false",
+    "evaluation.plots=false",
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+Zoo = Callable[..., Finished]
+ForkedZoo = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SevenNet toy (H, C, O, Cu, Au; cutoff 4 Å) as a file of its own package."""
+    import torch
+
+    from zoo.backbones import load_family
+
+    path = tmp_path_factory.mktemp("toy") / "toy.pth"
+    torch.save(load_family("sevennet").toy(0).upstream_checkpoint({}), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_run(toy_checkpoint: Path) -> list[str]:
+    """The words of ``zoo train`` for a run of about a second."""
+    return [f"backbone={toy_checkpoint}", *SMALL_RUN]
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Zoo:
+    """``zoo("train", ...)`` runs the command in this process, in ``tmp_path``."""
+    from zoo.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Finished:
+        capsys.readouterr()
+        code = 0
+        try:
+            main(list(words))
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def forked_zoo(tmp_path: Path) -> ForkedZoo:
+    """``forked_zoo(words, sabotage)`` runs the command in a forked process after ``sabotage()``; its exit code, or minus the signal's."""
+    import zoo.training.run  # noqa: F401 - imported here so that no child pays for it
+
+    def call(words: Sequence[str], sabotage: Callable[[], None] = lambda: None) -> int:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            _in_child(words, sabotage, tmp_path)
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    return call
+
+
+def _in_child(words: Sequence[str], sabotage: Callable[[], None], folder: Path) -> None:
+    from zoo.cli import main
+
+    code = 99
+    try:
+        os.chdir(folder)
+        with (folder / "output.txt").open("a", buffering=1) as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            sabotage()
+            try:
+                main(list(words))
+                code = 0
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+    finally:
+        os._exit(code)
+
+
+@pytest.fixture(scope="session")
+def killer() -> Callable[..., Callable[[], None]]:
+    """``killer("module:Class.method", n)``: a sabotage that sends SIGKILL to its own process as the n-th call begins (counted from 1).
+
+    ``where`` looks at the call's arguments; calls that it refuses are not counted.
+    """
+
+    def make(target: str, count: int = 1, where: Callable[..., bool] = lambda *_: True) -> Callable[[], None]:
+        def sabotage() -> None:
+            import importlib
+
+            module, _, path = target.partition(":")
+            owner = importlib.import_module(module)
+            *parents, name = path.split(".")
+            for parent in parents:
+                owner = getattr(owner, parent)
+            original = getattr(owner, name)
+            calls = 0
+
+            def wrapped(*args: object, **kwargs: object) -> object:
+                nonlocal calls
+                calls += bool(where(*args))
+                if calls == count:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **kwargs)
+
+            setattr(owner, name, wrapped)
+
+        return sabotage
+
+    return make

@@ -1,0 +1,197 @@
+"""A run killed with SIGKILL at any point and resumed ends in the same bytes as the run that was left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SETTINGS = {
+    "elora-adamw-cosine-ema": ["adapter=elora", "adapter.rank=2", "training.optimizer.learning_rate=2e-2"],
+    "sparse-schedule-free": [
+        "adapter=sparse",
+        "training.optimizer.name=schedule_free_adamw",
+        "training.ema_decay=null",
+        "training.schedule.name=constant",
+        "training.schedule.warmup_steps=2",
+    ],
+    "full-amsgrad-plateau": [
+        "adapter=full",
+        "training.optimizer.name=amsgrad",
+        "training.schedule.name=plateau",
+        "training.schedule.plateau_patience=0",
+        "training.schedule.plateau_factor=0.5",
+        "training.ema_decay=null",
+        # so high a rate that the validation loss rises and the plateau acts
+        "training.optimizer.learning_rate=0.3",
+    ],
+    "elora-early-stopping": [
+        "adapter=elora",
+        "training.steps=60",
+        "training.early_stopping_patience=2",
+        "training.optimizer.learning_rate=0.3",
+        "training.ema_decay=null",
+        "backbone.dtype=float64",
+    ],
+}
+
+
+def _named(part: str) -> Callable[..., bool]:
+    return lambda *args: part in str(args[-1])
+
+
+# what the process was doing when it died: the call that was just beginning, and which one of them
+KILLS = {
+    "before anything was written": ("zoo.training.folder:RunFolder.prepare", 1, None),
+    "between config and environment": ("zoo.files:os.replace", 1, _named("environment.json")),
+    "before the first checkpoint": ("zoo.training.module:FineTuning.training_step", 3, None),
+    "in the first validation": ("zoo.training.validation:Validation._validate", 1, None),
+    "between two checkpoints": ("zoo.training.module:FineTuning.training_step", 5, None),
+    "between an optimizer step and its validation": ("zoo.training.validation:Validation.on_train_batch_end", 6, None),
+    "in a later validation": ("zoo.training.validation:Validation._validate", 3, None),
+    "with best weights half written": ("zoo.files:os.replace", 2, _named("best-")),
+    "with the history half written": ("zoo.files:os.replace", 2, _named("history.csv")),
+    "with a checkpoint half written": ("zoo.files:os.replace", 2, _named("last.ckpt")),
+    "with old best weights not yet removed": ("zoo.training.validation:drop_older_best_weights", 2, None),
+    "in the last step": ("zoo.training.module:FineTuning.training_step", 12, None),
+    "in the final evaluation": ("zoo.training.artefacts:predict_tests", 2, None),
+    "with the adapter half written": ("adapters.state:os.replace", 1, _named("adapter.safetensors")),
+    "between adapter and record": ("zoo.training.artefacts:write_run_record", 1, None),
+}
+OFTEN = ("before the first checkpoint", "between two checkpoints", "in a later validation", "in the final evaluation")
+CASES = [
+    *(("elora-adamw-cosine-ema", kill) for kill in KILLS),
+    *((setting, kill) for setting in ("sparse-schedule-free", "full-amsgrad-plateau") for kill in OFTEN[1:]),
+    ("elora-early-stopping", "in the final evaluation"),
+]
+
+
+@pytest.fixture(scope="module")
+def left_alone(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the uninterrupted run of one setting, made once."""
+    from zoo.cli import main
+
+    made: dict[str, Path] = {}
+
+    def make(setting: str) -> Path:
+        if setting not in made:
+            folder = tmp_path_factory.mktemp("alone") / "run"
+            main(["train", *small_run, *SETTINGS[setting], f"hydra.run.dir={folder}", "run.name=run"])
+            made[setting] = folder
+        return made[setting]
+
+    return make
+
+
+def _assert_same_results(folder: Path, expected: Path) -> None:
+    for name in ("adapter.safetensors", "history.csv"):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    assert not [path for path in folder.rglob(".*") if path.name.endswith(".partial")]
+    assert len(list((folder / "checkpoints").glob("best-*"))) == 1
+
+
+@pytest.mark.parametrize(("setting", "kill"), CASES, ids=[f"{setting}: {kill}" for setting, kill in CASES])
+def test_killed_and_resumed_run_ends_in_the_same_bytes(setting, kill, small_run, left_alone, forked_zoo, killer, tmp_path):
+    expected = left_alone(setting)
+    words = ["train", *small_run, *SETTINGS[setting], "run.name=run"]
+    target, count, where = KILLS[kill]
+    sabotage = killer(target, count, where) if where is not None else killer(target, count)
+    assert forked_zoo(words, sabotage) == -signal.SIGKILL
+    assert not (tmp_path / "runs/run/record.json").exists()
+    assert forked_zoo([*words, "run.resume=true"]) == 0, (tmp_path / "output.txt").read_text()
+    _assert_same_results(tmp_path / "runs/run", expected)
+
+
+def test_run_killed_three_times_ends_in_the_same_bytes(small_run, left_alone, forked_zoo, killer, tmp_path):
+    words = ["train", *small_run, *SETTINGS["elora-adamw-cosine-ema"], "run.name=run", "run.resume=true"]
+    for _ in range(3):
+        assert forked_zoo(words, killer("zoo.training.module:FineTuning.training_step", 5)) == -signal.SIGKILL
+    assert forked_zoo(words) == 0
+    _assert_same_results(tmp_path / "runs/run", left_alone("elora-adamw-cosine-ema"))
+
+
+@pytest.mark.parametrize("setting", ["elora-adamw-cosine-ema", "elora-early-stopping"])
+def test_resuming_a_finished_run_repeats_its_result(setting, small_run, left_alone, forked_zoo, tmp_path):
+    words = ["train", *small_run, *SETTINGS[setting], "run.name=run", "run.resume=true"]
+    assert [forked_zoo(words), forked_zoo(words)] == [0, 0]
+    _assert_same_results(tmp_path / "runs/run", left_alone(setting))
+
+
+def test_settings_exercise_what_they_are_named_for(left_alone):
+    import csv
+
+    def rows(setting: str) -> list[dict[str, str]]:
+        return list(csv.DictReader((left_alone(setting) / "history.csv").open()))
+
+    plateau = rows("full-amsgrad-plateau")
+    assert float(plateau[-1]["learning_rate"]) < 0.3, "the plateau never acted"
+    assert float(rows("elora-early-stopping")[-1]["step"]) < 60, "early stopping never acted"
+    losses = [float(row["valid/loss"]) for row in rows("elora-adamw-cosine-ema")]
+    assert losses == sorted(losses, reverse=True), "the best weights never changed"
+    assert len(losses) == 4
+
+
+def test_a_different_seed_ends_in_other_bytes(small_run, left_alone, forked_zoo, tmp_path):
+    # the control of this file: comparing bytes can fail
+    words = ["train", *small_run, *SETTINGS["elora-adamw-cosine-ema"], "training.seed=1", "run.name=run"]
+    assert forked_zoo(words) == 0
+    assert (tmp_path / "runs/run/adapter.safetensors").read_bytes() != (
+        left_alone("elora-adamw-cosine-ema") / "adapter.safetensors"
+    ).read_bytes()
+
+
+def _command(words: list[str], folder: Path) -> list[str]:
+    return [sys.executable, "-m", "zoo", "train", *words, f"hydra.run.dir={folder}", "run.name=run"]
+
+
+def test_command_line_killed_from_outside_and_resumed_ends_in_the_same_bytes(small_run, left_alone, tmp_path):
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    words = [*small_run, *SETTINGS["elora-adamw-cosine-ema"]]
+    folder = tmp_path / "run"
+    process = subprocess.Popen(_command(words, folder), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints/last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run was over before the kill"
+    subprocess.run([*_command(words, folder), "run.resume=true"], env=environment, check=True, capture_output=True)
+    _assert_same_results(folder, left_alone("elora-adamw-cosine-ema"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sevennet_killed_at_ten_random_moments_ends_in_the_same_bytes(dtype, tmp_path):
+    import random
+
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    words = [
+        "backbone=sevennet-0", f"backbone.dtype={dtype}", "data.n_train=8", "data.n_valid=4", "data.test=[]", "training.steps=20",
+        "training.validate_every=2", "training.threads=1", "training.loggers.tensorboard=false", "training.progress_bar=false",
+        "evaluation.plots=false",
+    ]  # fmt: skip
+    alone = tmp_path / "alone"
+    subprocess.run(_command(words, alone), env=environment, check=True, capture_output=True)
+    random.seed(0)
+    folder, kills = tmp_path / "run", 0
+    for _ in range(10):
+        process = subprocess.Popen(
+            [*_command(words, folder), "run.resume=true"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(random.uniform(4, 20))
+            break  # finished before the kill: nothing is left to interrupt
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    subprocess.run([*_command(words, folder), "run.resume=true"], env=environment, check=True, capture_output=True)
+    assert kills >= 2
+    _assert_same_results(folder, alone)
