@@ -82,7 +82,7 @@ def note(records: dict[str, list[Record]], seeds: Sequence[int], extra: Sequence
         f"{': mean, and range over seeds' if len(seeds) > 1 else ''}. The time is that of the training loop with its validations.\n\n"
         f"Made by `{command}` between {min(run.created for run in runs):%Y-%m-%d} and {max(run.created for run in runs):%Y-%m-%d} on "
         f"{'; '.join(costs)}; torch {first.versions['torch']}, sevenn {first.versions['sevenn']}"
-        f"{f', commit {chr(44).join(commits)}' if commits else ''}."
+        f"{', commit ' if commits else ''}{', '.join(commits)}."
     )
 
 

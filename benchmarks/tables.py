@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,16 @@ def stamp(command: str) -> str:
 
     found = versions()
     commit = git_commit()
-    code = "" if commit is None else f", commit `{commit.sha[:12]}`{' with changes' if commit.dirty else ''}"
+    code = "" if commit is None else f", commit `{commit.sha[:12]}`{' with changes' if _code_has_changes() else ''}"
     packages = ", ".join(f"{name} {found[name]}" for name in ("torch", "e3nn", "sevenn") if name in found)
     return f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}, {hardware()}; Python {found['python']}, {packages}{code}."
+
+
+def _code_has_changes() -> bool:
+    """Whether what decides a number differs from the commit; the pages that the scripts rewrite do not count."""
+    code = ["zoo", "adapters", "configs", "benchmarks", "constraints.txt"]
+    status = subprocess.run(["git", "status", "--porcelain", "--", *code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return bool(status.stdout.strip())
 
 
 def between_markers(text: str, name: str) -> str:

@@ -222,7 +222,8 @@ def one_line_errors(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ZooError(f"config: {_first_line(error)}") from None
+        word = str(getattr(error, "override", None) or "").lstrip("+")  # Hydra's grammar does not say which word it stumbled over
+        raise ZooError(f"config: {f'{word}: ' if word else ''}{_first_line(error)}") from None
     except (FileExistsError, NotADirectoryError, PermissionError) as error:  # Hydra makes the run folder before it calls us
         reason = "a part of the path is a file, not a folder" if not isinstance(error, PermissionError) else "no permission"
         raise ZooError(f"{error.filename}: cannot be written ({reason}); pass another run.name=... or hydra.run.dir=...") from error

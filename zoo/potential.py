@@ -155,7 +155,9 @@ class Potential(nn.Module):
             ZooError: while adapters are merged into the weights: the copy would have them twice.
         """
         if self.adapters.is_merged:
-            raise ZooError(f"cannot copy while the adapters {list(self.adapters.active)} are merged; call potential.adapters.unmerge() first")
+            raise ZooError(
+                f"cannot copy while the adapters {list(self.adapters.active)} are merged; call potential.adapters.unmerge() first"
+            )
         twin = Potential(self.backbone.rebuilt(dtype), card=self.card, source=self.source, level_of_theory=self.level_of_theory)
         for name in self.adapters.names:
             own = self.adapters.get(name)

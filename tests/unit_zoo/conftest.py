@@ -103,7 +103,11 @@ def _in_child(words: Sequence[str], sabotage: Callable[[], None], folder: Path) 
     code = 99
     try:
         os.chdir(folder)
-        with (folder / "output.txt").open("a", buffering=1) as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        with (
+            (folder / "output.txt").open("a", buffering=1) as stream,
+            contextlib.redirect_stdout(stream),
+            contextlib.redirect_stderr(stream),
+        ):
             sabotage()
             try:
                 main(list(words))

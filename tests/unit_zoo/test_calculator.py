@@ -58,13 +58,13 @@ def test_a_compressed_crystal_has_a_negative_stress_in_ases_sign(potential):
     assert all(found)
 
 
-def test_a_relaxation_lowers_energy_and_forces(potential):
-    atoms = with_calculator(potential, bulk("Cu", a=3.3, cubic=True))
-    atoms.rattle(0.1, seed=3)
+def test_a_relaxation_ends_where_the_forces_vanish(potential):
+    atoms = with_calculator(potential, Atoms("CuAu", [[0, 0, 0], [0.1, 0.2, 2.6]]))
     energy, force = atoms.get_potential_energy(), np.abs(atoms.get_forces()).max()
-    BFGS(atoms, logfile=None).run(fmax=1e-3, steps=40)
+    assert force > 0.01
+    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=100)
     assert atoms.get_potential_energy() < energy
-    assert np.abs(atoms.get_forces()).max() < 0.5 * force
+    assert np.abs(atoms.get_forces()).max() < 1e-4
 
 
 def test_dynamics_conserve_the_total_energy(potential):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ from zoo.training.optimizers import PlateauFactor, make_optimizer, make_schedule
 def _graph(energy: float, forces: list[list[float]] | None, stress: float | None = None, periodic: bool = False) -> AtomGraph:
     count = len(forces) if forces is not None else 2
     atoms = Atoms("Cu" * count, positions=[[1.5 * i, 0, 0] for i in range(count)], cell=np.eye(3) * 6 if periodic else None, pbc=periodic)
-    frame = Frame.from_atoms(
-        atoms,
+    frame = replace(
+        Frame.unlabelled(atoms),
         energy=energy,
-        forces=np.array(forces) if forces is not None else None,
-        stress=np.full((3, 3), stress) if stress is not None else None,
+        forces=np.array(forces) if forces is not None else np.full((count, 3), math.nan),
+        stress=np.full((3, 3), math.nan if stress is None else stress),
     )
     return AtomGraph.from_frame(frame, 4.0)
 

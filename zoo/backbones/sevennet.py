@@ -10,6 +10,7 @@ import contextlib
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -153,8 +154,7 @@ class _Convolution(nn.Module):
     def __init__(self, upstream: IrrepsConvolution) -> None:
         super().__init__()
         self.denominator = upstream.denominator
-        assert upstream.weight_nn is not None
-        self.weight_nn: nn.Module = upstream.weight_nn
+        self.weight_nn = upstream.get_submodule("weight_nn")
         self.convolution = PathConvolution(upstream.convolution, upstream.denominator.dtype)
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -194,6 +194,7 @@ def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
 
 
 def _read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
+    _check_archive(path)
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             payload = torch.load(path, map_location="cpu", weights_only=True)
@@ -201,18 +202,32 @@ def _read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
         if not trust_pickle:
             raise ZooError(
                 f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
-                "if you trust where it comes from, pass trust_pickle=True (--trust-pickle)"
+                "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
             ) from None
         payload = torch.load(path, map_location="cpu", weights_only=False)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({reason}); fetch the file again") from None
+        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({_first_line(error)}); fetch the file again") from None
     if not isinstance(payload, dict) or not {"config", "model_state_dict"} <= set(payload):
         found = ", ".join(map(str, payload)) if isinstance(payload, dict) else type(payload).__name__
         raise ZooError(
             f"{path}: a SevenNet checkpoint holds 'config' and 'model_state_dict' (found: {found}); pass the file that sevenn wrote"
         )
     return payload
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a damaged file: torch does not look at the archive's CRC-32 sums, and would load a flipped bit as a weight."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({_first_line(error)}); fetch the file again") from None
+    if damaged is not None:
+        raise ZooError(f"{path}: damaged checkpoint ({damaged} does not match its CRC-32); fetch the file again")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _build(config: dict[str, Any], dtype: torch.dtype) -> AtomGraphSequential:
@@ -234,10 +249,13 @@ def _first_forbidden_global(error: Exception) -> str:
 def _recognises(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        # "model_state_dict" and a config are in every file sevenn writes; the bytes are searched, not unpickled
-        return bool(pickles) and b"model_state_dict" in archive.read(pickles[0])
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            # "model_state_dict" and a config are in every file sevenn writes; the bytes are searched, not unpickled
+            return bool(pickles) and b"model_state_dict" in archive.read(pickles[0])
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        return False  # a damaged archive: no family reads it
 
 
 def _randomise(backbone: Backbone) -> Backbone:

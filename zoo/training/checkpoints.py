@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint of plain tensors and values; raises `ZooError` for anything else."""
         try:
+            with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+                broken = archive.testzip()
+            if broken is not None:
+                raise _not_ours(path, f"wrong checksum of {broken}")
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except ZooError:
+            raise
         except Exception as error:  # whatever a damaged pickle or zip archive makes the reader stumble over
             raise _not_ours(path, (str(error) or type(error).__name__).splitlines()[0]) from None
         if not isinstance(checkpoint, dict) or not set(checkpoint) >= _KEYS:

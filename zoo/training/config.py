@@ -43,7 +43,7 @@ class LossTerm(_Strict):
 class LossConfig(_Strict):
     """Weighted sum of the labels' terms; energies enter per atom unless ``energy_per_atom`` is false."""
 
-    energy: LossTerm = LossTerm(weight=1.0)
+    energy: LossTerm = LossTerm(weight=100.0)
     forces: LossTerm = LossTerm(weight=1000.0)
     stress: LossTerm = LossTerm(weight=0.0)
     energy_per_atom: bool = True

@@ -24,6 +24,10 @@ class Stopwatch:
         """Count from now, on top of what was loaded."""
         self._started = {"wall": time.perf_counter(), "cpu": time.process_time()}
 
+    def stop(self) -> None:
+        """Count no further: the tests that follow are not training."""
+        self._before, self._started = self.state_dict(), None
+
     def state_dict(self) -> dict[str, float]:
         """Seconds so far: ``wall`` and ``cpu``."""
         if self._started is None:

@@ -65,7 +65,10 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     sanity.describe_adapter(potential.adapters, tell)
     if checkpoint is None:
         _set_reference(config, potential, splits, tell)
-        sanity.check_start(potential, collate([train[0]]).to(str(potential.device)), tell)
+        if config.adapter.get("path") is None:
+            sanity.check_start(potential, collate([train[0]]).to(str(potential.device)), tell)
+        else:
+            tell(f"step 0 is where {config.adapter['path']} ended")
     else:
         tell(f"continues after step {first_step}")
     return Material(potential, splits, train, valid, first_step)

@@ -18,7 +18,7 @@ from zoo.training.folder import RunFolder, RunLog
 from zoo.training.module import FineTuning
 from zoo.training.preparation import Material, prepare
 from zoo.training.sanity import Say
-from zoo.training.trainer import deterministic, make_trainer, quiet_lightning
+from zoo.training.trainer import deterministic, interruptible, make_trainer, quiet_lightning
 from zoo.training.validation import Validation
 
 
@@ -73,7 +73,8 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
     stream = BatchStream(material.train, batch_size, training.steps, training.seed, material.first_step)
     with quiet_lightning():
         trainer = make_trainer(config, folder, validation)
-        trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
+        with interruptible():
+            trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
     module.load_state_dict(read_best_weights(folder.path / "checkpoints", validation.best_step))
     material.potential.eval()
     return validation

@@ -53,6 +53,10 @@ class Validation(Callback):
         self._stopwatch.start()
         self._stop_where_patience_ended(trainer, module)
 
+    def on_train_end(self, *_: object) -> None:
+        """Time ends with the last step."""
+        self._stopwatch.stop()
+
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, *_: object) -> None:
         """Count the step's loss; validate where it is time."""
         assert isinstance(module, FineTuning)

@@ -1,0 +1,125 @@
+"""Every file under configs/ composes and validates; words become keys; wrong keys name the nearest one."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from zoo.commands import CheckConfig, EvaluateConfig, MergeConfig, PredictConfig
+from zoo.compose import compose, config_root, group_options, rewrite_overrides
+from zoo.errors import ZooError
+from zoo.training.config import RunConfig, TrainingConfig, parse_config
+
+TRAIN_GROUPS = ("backbone", "data", "training", "strategy", "adapter", "experiment")
+# an option that cannot stand alone, and what it needs
+NEEDS = {
+    ("adapter", "file"): ["adapter.path=some.safetensors"],
+    ("training", "sparse_paper"): ["adapter=sparse"],
+}
+OPTIONS = [(group, option) for group in TRAIN_GROUPS for option in group_options(group)]
+
+
+def _composed(*words: str) -> RunConfig:
+    # the run folder is Hydra's to say, and there is none outside its main
+    return parse_config(compose("train", [*words, "run.folder=runs/x", "run.name=x"]))
+
+
+def test_no_config_file_is_missed_by_the_tests_below():
+    files = {path.relative_to(config_root()) for path in config_root().rglob("*.yaml")}
+    top = {path for path in files if len(path.parts) == 1}
+    assert {str(path) for path in top} == {"train.yaml", "evaluate.yaml", "predict.yaml", "merge.yaml", "check-equivariance.yaml"}
+    assert {(path.parts[0], path.stem) for path in files - top} == set(OPTIONS)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
+def test_every_option_composes_and_validates_with_every_key_kept(group, option):
+    config = _composed(f"{group}={option}", *NEEDS.get((group, option), []))
+    written = yaml.safe_load((config_root() / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    body = {key: value for key, value in written.items() if key != "defaults"}
+    top = body if group in ("experiment",) or set(body) & {"training", "adapter"} else {group: body}
+    _assert_contains(config.model_dump(mode="json"), top)
+
+
+def _assert_contains(found, wanted) -> None:
+    for key, value in wanted.items():
+        if isinstance(value, dict):
+            _assert_contains(found[key], value)
+        elif not (isinstance(value, str) and ("${" in value or value == "???")) and key != "name":
+            assert found[key] == value or float(found[key]) == float(value), key
+
+
+@pytest.mark.parametrize("experiment", group_options("experiment"))
+@pytest.mark.parametrize("adapter", [name for name in group_options("adapter") if name != "file"])
+def test_every_experiment_takes_every_adapter(experiment, adapter):
+    config = _composed(f"experiment={experiment}", f"adapter={adapter}")
+    assert config.adapter["name"] in adapter
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "model"),
+    [
+        ("evaluate", ["data=acac", "split=test_600K", "data.n_train=50"], EvaluateConfig),
+        ("predict", ["input=a.xyz", "output=b.xyz"], PredictConfig),
+        ("merge", ["run=runs/x", "output=b.pth"], MergeConfig),
+        ("check-equivariance", ["backbone=sevennet-0", "adapter=elora"], CheckConfig),
+    ],
+)
+def test_every_other_command_composes_and_validates(name, words, model):
+    parse_config(compose(name, words), model)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("backbone=sevennet-0", ["backbone=card", "backbone.name=sevennet-0"]),
+        ("backbone=my model.pth", ["backbone=card", "backbone.name='my model.pth'"]),
+        ("backbone=sevennet-0,sevennet-l3i5", ["backbone.name=sevennet-0,sevennet-l3i5"]),
+        ("data=here.xyz", ["data=file", "data.path=here.xyz"]),
+        ("data=acac", ["data=acac"]),
+        ("adapter=elora,full", ["adapter=elora,full"]),
+        ("adapter=here.xyz", ["adapter=file", "adapter.path=here.xyz"]),
+        ("experiment=null", ["experiment=null"]),
+        ("training.steps=3", ["++training.steps=3"]),
+        ("training.seed=0,1", ["++training.seed=0,1"]),
+        ("hydra.run.dir=x", ["hydra.run.dir=x"]),
+        ("+data.test=[a]", ["+data.test=[a]"]),
+        ("~data.n_valid", ["~data.n_valid"]),
+        ("data.path=with space.xyz", ["++data.path='with space.xyz'"]),
+    ],
+)
+def test_words_become_keys(word, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("here.xyz", "with space.xyz"):
+        (tmp_path / name).touch()
+    assert rewrite_overrides([word], TRAIN_GROUPS) == expected
+
+
+def test_value_longer_than_a_file_name_is_no_file():
+    word = "data.test=[" + ",".join(f"file{number}.xyz" for number in range(100)) + "]"
+    assert rewrite_overrides([word], TRAIN_GROUPS) == [f"++{word}"]
+
+
+def test_defaults_of_the_model_and_of_the_file_agree():
+    written = TrainingConfig.model_validate(yaml.safe_load((config_root() / "training/default.yaml").read_text(encoding="utf-8")))
+    assert written == TrainingConfig()
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("training.sed", "did you mean 'seed'"),
+        ("training.loss.force.weight", "did you mean 'forces'"),
+        ("run.resum", "did you mean 'resume'"),
+        ("evaluation.plot", "did you mean 'plots'"),
+        ("strategy.refit", "did you mean"),
+    ],
+)
+def test_unknown_key_names_the_nearest_at_every_depth(key, hint):
+    with pytest.raises(ZooError, match=hint):
+        _composed(f"{key}=1")
+
+
+def test_error_inside_a_group_does_not_print_the_group():
+    with pytest.raises(ZooError, match=r"^config: training: schedule_free_adamw") as caught:
+        _composed("training.optimizer.name=schedule_free_adamw")
+    assert "{" not in str(caught.value)

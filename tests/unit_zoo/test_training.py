@@ -1,0 +1,178 @@
+"""The parts of a training run, looked at while it runs: what is evaluated, what is restored, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapters.method import create_method
+from zoo.backbones import load_family
+from zoo.compose import compose
+from zoo.data.loader import GraphDataset
+from zoo.data.source import DataConfig, load_splits
+from zoo.errors import ZooError
+from zoo.potential import Potential
+from zoo.training.config import LossConfig, RunConfig, TrainingConfig, parse_config
+from zoo.training.module import FineTuning
+from zoo.training.run import fine_tune
+from zoo.training.sanity import check_labels, check_start, needed_labels
+from zoo.training.stream import BatchStream
+
+
+def _config(words: list[str], folder: Path) -> RunConfig:
+    return parse_config(compose("train", [*words, f"run.folder={folder}", "run.name=run"]))
+
+
+@pytest.fixture
+def observe(monkeypatch):
+    """``observe(look)``: ``look(module)`` is called at the start of every validation, with the evaluation weights in place."""
+    from zoo.training.validation import Validation
+
+    def install(look):
+        original = Validation._validate
+
+        def validate(self, module):
+            look(module)
+            return original(self, module)
+
+        monkeypatch.setattr(Validation, "_validate", validate)
+
+    return install
+
+
+SCHEDULE_FREE = ["training.optimizer.name=schedule_free_adamw", "training.ema_decay=null", "training.schedule.name=constant"]
+
+
+@pytest.mark.parametrize("averages", [["training.ema_decay=0.9"], SCHEDULE_FREE], ids=["moving average", "schedule-free"])
+def test_validation_sees_the_average_and_training_goes_on_from_the_live_weights_to_the_bit(averages, small_run, tmp_path, monkeypatch):
+    seen: list[bool] = []
+    original = FineTuning.evaluation_weights
+
+    def watched(self):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def context():
+            live = {name: value.detach().clone() for name, value in self.trainable.items()}
+            with original(self):
+                seen.append(any(not torch.equal(live[name], value) for name, value in self.trainable.items()))
+                yield
+            assert all(torch.equal(live[name], value) for name, value in self.trainable.items())
+
+        return context()
+
+    monkeypatch.setattr(FineTuning, "evaluation_weights", watched)
+    fine_tune(_config([*small_run, *averages], tmp_path / "run"), say=lambda _: None)
+    assert seen == [True] * 4
+
+
+def test_validating_more_often_changes_no_training_step(small_run, tmp_path):
+    # the last weights, before the best are chosen: schedule-free switches its weights for every validation
+    states = []
+    for every in (2, 12):
+        folder = tmp_path / str(every)
+        fine_tune(_config([*small_run, *SCHEDULE_FREE, f"training.validate_every={every}"], folder), say=lambda _: None)
+        states.append(torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_checkpoint_holds_the_trained_tensors_and_not_the_base(small_run, tmp_path):
+    result = fine_tune(_config([*small_run, "adapter.rank=2"], tmp_path / "run"), say=lambda _: None)
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert set(checkpoint["state_dict"]) == set(dict(result.potential.adapters.named_parameters()))
+    assert sum(value.numel() for value in checkpoint["state_dict"].values()) == result.potential.adapters.trainable_count == 516
+
+
+def test_base_is_untouched_and_result_holds_the_best_weights(small_run, tmp_path, toy_checkpoint):
+    from safetensors.torch import load_file
+
+    from adapters.state import base_fingerprint
+    from zoo import load
+
+    result = fine_tune(_config(small_run, tmp_path / "run"), say=lambda _: None)
+    assert base_fingerprint(result.potential.backbone) == base_fingerprint(load(toy_checkpoint).backbone)
+    (best,) = (tmp_path / "run/checkpoints").glob("best-*")
+    trained = dict(result.potential.adapters.named_parameters())
+    assert all(torch.equal(value, trained[name]) for name, value in load_file(best).items())
+    assert not result.potential.training
+
+
+def test_training_lowers_the_validation_error(small_run, tmp_path):
+    result = fine_tune(_config([*small_run, "training.optimizer.learning_rate=5e-2"], tmp_path / "run"), say=lambda _: None)
+    before, after = result.results.zero_shot["valid"], result.results.fine_tuned["valid"]
+    assert after["energy_mae_mev_per_atom"] < 0.8 * before["energy_mae_mev_per_atom"]
+
+
+def test_early_stopping_ends_before_the_last_step_with_the_best_weights(small_run, tmp_path):
+    words = [*small_run, "training.steps=60", "training.early_stopping_patience=2", "training.optimizer.learning_rate=0.3"]
+    lines: list[str] = []
+    fine_tune(_config(words, tmp_path / "run"), say=lines.append)
+    (line,) = [line for line in lines if line.startswith("trained to step")]
+    last, best = (int(word.rstrip(";")) for word in line.split() if word.rstrip(";").isdigit())
+    assert last < 60
+    assert last == best + 2 * 3
+
+
+def test_validation_that_is_not_a_number_is_refused_at_once(small_run, tmp_path, observe):
+    def spoil(module):
+        with torch.no_grad():
+            next(iter(module.trainable.values())).fill_(float("nan"))
+
+    observe(spoil)
+    with pytest.raises(ZooError, match="step 3: the validation loss is not a number"):
+        fine_tune(_config(small_run, tmp_path / "run"), say=lambda _: None)
+    assert not list((tmp_path / "run/checkpoints").glob("best-*"))
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load_splits(DataConfig(n_train=7, n_valid=3, test=[]))
+
+
+def test_stream_gives_every_frame_once_a_pass_in_an_order_of_its_own(splits):
+    graphs = GraphDataset(splits.train, 4.0)
+    stream = BatchStream(graphs, 3, 9, seed=0)
+    batches = [batch.frame_id.tolist() for batch in stream]
+    assert [len(batch) for batch in batches] == [3, 3, 1] * 3
+    passes = [sum(batches[start : start + 3], []) for start in (0, 3, 6)]
+    everything = sorted(frame.frame_id for frame in splits.train)
+    assert [sorted(frames) for frames in passes] == [everything] * 3
+    assert len({tuple(frames) for frames in passes}) == 3
+    resumed = [batch.frame_id.tolist() for batch in BatchStream(graphs, 3, 9, seed=0, first_step=4)]
+    assert resumed == batches[4:]
+    assert [batch.frame_id.tolist() for batch in BatchStream(graphs, 3, 9, seed=1)] != batches
+
+
+def test_start_that_should_be_the_base_and_is_not_is_refused(splits):
+    potential = Potential(load_family("sevennet").toy(0))
+    potential.adapters.add("elora", create_method("elora"), seed=0)
+    batch = GraphDataset(splits.train, potential.backbone.cutoff)[0]
+    lines: list[str] = []
+    check_start(potential, batch, lines.append)
+    assert lines == ["step 0 equals the zero-shot model bit for bit"]
+    potential.adapters.randomise("elora", 0, 0.1)
+    with pytest.raises(ZooError, match="step 0 differs from the base"):
+        check_start(potential, batch, lines.append)
+
+
+def test_stress_alone_must_be_there_for_every_frame(splits):
+    alone = LossConfig(energy={"weight": 0}, forces={"weight": 0}, stress={"weight": 1})
+    assert needed_labels(alone) == ["stress"]
+    assert any(not frame.has_stress for frame in splits.train)
+    with pytest.raises(ZooError, match=r"has no stress, which the loss weighs"):
+        check_labels(splits, alone)
+    check_labels(splits, LossConfig(stress={"weight": 1}))
+
+
+def test_checkpoint_of_another_adapter_is_refused():
+    def module(rank: int) -> FineTuning:
+        potential = Potential(load_family("sevennet").toy(0))
+        potential.adapters.add("a", create_method({"name": "elora", "rank": rank} if rank else "full"), seed=0)
+        return FineTuning(potential, TrainingConfig())
+
+    state = module(2).state_dict()
+    module(2).load_state_dict(state)
+    with pytest.raises(ZooError, match="resume with the same config"):
+        module(0).load_state_dict(state)
