@@ -299,7 +299,7 @@ class _Payload:
 
 @pytest.mark.parametrize("place", ["inside the weights", "instead of the checkpoint"])
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(checkpoint, tmp_path, place):
-    harmless = torch.load(checkpoint, weights_only=False)
+    harmless = read_payload(checkpoint, trust_pickle=False)
     target = tmp_path / "executed"
     hostile = {**harmless, "epoch": _Payload(target)} if place == "inside the weights" else {"model_state_dict": _Payload(target)}
     path = tmp_path / "hostile.pth"
@@ -313,7 +313,7 @@ def test_trust_pickle_is_what_lets_such_a_file_be_read(checkpoint, tmp_path):
     """The positive control: the payload of the test above does run where the user says so."""
     target = tmp_path / "executed"
     path = tmp_path / "trusted.pth"
-    torch.save({**torch.load(checkpoint, weights_only=False), "epoch": _Payload(target)}, path)
+    torch.save({**read_payload(checkpoint, trust_pickle=False), "epoch": _Payload(target)}, path)
     potential = zoo.load(path, trust_pickle=True)
     assert target.exists()
     assert potential.base_sha256 == zoo.load(checkpoint).base_sha256
@@ -323,7 +323,7 @@ def test_a_hostile_file_does_not_run_after_mace_has_switched_torchs_protection_o
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # what `import mace` does to the process
     target = tmp_path / "executed"
     path = tmp_path / "hostile.pth"
-    torch.save({**torch.load(checkpoint, weights_only=False), "epoch": _Payload(target)}, path)
+    torch.save({**read_payload(checkpoint, trust_pickle=False), "epoch": _Payload(target)}, path)
     with pytest.raises(ZooError):
         zoo.load(path)
     assert not target.exists()

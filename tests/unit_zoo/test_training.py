@@ -18,7 +18,6 @@ from zoo.training.config import LossConfig, RunConfig, TrainingConfig, parse_con
 from zoo.training.module import FineTuning
 from zoo.training.run import fine_tune
 from zoo.training.sanity import check_labels, check_start, needed_labels
-from zoo.training.stream import BatchStream
 
 
 def _config(words: list[str], folder: Path) -> RunConfig:
@@ -129,20 +128,6 @@ def test_validation_that_is_not_a_number_is_refused_at_once(small_run, tmp_path,
 @pytest.fixture(scope="module")
 def splits():
     return load_splits(DataConfig(n_train=7, n_valid=3, test=[]))
-
-
-def test_stream_gives_every_frame_once_a_pass_in_an_order_of_its_own(splits):
-    graphs = GraphDataset(splits.train, 4.0)
-    stream = BatchStream(graphs, 3, 9, seed=0)
-    batches = [batch.frame_id.tolist() for batch in stream]
-    assert [len(batch) for batch in batches] == [3, 3, 1] * 3
-    passes = [sum(batches[start : start + 3], []) for start in (0, 3, 6)]
-    everything = sorted(frame.frame_id for frame in splits.train)
-    assert [sorted(frames) for frames in passes] == [everything] * 3
-    assert len({tuple(frames) for frames in passes}) == 3
-    resumed = [batch.frame_id.tolist() for batch in BatchStream(graphs, 3, 9, seed=0, first_step=4)]
-    assert resumed == batches[4:]
-    assert [batch.frame_id.tolist() for batch in BatchStream(graphs, 3, 9, seed=1)] != batches
 
 
 def test_start_that_should_be_the_base_and_is_not_is_refused(splits):

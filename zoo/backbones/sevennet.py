@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy._core.multiarray import _reconstruct
 from sevenn import __version__ as sevenn_version
 from sevenn import _keys as keys
-from sevenn.checkpoint import SevenNetCheckpoint
 from sevenn.model_build import build_E3_equivariant_model
 from sevenn.nn.convolution import IrrepsConvolution
 from sevenn.nn.sequential import AtomGraphSequential
@@ -28,18 +22,8 @@ from torch import Tensor, nn
 
 from zoo.backbones.base import Backbone, Family, choose_head
 from zoo.backbones.convolution import PathConvolution
-from zoo.errors import ZooError
+from zoo.backbones.sevennet_checkpoint import SafeCheckpoint, read_payload, recognises
 from zoo.graph import AtomGraph
-
-# every global that SevenNet's published checkpoints name: NumPy arrays of the per-element shift and scale, and nothing that runs code
-_SAFE_GLOBALS: list[Any] = [
-    np.ndarray,
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    (_reconstruct, "numpy.core.multiarray._reconstruct"),
-    (_reconstruct, "numpy._core.multiarray._reconstruct"),
-]
 
 
 class SevenNet(Backbone):
@@ -166,24 +150,8 @@ class _Convolution(nn.Module):
         return data
 
 
-class _SafeCheckpoint(SevenNetCheckpoint):
-    """Upstream's checkpoint tool box on a payload that was read without running anything from the file."""
-
-    def __init__(self, path: Path, payload: dict[str, Any]) -> None:
-        super().__init__(path)
-        self._payload = payload
-
-    def _load(self) -> None:
-        from sevenn.checkpoint import _config_cp_routine
-
-        self._config_original = self._payload["config"]
-        self._model_state_dict = self._payload["model_state_dict"]
-        self._config = _config_cp_routine(self._config_original)
-        self._loaded = True
-
-
 def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
-    checkpoint = _SafeCheckpoint(path, _read_payload(path, trust_pickle))
+    checkpoint = SafeCheckpoint(path, read_payload(path, trust_pickle))
     config = checkpoint.config
     modal_map = config.get(keys.MODAL_MAP) or {}
     heads = tuple(sorted(modal_map)) if config.get(keys.USE_MODALITY, False) else ()
@@ -191,43 +159,6 @@ def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
     with contextlib.redirect_stdout(io.StringIO()):  # upstream prints while it converts
         network = checkpoint.build_model()
     return SevenNet(network, config, chosen)
-
-
-def _read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
-    _check_archive(path)
-    try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not trust_pickle:
-            raise ZooError(
-                f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
-                "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
-            ) from None
-        payload = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({_first_line(error)}); fetch the file again") from None
-    if not isinstance(payload, dict) or not {"config", "model_state_dict"} <= set(payload):
-        found = ", ".join(map(str, payload)) if isinstance(payload, dict) else type(payload).__name__
-        raise ZooError(
-            f"{path}: a SevenNet checkpoint holds 'config' and 'model_state_dict' (found: {found}); pass the file that sevenn wrote"
-        )
-    return payload
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a damaged file: torch does not look at the archive's CRC-32 sums, and would load a flipped bit as a weight."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({_first_line(error)}); fetch the file again") from None
-    if damaged is not None:
-        raise ZooError(f"{path}: damaged checkpoint ({damaged} does not match its CRC-32); fetch the file again")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _build(config: dict[str, Any], dtype: torch.dtype) -> AtomGraphSequential:
@@ -239,23 +170,6 @@ def _build(config: dict[str, Any], dtype: torch.dtype) -> AtomGraphSequential:
             return build_E3_equivariant_model(config).to(dtype)
     finally:
         torch.set_default_dtype(previous)
-
-
-def _first_forbidden_global(error: Exception) -> str:
-    words = str(error).split("GLOBAL ")
-    return f"it names {words[1].split()[0]}" if len(words) > 1 else "it is not a plain weights file"
-
-
-def _recognises(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            # "model_state_dict" and a config are in every file sevenn writes; the bytes are searched, not unpickled
-            return bool(pickles) and b"model_state_dict" in archive.read(pickles[0])
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
-        return False  # a damaged archive: no family reads it
 
 
 def _randomise(backbone: Backbone) -> Backbone:
@@ -299,4 +213,4 @@ def _toy(seed: int) -> Backbone:
     return SevenNet(network, config)
 
 
-FAMILY = Family(name="sevennet", load=_load, randomise=_randomise, toy=_toy, recognises=_recognises)
+FAMILY = Family(name="sevennet", load=_load, randomise=_randomise, toy=_toy, recognises=recognises)
