@@ -16,6 +16,7 @@ from adapters.errors import AdapterError
 from adapters.state import AdapterManifest, write_adapter
 from zoo import registry
 from zoo.backbones import family_names, load_family
+from zoo.backbones.sevennet_checkpoint import read_payload
 from zoo.errors import USER_ERRORS, ZooError
 from zoo.potential import Potential
 from zoo.weights import file_sha256, local_weights
