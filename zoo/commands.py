@@ -62,6 +62,15 @@ class CheckConfig(ModelChoice):
     seed: int = 0
 
 
+def parse_choice(name: str, arguments: Sequence[str], model: type[ModelChoice]) -> Any:
+    """Compose and validate a command's words; a base named beside a run, which would be ignored, is refused."""
+    config = parse_config(compose(name, arguments), model)
+    ignored = [word for word in arguments if word.startswith(("backbone=", "backbone.name=", "backbone.head="))]
+    if config.run is not None and ignored:
+        raise ZooError(f"run={config.run} brings its own base; leave {ignored[0]} out")
+    return config
+
+
 def choose_model(choice: ModelChoice, dtype: str | None = None) -> Potential:
     """Load what a command's words name."""
     from zoo.loading import load
@@ -114,7 +123,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     from zoo.data.source import load_splits
     from zoo.evaluation.evaluate import evaluate_parts, write_evaluation_record
 
-    config: EvaluateConfig = parse_config(compose("evaluate", arguments), EvaluateConfig)
+    config: EvaluateConfig = parse_choice("evaluate", arguments, EvaluateConfig)
     potential = choose_model(config)
     splits = load_splits(config.data, needs=())
     evaluation = evaluate_parts(potential, splits, config.split, config.batch_size, config.reference_energies)
@@ -128,7 +137,7 @@ def predict(arguments: Sequence[str]) -> None:
     """``zoo predict``: energies, forces and stress of any structures, as extended XYZ."""
     from zoo.evaluation.predictions import predict_frames, write_extxyz
 
-    config: PredictConfig = parse_config(compose("predict", arguments), PredictConfig)
+    config: PredictConfig = parse_choice("predict", arguments, PredictConfig)
     potential = choose_model(config)
     frames = _read_structures(config.input)
     write_extxyz(Path(config.output), frames, predict_frames(potential, frames, batch_size=config.batch_size))
@@ -137,7 +146,7 @@ def predict(arguments: Sequence[str]) -> None:
 
 def merge(arguments: Sequence[str]) -> None:
     """``zoo merge``: base + adapter + reference energies as one checkpoint that the family's own package loads."""
-    config: MergeConfig = parse_config(compose("merge", arguments), MergeConfig)
+    config: MergeConfig = parse_choice("merge", arguments, MergeConfig)
     potential = choose_model(config)
     potential.save_upstream_checkpoint(Path(config.output))
     print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {config.output}")
@@ -148,7 +157,7 @@ def check_equivariance(arguments: Sequence[str]) -> None:
     from zoo.evaluation.equivariance import check_equivariance as check
     from zoo.evaluation.probes import probe_frames
 
-    config: CheckConfig = parse_config(compose("check-equivariance", arguments), CheckConfig)
+    config: CheckConfig = parse_choice("check-equivariance", arguments, CheckConfig)
     potential = choose_model(config, dtype="float64")
     if config.randomise:
         for name in potential.adapters.active:

@@ -9,6 +9,7 @@ import torch
 
 from adapters.method import create_method
 from zoo.data.loader import GraphDataset
+from zoo.data.reference_energies import ElementShifts
 from zoo.data.source import DataSplits, load_splits
 from zoo.errors import ZooError
 from zoo.evaluation.reference import fit_to_own_error, take_isolated_atoms, unit_hint
@@ -109,11 +110,19 @@ def _set_reference(config: RunConfig, potential: Potential, splits: DataSplits, 
     hint = unit_hint(potential, sample, config.training.batch_size) if config.strategy.weights == "card" else None
     if hint is not None:
         tell(f"warning: {hint}")
+    fitted = estimate_reference(config, potential, splits)
+    if fitted is not None:
+        tell(fitted.note)
+        sanity.check_reference(splits.train, fitted.rms_after_ev, tell)
+    elif config.strategy.reference_energies_before == "isolated_atoms":
+        tell("reference energies: the data set's isolated atoms")
+
+
+def estimate_reference(config: RunConfig, potential: Potential, splits: DataSplits) -> ElementShifts | None:
+    """Set the potential's reference energies as ``strategy.reference_energies_before`` says; the fit, where one was made."""
     before = config.strategy.reference_energies_before
     if before == "isolated_atoms":
         take_isolated_atoms(potential, splits.isolated_atom_energies)
-        tell("reference energies: the data set's isolated atoms")
-    elif before == "model":
-        fitted = fit_to_own_error(potential, splits.train, config.training.batch_size)
-        tell(fitted.note)
-        sanity.check_reference(splits.train, fitted.rms_after_ev, tell)
+    if before == "model":
+        return fit_to_own_error(potential, splits.train, config.evaluation.batch_size)
+    return None

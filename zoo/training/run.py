@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.loader import BatchStream
+from zoo.data.source import DataSplits
+from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.reference import fit_to_own_error
 from zoo.graph import collate
 from zoo.potential import Potential
@@ -16,7 +18,7 @@ from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
 from zoo.training.folder import RunFolder, RunLog
 from zoo.training.module import FineTuning
-from zoo.training.preparation import Material, prepare
+from zoo.training.preparation import Material, estimate_reference, prepare
 from zoo.training.sanity import Say
 from zoo.training.trainer import deterministic, interruptible, make_trainer, quiet_lightning
 from zoo.training.validation import Validation
@@ -80,6 +82,18 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
     return validation
 
 
+def _zero_shot(config: RunConfig, potential: Potential, splits: DataSplits) -> dict[str, Predictions]:
+    """The base's predictions of the test sets, with reference energies of its own: the run's may be of an adapter that starts off it."""
+    names, shifts = potential.adapters.active, potential.get_reference_shifts()
+    potential.adapters.activate([])
+    potential.set_reference_shifts({})
+    estimate_reference(config, potential, splits)
+    predictions = artefacts.predict_tests(potential, splits, config.evaluation.batch_size)
+    potential.adapters.activate(names)
+    potential.set_reference_shifts(shifts)
+    return predictions
+
+
 def _finish(
     config: RunConfig,
     folder: RunFolder,
@@ -90,10 +104,7 @@ def _finish(
 ) -> RunResult:
     """Zero-shot and fine-tuned tests around the final reference fit, then every file of the folder."""
     potential, splits, batch_size = material.potential, material.splits, config.evaluation.batch_size
-    names = potential.adapters.active
-    potential.adapters.activate([])
-    zero_shot = artefacts.predict_tests(potential, splits, batch_size) if config.evaluation.zero_shot else {}
-    potential.adapters.activate(names)
+    zero_shot = _zero_shot(config, potential, splits) if config.evaluation.zero_shot else {}
     if config.strategy.refit_reference_energies:
         tell(f"after training, {fit_to_own_error(potential, splits.train, batch_size).note}")
     fine_tuned = artefacts.predict_tests(potential, splits, batch_size)
