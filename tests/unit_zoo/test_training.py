@@ -166,9 +166,8 @@ def test_checkpoint_of_another_adapter_is_refused():
 def test_zero_shot_errors_do_not_depend_on_the_adapter_that_was_trained(small_run, tmp_path):
     """A sparse adapter starts off the base; the base's reference energies must not be fitted through it."""
     words = [*small_run, "training.steps=1"]
-    by_method = {
-        method: fine_tune(_config([*words, f"adapter={method}"], tmp_path / method), say=lambda line: None)
-        for method in ("elora", "sparse")
-    }
+    by_method = {}
+    for method in ("elora", "sparse"):
+        by_method[method] = fine_tune(_config([*words, f"adapter={method}"], tmp_path / method), say=lambda line: None)
     assert by_method["sparse"].results.zero_shot == by_method["elora"].results.zero_shot
     assert by_method["sparse"].results.fine_tuned != by_method["elora"].results.fine_tuned
