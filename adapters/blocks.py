@@ -142,13 +142,6 @@ class Coverage:
             lines.append(f"not adaptable: {sum(self.sizes[name] for name in names):,} parameters in {len(names)} tensors, {reason}")
         return "\n".join(lines)
 
-    def summary(self) -> str:
-        """One line: how many of the model's parameters are adaptable, in how many blocks."""
-        return (
-            f"{self.trainable_count:,} of {self.parameter_count:,} parameters adaptable, in {len(self.blocks)} blocks; "
-            f"{len(self.not_adaptable)} tensors not adaptable"
-        )
-
     def _count(self, role: str) -> int:
         return sum(block.numel for block in self.blocks if block.role == role)
 

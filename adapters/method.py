@@ -67,6 +67,11 @@ class AdapterMethod(ABC):
         return "starts at the base: every delta is exactly zero"
 
     @property
+    def why_not_averaged(self) -> str | None:
+        """Why a moving average of the tensors is no adapter of this method; None where it is one."""
+        return None
+
+    @property
     def config_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values; ``create_method({"name": name, **config_dict})`` gives the method back."""
         return self.config.model_dump(mode="json")

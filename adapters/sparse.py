@@ -39,9 +39,9 @@ class SparseConfig(MethodConfig):
 
     Attributes:
         form: ``"str"`` keeps the raw D and thresholds on the fly, as STR does; ``"printed"`` follows the paper's Eq. 2 to the letter: S(D)
-            replaces D before each forward, so survivors shrink by delta at every step, and the gradient of pruned entries is masked (Eq.
-            3). The default is ``"str"``: its deltas do not depend on how many forwards were run, and a pruned entry returns when the
-            threshold falls.
+            replaces D at the start and after each optimizer step, and so before each forward; survivors shrink by delta at every step, and
+            the gradient of pruned entries is masked (Eq. 3). The default is ``"str"``: its deltas do not depend on how many forwards were
+            run, and a pruned entry returns when the threshold falls.
         start: ``"random"``, the paper's D ~ N(0, sigma^2), differs from the base at step 0; ``"base"`` starts at D = 0, inside the
             threshold, where the true gradient is zero, so pruned entries get a straight-through gradient. Only for the form ``"str"``.
         setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products), ``"all"``
@@ -95,10 +95,18 @@ class Sparse(AdapterMethod):
         return chosen and self.has_role(block)
 
     def initial_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
-        """``D`` of the block's shape."""
+        """``D`` of the block's shape; thresholded in the printed form."""
         if self.starts_at_base:
             return {"D": torch.zeros(block.compact_shape, dtype=dtype)}
-        return {"D": (torch.randn(block.compact_shape, generator=generator, dtype=torch.float64) * self.config.sigma).to(dtype)}
+        raw = torch.randn(block.compact_shape, generator=generator, dtype=torch.float64) * self.config.sigma
+        if self.config.form == "printed":
+            raw = soft_threshold(raw, torch.tensor(self.config.threshold_start, dtype=torch.float64))
+        return {"D": raw.to(dtype)}
+
+    @property
+    def why_not_averaged(self) -> str | None:
+        """The printed form: an average of thresholded D has almost no zeros, and thresholding it again shrinks it twice."""
+        return "form='printed' has its zeros in D itself, which an average fills" if self.config.form == "printed" else None
 
     def layer_factors(self, parameter: str, dtype: torch.dtype) -> dict[str, Tensor]:
         """``tau``, the logit of the layer's threshold."""
@@ -129,7 +137,7 @@ class Sparse(AdapterMethod):
         ]
 
     @torch.no_grad()
-    def before_forward(self, adapter: Adapter) -> None:
+    def after_step(self, adapter: Adapter) -> None:
         """In the printed form, Eq. 2: D <- S(D, delta), in place."""
         if self.config.form == "str":
             return

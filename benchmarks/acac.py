@@ -59,9 +59,8 @@ def table(records: dict[str, list[Record]]) -> str:
         assert runs[0].adapter is not None
         metrics = [{(metric.test_set, metric.name): metric.value for metric in run.metrics} for run in runs]
         cells = [_mean_and_range([values[column] for values in metrics]) for column in COLUMNS]
-        seconds = statistics.mean(run.cost.wall_seconds for run in runs if run.cost is not None)
-        rows.append([f"`{method}`", f"{runs[0].adapter.trainable_count:,}", *cells, f"{seconds:.0f}"])
-    return markdown_table(["method", "trained", *COLUMNS.values(), "training / s"], rows)
+        rows.append([f"`{method}`", f"{runs[0].adapter.trainable_count:,}", *cells])
+    return markdown_table(["method", "trained", *COLUMNS.values()], rows)
 
 
 def _mean_and_range(values: Sequence[float]) -> str:
@@ -79,7 +78,7 @@ def note(records: dict[str, list[Record]], seeds: Sequence[int], extra: Sequence
     return (
         f"RMSE over force components and over total energies of a frame, with reference energies fitted on the training split "
         f"(zero-shot: before training; the others: after it). Protocol `{first.data.protocol}`, training seeds {', '.join(map(str, seeds))}"
-        f"{': mean, and range over seeds' if len(seeds) > 1 else ''}. The time is that of the training loop with its validations.\n\n"
+        f"{': mean, and range over seeds' if len(seeds) > 1 else ''}.\n\n"
         f"Made by `{command}` between {min(run.created for run in runs):%Y-%m-%d} and {max(run.created for run in runs):%Y-%m-%d} on "
         f"{'; '.join(costs)}; torch {first.versions['torch']}, sevenn {first.versions['sevenn']}"
         f"{', commit ' if commits else ''}{', '.join(commits)}."

@@ -144,11 +144,13 @@ The run folder holds config.yaml, environment.json, log.txt, history.csv, adapte
 tensorboard/. Every key is checked; a misspelt one is refused with the nearest name.
 """
 _EVALUATE_PAGE = """
-usage: zoo evaluate run=FOLDER | backbone=CARD [adapter=FILE]  data=SET|FILE [split=PART] [key=value ...]
+usage: zoo evaluate run=FOLDER | backbone=CARD [adapter=FILE]  [data=SET|FILE] [split=PART] [key=value ...]
 
+  zoo evaluate run=runs/acac-elora-r16
   zoo evaluate run=runs/acac-elora-r16 data=acac split=test_600K
   zoo evaluate backbone=sevennet-0 data=acac reference_energies=fit record=zero-shot.json
 
+data                the run's own when left out beside run=; a FILE is evaluated whole unless a split or sizes are given
 split               train, valid or a test set; all test sets when left out
 reference_energies  keep, or fit: refit them on the data's training split first
 record              write the result of a base without adapter in the leaderboard's schema

@@ -14,7 +14,6 @@ from zoo.errors import ZooError
 from zoo.training.config import BackboneConfig, parse_config
 
 if TYPE_CHECKING:
-    from zoo.data.frame import Frame
     from zoo.potential import Potential
 
 
@@ -29,7 +28,10 @@ class ModelChoice(BaseModel):
 
 
 class EvaluateConfig(ModelChoice):
-    """``split``: one part of the data, all test sets where None. ``reference_energies=fit`` refits them on the data's training split."""
+    """``split``: one part of the data, all test sets where None. ``reference_energies=fit`` refits them on the data's training split.
+
+    A run brings its own data unless ``data`` is named.
+    """
 
     data: DataConfig
     split: str | None = None
@@ -65,15 +67,24 @@ class CheckConfig(ModelChoice):
 def parse_choice(name: str, arguments: Sequence[str], model: type[ModelChoice]) -> Any:
     """Compose and validate a command's words; a base named beside a run, which would be ignored, is refused."""
     config = parse_config(compose(name, arguments), model)
-    ignored = [word for word in arguments if word.startswith(("backbone=", "backbone.name=", "backbone.head="))]
+    ignored = [word for word in _words_of("backbone", arguments) if _key(word) != "backbone.device"]
     if config.run is not None and ignored:
         raise ZooError(f"run={config.run} brings its own base; leave {ignored[0]} out")
     return config
 
 
+def _words_of(group: str, arguments: Sequence[str]) -> list[str]:
+    return [word for word in arguments if _key(word).partition(".")[0] == group]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
 def choose_model(choice: ModelChoice, dtype: str | None = None) -> Potential:
     """Load what a command's words name."""
     from zoo.loading import load
+    from zoo.training.finished import load_finished
     from zoo.training.folder import RunFolder
 
     if choice.run is None:
@@ -82,29 +93,14 @@ def choose_model(choice: ModelChoice, dtype: str | None = None) -> Potential:
             backbone.name,
             adapter=choice.adapter,
             dtype=dtype or backbone.dtype,
-            device=_device(backbone.device),
+            device=backbone.torch_device,
             head=backbone.head,
             trust_pickle=backbone.trust_pickle,
         )
     if choice.adapter is not None:
         raise ZooError(f"run={choice.run} brings its own adapter; leave adapter={choice.adapter} out")
     folder, config = RunFolder.existing(choice.run)
-    if config.strategy.weights == "random":
-        raise ZooError(f"{choice.run}: trained from random weights (strategy=scratch), which no card holds; its metrics are in record.json")
-    return load(
-        config.backbone.name,
-        adapter=folder.adapter,
-        dtype=dtype or config.backbone.dtype,
-        device=_device(choice.backbone.device),
-        head=config.backbone.head,
-        trust_pickle=config.backbone.trust_pickle,
-    )
-
-
-def _device(name: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return load_finished(folder, config, dtype or config.backbone.dtype, choice.backbone.torch_device)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -120,26 +116,45 @@ def train(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``zoo evaluate``: metrics of a model on a data set's parts, and a record of them where asked for."""
-    from zoo.data.source import load_splits
-    from zoo.evaluation.evaluate import evaluate_parts, write_evaluation_record
+    from zoo.data.source import load_evaluated
+    from zoo.evaluation.evaluate import evaluate_parts, overlap_with_training, write_evaluation_record
+    from zoo.training.folder import RunFolder
 
     config: EvaluateConfig = parse_choice("evaluate", arguments, EvaluateConfig)
     potential = choose_model(config)
-    splits = load_splits(config.data, needs=())
+    trained_on = RunFolder.existing(config.run)[1].data if config.run is not None else None
+    data = config.data if trained_on is None or _names_data(config, arguments) else trained_on
+    splits = load_evaluated(data, config.split)
     evaluation = evaluate_parts(potential, splits, config.split, config.batch_size, config.reference_energies)
+    if config.run is not None and trained_on is not None:
+        for note in overlap_with_training(config.run, trained_on, {name: splits.parts[name] for name in evaluation.metrics}):
+            print(note)
     print(evaluation.text())
     if config.record is not None:
         write_evaluation_record(Path(config.record), potential, splits, evaluation)
         print(f"record: {config.record}")
 
 
+def _names_data(config: EvaluateConfig, arguments: Sequence[str]) -> bool:
+    """Whether the words name a data set; raises `ZooError` for options of one beside a run without it."""
+    words = _words_of("data", arguments)
+    if any(_key(word) in ("data", "data.name") for word in words):
+        return True
+    if words:
+        raise ZooError(f"run={config.run} brings its own data; pass data=... beside {words[0]}, or leave it out")
+    return False
+
+
 def predict(arguments: Sequence[str]) -> None:
     """``zoo predict``: energies, forces and stress of any structures, as extended XYZ."""
+    from zoo.data.loader import check_edges
+    from zoo.data.readers import read_structures
     from zoo.evaluation.predictions import predict_frames, write_extxyz
 
     config: PredictConfig = parse_choice("predict", arguments, PredictConfig)
     potential = choose_model(config)
-    frames = _read_structures(config.input)
+    frames = read_structures(config.input)
+    check_edges(frames, potential.backbone.cutoff)
     write_extxyz(Path(config.output), frames, predict_frames(potential, frames, batch_size=config.batch_size))
     print(f"{len(frames)} structures -> {config.output}")
 
@@ -154,6 +169,7 @@ def merge(arguments: Sequence[str]) -> None:
 
 def check_equivariance(arguments: Sequence[str]) -> None:
     """``zoo check-equivariance``: every claimed symmetry and derivative, in float64; raises `ZooError` where one fails."""
+    from zoo.data.readers import read_structures
     from zoo.evaluation.equivariance import check_equivariance as check
     from zoo.evaluation.probes import probe_frames
 
@@ -163,16 +179,9 @@ def check_equivariance(arguments: Sequence[str]) -> None:
         for name in potential.adapters.active:
             potential.adapters.randomise(name, config.seed, config.relative_size)
             print(f"adapter {name}: random weights, |dW|/|W| >= {config.relative_size:g} in every block")
-    frames = _read_structures(config.input)[: config.frames] if config.input else probe_frames(potential.backbone.elements)
+    frames = read_structures(config.input)[: config.frames] if config.input else probe_frames(potential.backbone.elements)
     report = check(potential, frames, seed=config.seed)
     print(report.text())
     if not report.passed:
         failed = ", ".join(f"{row.test} ({row.quantity}, {row.residual:.1e})" for row in report.rows if not row.passed)
         raise ZooError(f"check-equivariance: {potential.source} fails {failed}")
-
-
-def _read_structures(path: str) -> list[Frame]:
-    from zoo.data.keys import LabelKeys
-    from zoo.data.readers import read_frames
-
-    return read_frames(path, LabelKeys(forces_key=None, stress_key=None), needs=())

@@ -188,10 +188,11 @@ def run_hydra(name: str, arguments: Sequence[str], task: Callable[[dict[str, Any
         try:
             task(plain_values(config))
         except Exception as error:
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             if sweeps:  # a launcher must see that its job failed, be it in another process
                 raise
             failures.append(error)  # Hydra would print lines of its own before it hands an error on
+        finally:
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
 
     argv = sys.argv
     sys.argv = [f"zoo {name}", *flags, *overrides]
@@ -230,7 +231,7 @@ def one_line_errors(call: Callable[[], Any]) -> Any:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Hydra makes the run folder before the run is checked; a refused run leaves none."""
+    """Hydra makes the run folder before the run is checked; one that was refused, or that wrote elsewhere, leaves none."""
     with suppress(OSError):
         folder.rmdir()
 

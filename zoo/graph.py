@@ -24,12 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from zoo.data.frame import Frame
+from zoo.errors import ZooError
 from zoo.neighbours import neighbour_list
 
+_SAME_PLACE_ANGSTROM = 1e-6
 _PER_GRAPH = frozenset({"cell", "pbc", "energy", "stress", "frame_id"})
 
 
@@ -47,8 +51,13 @@ class AtomGraph(Data):
 
     @classmethod
     def from_frame(cls, frame: Frame, cutoff_angstrom: float) -> AtomGraph:
-        """Build the neighbour list of ``frame`` and carry its labels over; positions and labels are kept in float64."""
+        """Build the neighbour list of ``frame`` and carry its labels over; positions and labels are kept in float64.
+
+        Raises:
+            ZooError: for two atoms at one place, for which no model has a direction.
+        """
         edge_index, edge_shift = neighbour_list(frame.positions, frame.cell, frame.pbc, cutoff_angstrom)
+        _refuse_atoms_at_one_place(frame, edge_index, edge_shift)
         graph = cls(
             atomic_numbers=torch.from_numpy(frame.atomic_numbers),
             positions=torch.from_numpy(frame.positions),
@@ -93,6 +102,15 @@ class AtomGraph(Data):
         offsets = torch.einsum("ei,eij->ej", self.edge_shift.to(self.cell.dtype), cell_of_edge)  # (E, 3)
         edge_vectors: Tensor = self.positions[sender] - self.positions[receiver] + offsets
         return edge_vectors
+
+
+def _refuse_atoms_at_one_place(frame: Frame, edge_index: NDArray[np.int64], edge_shift: NDArray[np.int64]) -> None:
+    vectors = frame.positions[edge_index[0]] - frame.positions[edge_index[1]] + edge_shift @ frame.cell  # (E, 3)
+    distances = np.linalg.norm(vectors, axis=1)
+    if len(distances) and distances.min() < _SAME_PLACE_ANGSTROM:
+        pair = sorted(edge_index[:, int(distances.argmin())].tolist())
+        first, second = (f"{number} ({chemical_symbols[frame.atomic_numbers[number]]})" for number in pair)
+        raise ZooError(f"{frame.name} has atoms {first} and {second} at one place (counted from 0); remove one, or check the cell")
 
 
 def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:

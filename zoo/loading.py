@@ -39,7 +39,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     Args:
         name_or_path: a card's name (`zoo.list_models`) or a checkpoint of any known family.
         adapter: a method's name (``"elora"``) or configuration (``{"name": "elora", "rank": 4}``) for a fresh adapter, or the path of a
-            trained one (``"runs/acac/adapter.safetensors"``), whose reference energies then apply too.
+            trained one (``"runs/acac/adapter.safetensors"``), whose reference energies then apply too. A fresh adapter is drawn with
+            seed 0; for another start add it yourself: ``potential.adapters.add("elora", "elora", seed=1)``.
         dtype: ``"float32"`` or ``"float64"``; None keeps the checkpoint's.
         device: None for the CPU.
         weights: ``"card"`` for the trained weights, None for the architecture with random ones (drawn from torch's global generator).

@@ -6,7 +6,6 @@ zero-shot and fine-tuned also differ in marker.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +27,6 @@ _SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "validation"
 _LEARNING_RATE = "learning rate"
 _FEW_POINTS = 500
 _MOST_POINTS = 20_000  # more dots than this print as one blot and take seconds to draw
-
-
-def read_metrics_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a logger's CSV file, values as text and empty where a row has none; raises `ZooError` where it cannot be read."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-    except OSError as error:
-        raise ZooError(f"{path}: cannot read the training log ({error.strerror or error})") from error
 
 
 def plot_learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, x: str = "step") -> Path:

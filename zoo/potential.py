@@ -7,7 +7,7 @@ applied to positions and cell together (Knuth et al., Comput. Phys. Commun. 2015
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from adapters.blocks import Coverage, find_blocks
 from adapters.stack import AdapterStack
 from adapters.state import base_fingerprint
 from zoo.backbones.base import Backbone
+from zoo.data.checks import check_elements
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph, as_float_array, cell_volumes, collate, fully_periodic
@@ -85,6 +85,20 @@ class Potential(nn.Module):
         """Where the network computes."""
         return self.reference_shifts.device
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Potential:
+        """Behind ``.to()``, ``.cuda()``, ``.double()``: devices may change here, the dtype only through `to_dtype`.
+
+        Raises:
+            ZooError: for another dtype; a cast would keep float32's rounding of the constants, and round the reference energies.
+        """
+        cast = fn(torch.zeros(1, dtype=self.dtype)).dtype
+        if cast != self.dtype:
+            raise ZooError(f"a cast to {cast} would leave constants at the precision of {self.dtype}; use potential.to_dtype({cast})")
+        shifts = self.reference_shifts
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.reference_shifts = shifts.to(self.reference_shifts.device)  # float64, also after .float() on a float32 model
+        return self
+
     def forward(self, graph: AtomGraph, *, stress: bool = True) -> dict[str, Tensor]:
         """Energy, forces and stress of a batch of structures.
 
@@ -121,16 +135,14 @@ class Potential(nn.Module):
 
     def check_elements(self, frame: Frame) -> None:
         """Raise `ZooError` where ``frame`` holds an element the model does not know."""
-        unknown = sorted(set(frame.atomic_numbers.tolist()) - set(self.backbone.elements))
-        if unknown:
-            symbols = ", ".join(chemical_symbols[number] for number in unknown)
-            raise ZooError(
-                f"{frame.name}: {self.source} does not know the element {symbols}; "
-                f"its {len(self.backbone.elements)} elements are listed by: zoo info {self.source} --elements"
-            )
+        check_elements([frame], self.backbone.elements, self.source)
 
     def predict(self, structures: Sequence[Frame | Atoms], batch_size: int = 8) -> list[Prediction]:
-        """Energy, forces and stress of each structure, computed in batches, in the order given."""
+        """Energy, forces and stress of each structure, computed in batches, in the order given.
+
+        Raises:
+            ZooError: for an element the model does not know, two atoms at one place, or an energy or force that is not a number.
+        """
         predictions: list[Prediction] = []
         was_training = self.training
         self.eval()
@@ -140,6 +152,11 @@ class Potential(nn.Module):
                 predictions.extend(_unbatch(self(batch), batch))
         finally:
             self.train(was_training)
+        for index, (structure, prediction) in enumerate(zip(structures, predictions, strict=True)):
+            for quantity in ("energy", "forces"):
+                if not np.isfinite(getattr(prediction, quantity)).all():
+                    name = structure.name if isinstance(structure, Frame) else f"structure {index}"
+                    raise ZooError(f"{name}: the predicted {quantity} is not a number; check the structure, or the adapter has diverged")
         return predictions
 
     def calculator(self) -> ZooCalculator:

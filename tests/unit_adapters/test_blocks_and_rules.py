@@ -154,7 +154,7 @@ def test_the_report_states_shares_and_reasons(toy):
     table = coverage.table()
     assert "tensor_product" in table
     assert "not adaptable: 3 parameters in 1 tensors, frozen by the base" in table
-    assert f"{coverage.trainable_count:,} of {coverage.parameter_count:,} parameters adaptable" in coverage.summary()
+    assert f"{coverage.trainable_count:,}" in table
     assert coverage.share(coverage.blocks) == 1.0
 
 

@@ -160,13 +160,13 @@ def _one_layer(form: str) -> tuple[AdapterStack, torch.optim.Optimizer]:
     return stack, torch.optim.SGD(stack.param_groups(0.0, 0.0))
 
 
-def test_printed_form_shrinks_survivors_at_every_forward_and_str_keeps_them():
+def test_printed_form_shrinks_survivors_at_every_step_and_str_keeps_them():
+    start = _one_layer("str")[0].get("a").tensors["weight/weight/D"].detach().clone()
     for form, rounds in (("printed", 3), ("str", 0)):
         stack, _ = _one_layer(form)
         raw = stack.get("a").tensors["weight/weight/D"]
-        start = raw.detach().clone()
-        for _ in range(3):
-            stack.before_forward()
+        for _ in range(2):  # Eq. 2 before the first forward and after each step
+            stack.after_step()
         expected = torch.sign(start) * torch.relu(start.abs() - rounds * 0.005)
         assert torch.allclose(raw, expected, atol=1e-15)
         assert torch.equal(raw, start) == (form == "str")
@@ -176,7 +176,6 @@ def test_printed_form_never_revives_a_pruned_entry_and_str_does_when_the_thresho
     for form, revived in (("printed", False), ("str", True)):
         stack, optimizer = _one_layer(form)
         adapter = stack.get("a")
-        stack.before_forward()
         pruned = adapter.deltas()["weight"] == 0
         assert 0 < int(pruned.sum()) < pruned.numel()
         optimizer.param_groups[0]["lr"] = 1.0
@@ -184,8 +183,21 @@ def test_printed_form_never_revives_a_pruned_entry_and_str_does_when_the_thresho
         optimizer.step()
         with torch.no_grad():
             adapter.tensors["weight/*/tau"].fill_(-30.0)
-        stack.before_forward()
+        stack.after_step()
         assert bool((adapter.deltas()["weight"][pruned] != 0).any()) == revived
+
+
+def test_momentum_leaves_no_pruned_entry_of_the_printed_form_between_steps():
+    stack, _ = _one_layer("printed")
+    raw = stack.get("a").tensors["weight/weight/D"]
+    pruned = raw.detach() == 0
+    with torch.no_grad():
+        raw += 0.004  # as momentum does: less than the threshold
+    assert not (raw.detach() == 0).any()
+    stack.after_step()
+    assert pruned.any()
+    assert not raw.detach()[pruned].any()
+    assert stack.report()["sparsity_layerwise"] == pytest.approx(float((raw == 0).double().mean()))
 
 
 def test_thresholds_train_with_a_rate_and_decay_of_their_own(stack):

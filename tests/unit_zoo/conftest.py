@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 # 12 steps on 8 frames with a validation every 3; no test set, so the 4 validation frames are evaluated
 SMALL_RUN = (
@@ -59,6 +61,22 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_run(toy_checkpoint: Path) -> list[str]:
     """The words of ``zoo train`` for a run of about a second."""
     return [f"backbone={toy_checkpoint}", *SMALL_RUN]
+
+
+@pytest.fixture(scope="session")
+def emt_atoms() -> Callable[[int], list[Atoms]]:
+    """``emt_atoms(8)``: labelled structures of the embedded set, as ASE writes them to files."""
+    from zoo.data.source import DataConfig, load_splits
+
+    def make(count: int) -> list[Atoms]:
+        labelled = []
+        for frame in load_splits(DataConfig(n_train=count, n_valid=1, test=[])).train:
+            atoms = frame.to_atoms()
+            atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces)
+            labelled.append(atoms)
+        return labelled
+
+    return make
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ WRONG_WORDS = [
     (["+trainin.steps=3"], ["unknown key 'trainin'", "did you mean 'training'"]),
     (["training.steps=many"], ["training.steps='many'", "integer"]),
     (["training.steps=0"], ["training.steps=0", "greater than or equal to 1"]),
+    (["training.seed=-1"], ["training.seed=-1", "greater than or equal to 0"]),
+    (["adapter=sparse", "adapter.form=printed"], ["form='printed'", "training.ema_decay=null"]),
     (["training.optimizer.name=sgd"], ["training.optimizer.name='sgd'", "'adamw'"]),
     (["backbone.dtype=float16"], ["backbone.dtype='float16'", "'float32' or 'float64'"]),
     (["backbone.device=cudda"], ["device='cudda' is not a device", "'cpu'"]),

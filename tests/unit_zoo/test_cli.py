@@ -100,7 +100,7 @@ def _metric(text: str, label: str) -> float:
 
 
 def test_evaluate_repeats_the_metrics_of_the_run(run, zoo):
-    finished = zoo("evaluate", f"run={run}", "data.n_train=8", "data.n_valid=4", "split=test")
+    finished = zoo("evaluate", f"run={run}", "data=emt-cuau", "data.n_train=8", "data.n_valid=4", "split=test")
     assert finished.code == 0, finished.err
     record = json.loads((run / "record.json").read_text())
     stored = {metric["name"]: metric["value"] for metric in record["metrics"]}
@@ -221,3 +221,9 @@ def test_interrupted_run_says_how_to_go_on(small_run, tmp_path):
     assert process.returncode == 130, errors
     assert errors.strip().splitlines()[-1] == "zoo: interrupted; zoo train continues with run.resume=true"
     assert "Traceback" not in errors
+
+
+def test_run_folder_named_by_key_leaves_no_empty_one_beside_it(small_run, zoo, tmp_path):
+    assert zoo("train", *small_run, "training.steps=1", "run.name=run", "run.folder=elsewhere").code == 0
+    assert (tmp_path / "elsewhere/record.json").is_file()
+    assert not (tmp_path / "runs/run").exists()

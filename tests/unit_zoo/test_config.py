@@ -48,6 +48,29 @@ def _assert_contains(found, wanted) -> None:
             assert found[key] == value or float(found[key]) == float(value), key
 
 
+# optimizer, rate, schedule, steps, moving average, validations, batch, seed
+PAPERS = {
+    "elora": (["training=elora_paper", "adapter=elora_paper"], ("amsgrad", 5e-3, "plateau", 5000, 0.995, 10, 5, 123)),
+    "sparse": (["training=sparse_paper", "adapter=sparse"], ("schedule_free_adamw", 1e-2, "constant", 1000, None, 50, 64, 0)),
+}
+
+
+@pytest.mark.parametrize("experiment", [[], *([f"experiment={name}"] for name in group_options("experiment"))], ids=str)
+@pytest.mark.parametrize("paper", PAPERS)
+def test_preset_of_a_paper_is_what_runs(paper, experiment):
+    """Neither an adapter's file nor an experiment's takes the paper's optimisation back."""
+    words, expected = PAPERS[paper]
+    training = _composed(*experiment, *words).training
+    optimizer = training.optimizer
+    found = (optimizer.name, optimizer.learning_rate, training.schedule.name, training.steps, training.ema_decay)
+    assert (*found, training.validate_every, training.batch_size, training.seed) == expected
+
+
+@pytest.mark.parametrize("experiment", group_options("experiment"))
+def test_experiment_alone_takes_the_default_steps(experiment):
+    assert _composed(f"experiment={experiment}").training.steps == 200
+
+
 @pytest.mark.parametrize("experiment", group_options("experiment"))
 @pytest.mark.parametrize("adapter", [name for name in group_options("adapter") if name != "file"])
 def test_every_experiment_takes_every_adapter(experiment, adapter):

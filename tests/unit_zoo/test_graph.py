@@ -125,10 +125,31 @@ def test_only_several_atoms_without_a_pair_are_suspicious():
         (Atoms(), "no atoms"),
         (Atoms("H", [[np.nan, 0, 0]]), "not a number"),
         (Atoms("H", cell=[0, 0, 5.0], pbc=True), "length zero"),
+        (Atoms("H", cell=[[3.0, 0, 0], [0, 3.0, 0], [3.0, 3.0, 0]], pbc=True), "linearly dependent"),
+        (Atoms("H", cell=[[3.0, 0, 0], [6.0, 0, 0], [0, 0, 3.0]], pbc=[True, True, False]), "linearly dependent"),
     ],
 )
 def test_impossible_structures_are_refused_by_name(atoms, words):
     with pytest.raises(ZooError, match=words) as caught:
         Frame.unlabelled(atoms, source="bad.xyz", frame_id=3)
     assert "bad.xyz: frame 3" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cell_row_that_is_not_periodic_may_be_anything():
+    frame = Frame.unlabelled(Atoms("H", cell=[[2.5, 0, 0], [0, 2.5, 0], [2.5, 2.5, 0]], pbc=[True, True, False]))
+    assert AtomGraph.from_frame(frame, CUTOFF).edge_index.shape[1] > 0
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        Atoms("HOH", [[0, 0, 0], [1.0, 0, 0], [1.0, 0, 1e-8]]),
+        Atoms("HOH", [[1.5, 1, 1], [0, 0, 0], [3.0, 0, 0]], cell=[3.0, 3.0, 3.0], pbc=True),
+    ],
+)
+def test_atoms_at_one_place_are_refused_by_frame_and_number(atoms):
+    frame = Frame.unlabelled(atoms, source="bad.xyz", frame_id=3)
+    with pytest.raises(ZooError, match=r"bad.xyz: frame 3 has atoms 1 \(O\) and 2 \(H\) at one place") as caught:
+        AtomGraph.from_frame(frame, CUTOFF)
     assert "\n" not in str(caught.value)

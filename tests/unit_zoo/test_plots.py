@@ -74,15 +74,6 @@ def test_a_curve_that_reaches_zero_keeps_a_linear_axis(tmp_path: Path, drawn: li
     assert drawn[0].axes[0].get_yscale() == "linear"
 
 
-def test_learning_curves_come_from_a_csv_file(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1.0\n1,\n2,0.5\n")
-    rows = plots.read_metrics_csv(tmp_path / "metrics.csv")
-    assert rows[1] == {"step": "1", "train/loss": ""}
-    assert plots.plot_learning_curves(rows, tmp_path / "curves.png").is_file()
-    with pytest.raises(ZooError, match=r"none.csv: cannot read the training log"):
-        plots.read_metrics_csv(tmp_path / "none.csv")
-
-
 def test_a_log_with_nothing_to_draw_is_an_error_and_no_empty_picture(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match=r"nothing to plot; .*found: epoch, step"):
         plots.plot_learning_curves([{"step": 0, "epoch": 1}], tmp_path / "curves.png")

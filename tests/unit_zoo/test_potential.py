@@ -138,11 +138,27 @@ def test_prediction_leaves_structures_and_labels_alone(potential):
     assert not graph.positions.requires_grad
 
 
-def test_an_unknown_element_is_one_line_with_the_way_to_list_the_known_ones(potential):
-    with pytest.raises(ZooError, match="does not know the element Po, Ts") as caught:
-        potential.predict([Atoms("H2"), Atoms("HPoTs", [[0, 0, 0], [1, 0, 0], [2, 0, 0]])])
-    assert "zoo info" in str(caught.value)
+def test_an_unknown_element_is_one_line(potential):
+    with pytest.raises(ZooError, match=r"has Po, Ts, which .* does not know") as caught:
+        potential.predict([Atoms("H"), Atoms("HPoTs", [[0, 0, 0], [1, 0, 0], [2, 0, 0]])])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("quantity", ["energy", "forces"])
+def test_a_prediction_that_is_not_a_number_is_refused_by_name(quantity, potential, monkeypatch):
+    whole = Potential.forward
+
+    def spoilt(self, graph, **settings):
+        results = whole(self, graph, **settings)
+        results[quantity][-1] = float("nan")
+        return results
+
+    monkeypatch.setattr(Potential, "forward", spoilt)
+    named = Frame.unlabelled(molecule("H2O"), source="md.xyz", frame_id=7)
+    with pytest.raises(ZooError, match=f"md.xyz: frame 7: the predicted {quantity}"):
+        potential.predict([molecule("CH4"), named])
+    with pytest.raises(ZooError, match=f"structure 2: the predicted {quantity}"):
+        potential.predict([molecule("CH4"), molecule("H2O"), molecule("CO")], batch_size=3)
 
 
 def test_reference_shifts_are_per_element_and_replaced_as_a_whole(potential):
@@ -220,3 +236,25 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_and_unmerges(potenti
 def test_edges_are_a_graph_of_the_backbones_cutoff(potential):
     pair = [Atoms("H2", [[0, 0, 0], [potential.backbone.cutoff + gap, 0, 0]]) for gap in (-0.01, 0.01)]
     assert [potential.graph(atoms).edge_index.shape[1] for atoms in pair] == [2, 0]
+
+
+@pytest.mark.parametrize("cast", ["float", "half", "bfloat16"])
+def test_a_cast_that_would_leave_constants_rounded_is_refused(cast):
+    potential = Potential(load_family("sevennet").toy(0))
+    with pytest.raises(ZooError, match=r"use potential\.to_dtype"):
+        getattr(potential, cast)()
+    assert potential.dtype == torch.float64
+
+
+def test_moving_and_casting_to_the_same_dtype_keep_reference_energies_in_float64():
+    potential = Potential(load_family("sevennet").toy(0)).to_dtype(torch.float32)
+    potential.set_reference_shifts({29: -45000.123456789})
+    assert potential.float().to("cpu").get_reference_shifts() == {29: -45000.123456789}
+
+
+def test_loading_leaves_torchs_random_stream_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    Potential(load_family("sevennet").toy(0)).to_dtype(torch.float32)
+    assert torch.equal(torch.rand(1), expected)

@@ -195,3 +195,43 @@ def test_sevennet_killed_at_ten_random_moments_ends_in_the_same_bytes(dtype, tmp
     subprocess.run([*_command(words, folder), "run.resume=true"], env=environment, check=True, capture_output=True)
     assert kills >= 2
     _assert_same_results(folder, alone)
+
+
+@pytest.mark.parametrize("changed", ["data", "base", "adapter"])
+def test_run_whose_data_base_or_adapter_file_changed_is_not_resumed(
+    changed, zoo, killer, forked_zoo, small_run, toy_checkpoint, emt_atoms, tmp_path
+):
+    import shutil
+
+    import torch
+    from ase.io import read, write
+
+    from zoo.backbones import load_family
+
+    shutil.copy(small_run[0].removeprefix("backbone="), tmp_path / "toy.pth")
+    write(tmp_path / "data.xyz", emt_atoms(8))
+    words = ["train", "backbone=toy.pth", *(word for word in small_run[1:] if not word.startswith("data."))]
+    words += ["data=data.xyz", "data.n_valid=2", "run.name=run"]
+    if changed == "adapter":
+        assert zoo(*words[:-1], "run.name=first", "training.steps=1").code == 0
+        shutil.copy(tmp_path / "runs/first/adapter.safetensors", tmp_path / "a.safetensors")
+        words.append("adapter=a.safetensors")
+    stop = killer("zoo.training.module:FineTuning.training_step", 5)
+    assert forked_zoo(words, stop) == -signal.SIGKILL
+    if changed == "data":
+        frames = read(tmp_path / "data.xyz", ":")
+        frames[0].calc.results["energy"] += 0.1
+        write(tmp_path / "data.xyz", frames)
+    elif changed == "base":
+        torch.save(load_family("sevennet").toy(1).upstream_checkpoint({}), tmp_path / "toy.pth")
+    else:
+        other = [word for word in words[:-2] if word != "adapter=a.safetensors"]
+        assert zoo(*other, "run.name=second", "training.steps=1", "training.seed=1").code == 0
+        shutil.copy(tmp_path / "runs/second/adapter.safetensors", tmp_path / "a.safetensors")
+    before = {path: path.read_bytes() for path in (tmp_path / "runs/run").rglob("*") if path.is_file()}
+    finished = zoo(*words, "run.resume=true")
+    assert finished.code == 1, finished.out
+    assert finished.err.count("\n") == 1
+    assert changed in finished.err
+    assert "another run.name=" in finished.err
+    assert {path: path.read_bytes() for path in (tmp_path / "runs/run").rglob("*") if path.is_file()} == before

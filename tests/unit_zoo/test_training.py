@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from adapters.method import create_method
+from zoo import load
 from zoo.backbones import load_family
+from zoo.commands import ModelChoice, choose_model
 from zoo.compose import compose
 from zoo.data.loader import GraphDataset
 from zoo.data.source import DataConfig, load_splits
 from zoo.errors import ZooError
+from zoo.evaluation.record import read_record
 from zoo.potential import Potential
-from zoo.training.config import LossConfig, RunConfig, TrainingConfig, parse_config
+from zoo.training.config import LossConfig, RunConfig, ScheduleConfig, TrainingConfig, parse_config
 from zoo.training.module import FineTuning
+from zoo.training.optimizers import rate_factor
 from zoo.training.run import fine_tune
 from zoo.training.sanity import check_labels, check_start, needed_labels
 
@@ -99,7 +103,7 @@ def test_base_is_untouched_and_result_holds_the_best_weights(small_run, tmp_path
 
 
 def test_training_lowers_the_validation_error(small_run, tmp_path):
-    result = fine_tune(_config([*small_run, "training.optimizer.learning_rate=5e-2"], tmp_path / "run"), say=lambda _: None)
+    result = fine_tune(_config([*small_run, "training.optimizer.learning_rate=2e-2"], tmp_path / "run"), say=lambda _: None)
     before, after = result.results.zero_shot["valid"], result.results.fine_tuned["valid"]
     assert after["energy_mae_mev_per_atom"] < 0.8 * before["energy_mae_mev_per_atom"]
 
@@ -155,7 +159,7 @@ def test_checkpoint_of_another_adapter_is_refused():
     def module(rank: int) -> FineTuning:
         potential = Potential(load_family("sevennet").toy(0))
         potential.adapters.add("a", create_method({"name": "elora", "rank": rank} if rank else "full"), seed=0)
-        return FineTuning(potential, TrainingConfig())
+        return FineTuning(potential, TrainingConfig(), {})
 
     state = module(2).state_dict()
     module(2).load_state_dict(state)
@@ -171,3 +175,101 @@ def test_zero_shot_errors_do_not_depend_on_the_adapter_that_was_trained(small_ru
         by_method[method] = fine_tune(_config([*words, f"adapter={method}"], tmp_path / method), say=lambda line: None)
     assert by_method["sparse"].results.zero_shot == by_method["elora"].results.zero_shot
     assert by_method["sparse"].results.fine_tuned != by_method["elora"].results.fine_tuned
+
+
+SPARSE = ["adapter=sparse", "adapter.threshold_start=0.008", "adapter.tau_learning_rate=0.1", "training.optimizer.learning_rate=5e-3"]
+PRINTED = [*SPARSE, "adapter.form=printed"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[*SPARSE, "training.ema_decay=0.9"], [*SPARSE, *SCHEDULE_FREE], [*PRINTED, "training.ema_decay=null"], [*PRINTED, *SCHEDULE_FREE]],
+    ids=["str, moving average", "str, schedule-free", "printed, live", "printed, schedule-free"],
+)
+def test_reported_sparsity_is_that_of_the_saved_adapter(words, small_run, tmp_path):
+    import csv
+
+    result = fine_tune(_config([*small_run, *words], tmp_path / "run"), say=lambda _: None)
+    saved = load(result.potential.source, adapter=tmp_path / "run/adapter.safetensors")
+    (adapter,) = saved.adapters.active_adapters
+    deltas = adapter.block_deltas()
+    zeros = sum(int((delta == 0).sum()) for delta in deltas) / sum(delta.numel() for delta in deltas)
+    (best,) = (tmp_path / "run/checkpoints").glob("best-*")
+    rows = {int(float(row["step"])): row for row in csv.DictReader((tmp_path / "run/history.csv").open())}
+    assert 0.1 < zeros < 1
+    assert float(rows[int(best.stem.split("-")[1])]["sparsity_layerwise"]) == pytest.approx(zeros, abs=1e-12)
+
+
+def test_tensorboard_holds_each_validation_once_at_its_step(small_run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [word for word in small_run if "tensorboard" not in word]
+    fine_tune(_config(words, tmp_path / "run"), say=lambda _: None)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("valid/loss")] == [3, 6, 9, 12]
+
+
+def test_warm_up_takes_at_most_half_of_the_steps():
+    factor = rate_factor(ScheduleConfig(warmup_steps=20), 12)
+    assert [factor(step) for step in (0, 5)] == [pytest.approx(1 / 6), 1.0]
+    assert factor(6) == 1.0
+    assert factor(11) < 0.1
+    unchanged = rate_factor(ScheduleConfig(warmup_steps=20), 200)
+    assert unchanged(9) == pytest.approx(0.5)
+
+
+def test_log_says_what_trains_how_it_starts_and_whose_the_rate_is(small_run, tmp_path):
+    lines: list[str] = []
+    words = [*small_run, "training.steps=1", "adapter.initialisation=scaled", "adapter.dense_substitution=when_smaller"]
+    fine_tune(_config(words, tmp_path / "run"), say=lines.append)
+    (line,) = [line for line in lines if line.startswith("adapter elora: trains")]
+    assert "dense_substitution" in line
+    assert "starts at the base" in line
+    assert "rate 0.005" in line
+    assert "initialisation" in line
+
+
+def test_run_from_random_weights_leaves_a_model_that_predicts_the_same(small_run, tmp_path):
+    config = _config([*small_run, "strategy=scratch", "adapter=full", "data.level_of_theory="], tmp_path / "run")
+    result = fine_tune(config, say=lambda _: None)
+    frames = load_splits(config.data).valid
+    chosen = choose_model(ModelChoice(backbone={"name": "unused", "device": "cpu"}, run=str(tmp_path / "run")))
+    for found, expected in zip(chosen.predict(frames), result.potential.predict(frames), strict=True):
+        assert found.energy == pytest.approx(expected.energy, abs=1e-4)
+        assert abs(found.forces - expected.forces).max() < 1e-4
+    assert chosen.level_of_theory == result.potential.level_of_theory
+
+
+def test_resuming_a_finished_run_keeps_its_record_and_environment(small_run, tmp_path):
+    first = fine_tune(_config(small_run, tmp_path / "run"), say=lambda _: None)
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    lines: list[str] = []
+    again = fine_tune(_config([*small_run, "run.resume=true"], tmp_path / "run"), say=lines.append)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == kept
+    assert "finished" in lines[0]
+    assert again.summary == first.summary
+    frames = load_splits(_config(small_run, tmp_path / "run").data).valid
+    assert again.potential.predict(frames)[0].energy == pytest.approx(first.potential.predict(frames)[0].energy, abs=1e-6)
+
+
+def test_files_for_others_hold_no_path_of_this_machine(small_run, emt_atoms, tmp_path):
+    from ase.io import write
+
+    path = tmp_path / "private/here.xyz"
+    path.parent.mkdir()
+    write(path, emt_atoms(8))
+    words = [word for word in small_run if not word.startswith("data.")]
+    fine_tune(_config([*words, f"data={path}", "data.n_valid=2", f"data.test=[{path}]"], tmp_path / "run"), say=lambda _: None)
+    again = [*words, f"data={path}", "data.n_valid=2", f"data.test={{a: {path}}}", f"adapter={tmp_path}/run/adapter.safetensors"]
+    fine_tune(_config(again, tmp_path / "again"), say=lambda _: None)
+    for name in ("run/record.json", "run/adapter.safetensors", "again/record.json", "again/adapter.safetensors"):
+        content = (tmp_path / name).read_bytes()
+        assert b"toy.pth" in content
+        assert b"here.xyz" in content or name.endswith("safetensors")
+        assert str(tmp_path.parent).encode() not in content
+
+
+def test_run_says_that_nobody_has_verified_it(small_run, tmp_path):
+    fine_tune(_config([*small_run, "training.steps=1"], tmp_path / "run"), say=lambda _: None)
+    assert read_record(tmp_path / "run/record.json").provenance == "local"

@@ -88,7 +88,7 @@ class PathConvolution(nn.Module):
             block.index_select(0, neighbour).view(-1, mul, irrep.dim) for block, (mul, irrep) in zip(blocks, self._inputs, strict=True)
         ]
         path_weights = torch.split(weights, self._weight_sizes, dim=1)  # each (E, u)
-        outputs: list[Tensor] = [features] * len(self._outputs)
+        outputs: dict[int, Tensor] = {}
         for index, group in enumerate(self._groups):
             coefficients = self.get_buffer(f"_coefficients_{index}")
             paths = len(group.weight_indices)
@@ -100,4 +100,4 @@ class PathConvolution(nn.Module):
             summed = message.new_zeros(features.shape[0], *message.shape[1:]).index_add(0, centre, message)  # (N, u, P, d3)
             for slot, part in zip(group.output_indices, summed.unbind(2), strict=True):
                 outputs[slot] = part.flatten(1)
-        return torch.cat(outputs, dim=1)
+        return torch.cat([outputs[slot] for slot in range(len(self._outputs))], dim=1)

@@ -115,7 +115,8 @@ class SevenNet(Backbone):
 
     def rebuilt(self, dtype: torch.dtype) -> SevenNet:
         """The same model built anew in ``dtype``."""
-        twin = SevenNet(_build(self.config, dtype), self.config, self.head)
+        with torch.random.fork_rng(devices=[]):  # its random weights are replaced: they must not use up the caller's stream
+            twin = SevenNet(_build(self.config, dtype), self.config, self.head)
         own = dict(self.named_parameters())
         with torch.no_grad():
             for name, parameter in twin.named_parameters():
@@ -124,7 +125,8 @@ class SevenNet(Backbone):
 
     def _upstream_state(self) -> dict[str, Tensor]:
         """State of upstream's own network with this one's parameters."""
-        upstream = _build(self.config, torch.float32)
+        with torch.random.fork_rng(devices=[]):
+            upstream = _build(self.config, torch.float32)
         own = dict(self.network.named_parameters())
         with torch.no_grad():
             for name, parameter in upstream.named_parameters():
@@ -156,13 +158,13 @@ def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
     modal_map = config.get(keys.MODAL_MAP) or {}
     heads = tuple(sorted(modal_map)) if config.get(keys.USE_MODALITY, False) else ()
     chosen = choose_head(heads, head, str(path))
-    with contextlib.redirect_stdout(io.StringIO()):  # upstream prints while it converts
+    with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):  # upstream prints while it converts
         network = checkpoint.build_model()
     return SevenNet(network, config, chosen)
 
 
 def _build(config: dict[str, Any], dtype: torch.dtype) -> AtomGraphSequential:
-    """Upstream's network with random weights, its constants computed in ``dtype``."""
+    """Upstream's network with random weights from torch's global generator, its constants computed in ``dtype``."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -206,11 +208,9 @@ def _toy(seed: int) -> Backbone:
     import sevenn._const as const
 
     config = {**const.model_defaults(config), **config}
-    generator_state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    network = _build(config, torch.float64)
-    torch.random.set_rng_state(generator_state)
-    return SevenNet(network, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SevenNet(_build(config, torch.float64), config)
 
 
 FAMILY = Family(name="sevennet", load=_load, randomise=_randomise, toy=_toy, recognises=recognises)

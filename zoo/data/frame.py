@@ -66,7 +66,7 @@ class Frame:
 
     @classmethod
     def unlabelled(cls, atoms: Atoms, source: str = "atoms", frame_id: int = 0) -> Frame:
-        """The structure of ``atoms`` with every label NaN; raises `ZooError` for NaN positions or a frame without atoms."""
+        """The structure of ``atoms`` with every label NaN; raises `ZooError` for NaN positions, no atoms or an impossible cell."""
         if len(atoms) == 0:
             raise ZooError(f"{source}: frame {frame_id} has no atoms; remove the frame")
         positions = np.array(atoms.get_positions(), dtype=np.float64)
@@ -78,6 +78,11 @@ class Frame:
             raise ZooError(
                 f"{source}: frame {frame_id} is periodic along a lattice vector of length zero (pbc={pbc.tolist()}); "
                 "give the cell or set pbc to False"
+            )
+        if np.linalg.matrix_rank(cell[pbc]) < pbc.sum():
+            raise ZooError(
+                f"{source}: frame {frame_id} is periodic along linearly dependent lattice vectors (pbc={pbc.tolist()}), a cell without "
+                "extent; repair the cell or set pbc to False"
             )
         return cls(
             atomic_numbers=np.array(atoms.get_atomic_numbers(), dtype=np.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from zoo.data.frame import Frame
@@ -21,7 +21,7 @@ class GraphDataset(Sequence[AtomGraph]):
     def __init__(self, frames: Sequence[Frame], cutoff_angstrom: float) -> None:
         self.cutoff_angstrom = cutoff_angstrom
         self._graphs = [AtomGraph.from_frame(frame, cutoff_angstrom) for frame in frames]
-        check_edges(frames, self._graphs, cutoff_angstrom)
+        _refuse_without_edges(frames, self._graphs, cutoff_angstrom)
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -30,17 +30,21 @@ class GraphDataset(Sequence[AtomGraph]):
         return self._graphs[index]
 
 
-def check_edges(frames: Sequence[Frame], graphs: Sequence[AtomGraph], cutoff_angstrom: float) -> None:
+def check_edges(frames: Sequence[Frame], cutoff_angstrom: float) -> None:
     """Refuse a frame of several atoms without any edge; a single isolated atom is legitimate.
 
     Raises:
         ZooError: naming the first such frame.
     """
+    _refuse_without_edges(frames, (AtomGraph.from_frame(frame, cutoff_angstrom) for frame in frames), cutoff_angstrom)
+
+
+def _refuse_without_edges(frames: Sequence[Frame], graphs: Iterable[AtomGraph], cutoff_angstrom: float) -> None:
     for frame, graph in zip(frames, graphs, strict=True):
         if multi_atom_without_edges(graph):
             raise ZooError(
                 f"{frame.name} has {len(frame)} atoms but no pair within the cutoff of {cutoff_angstrom:g} Å; "
-                "check its length unit (data.length_unit=...) and cell, or remove the frame"
+                "check its length unit (of data: data.length_unit=...) and cell, or remove the frame"
             )
 
 

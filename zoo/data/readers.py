@@ -7,6 +7,7 @@ and forces that lie in the file under another name are refused even where they a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +53,30 @@ def read_frames(
     if not frames:
         raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
     return [replace(frame, level_of_theory=level_of_theory) for frame in frames]
+
+
+def read_structures(path: str | Path) -> list[Frame]:
+    """Every frame of a file for a prediction: labels under ASE's usual names and units where they are whole, NaN where not.
+
+    Raises:
+        ZooError: a file that is absent, unreadable or empty, or a frame without atoms or with an impossible cell.
+    """
+    path = Path(path)
+    frames = []
+    for index, (atoms, extra) in enumerate(_read(path)):
+        frame = Frame.unlabelled(atoms, path.name, index)
+        labels = _Labels(frame, _candidates(atoms, extra), LabelKeys(), frozenset())
+        # a label that cannot be used is no reason to refuse a structure
+        with suppress(ZooError):
+            frame = replace(frame, energy=labels.energy())
+        with suppress(ZooError):
+            frame = replace(frame, forces=labels.forces())
+        with suppress(ZooError):
+            frame = replace(frame, stress=labels.stress())
+        frames.append(frame)
+    if not frames:
+        raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
+    return frames
 
 
 def _read(path: Path) -> Iterator[tuple[Atoms, Mapping[str, Any]]]:

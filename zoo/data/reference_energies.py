@@ -6,7 +6,7 @@ cohesive energies). The difference is, to first order, a sum over elements, so i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,11 +114,3 @@ def read_isolated_atoms(path: str | Path, keys: LabelKeys | None = None) -> dict
                 f"{path}: frame {frame.frame_id} gives Z={number} {frame.energy} eV, an earlier frame {energies[number]} eV; keep one"
             )
     return energies
-
-
-def isolated_atoms_energy(frame: Frame, energies: Mapping[int, float]) -> float:
-    """Sum of the isolated atoms' energies of ``frame`` in eV; raises `ZooError` for an element without one."""
-    missing = sorted({int(number) for number in frame.atomic_numbers} - set(energies))
-    if missing:
-        raise ZooError(f"{frame.name} has Z={missing[0]}, for which no isolated-atom energy is given; add it to the table")
-    return float(sum(energies[int(number)] for number in frame.atomic_numbers))

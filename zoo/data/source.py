@@ -62,6 +62,10 @@ class DataConfig(LabelKeys):
         """The split sizes asked for."""
         return SplitSizes(self.n_train, self.n_valid, self.n_test, self.valid_fraction, self.test_fraction)
 
+    def label_keys(self) -> LabelKeys:
+        """The label keys and units among the options."""
+        return LabelKeys(**{name: getattr(self, name) for name in LabelKeys.model_fields})
+
 
 @dataclass(frozen=True)
 class DataSplits:
@@ -71,7 +75,7 @@ class DataSplits:
         tests: name to frames; may be empty.
         protocol: what was drawn from what, e.g. ``"acac/300K n_train=50 n_valid=50 split_seed=0"``.
         isolated_atom_energies: atomic number to eV, where the set gives them.
-        hashes: ``"train"``, ``"valid"`` and every test name to `frames_sha256`.
+        hashes: the name of each part to `frames_sha256`.
         notes: lines to print before the run, such as frames shared by training and test.
     """
 
@@ -88,8 +92,13 @@ class DataSplits:
 
     @property
     def parts(self) -> dict[str, list[Frame]]:
-        """``"train"``, ``"valid"`` and every test set by name."""
-        return {"train": self.train, "valid": self.valid, **self.tests}
+        """``"train"``, ``"valid"`` and every test set by name; parts without frames are left out."""
+        return {name: frames for name, frames in {"train": self.train, "valid": self.valid, **self.tests}.items() if frames}
+
+    @property
+    def tested(self) -> dict[str, list[Frame]]:
+        """What errors are reported on: the test sets by name, or the validation frames, named as such, where there are none."""
+        return dict(self.tests) if self.tests else {"valid": self.valid}
 
     def frame_counts(self) -> dict[str, int]:
         """Frames in each part."""
@@ -129,6 +138,34 @@ def load_splits(config: DataConfig, needs: Sequence[Label] = ("energy", "forces"
         _refuse(config, ("subset",), f"has no effect on {config.name!r}, which has one pool")
         return _from_emt(config)
     return _from_card(config, data_card(config.name), needs)
+
+
+_DRAWING_OPTIONS = frozenset({"test", "n_train", "n_valid", "n_test", "valid_fraction", "test_fraction", "split_seed"})
+
+
+def load_evaluated(config: DataConfig, part: str | None) -> DataSplits:
+    """The frames that an evaluation reads: as `load_splits`, but one file, of which no part and no sizes are asked for, as a whole.
+
+    Args:
+        config: options that were given count, be it with their default; a run's own configuration gives them all.
+        part: the part to evaluate, None where the user names none.
+
+    Raises:
+        ZooError: as `load_splits`; labels may be missing.
+    """
+    if config.name != FILE_SET or config.path is None or part is not None or config.model_fields_set & _DRAWING_OPTIONS:
+        return load_splits(config, needs=())
+    if config.train is not None or config.valid is not None:
+        return load_splits(config, needs=())  # refuses them
+    _refuse(config, ("subset",), "belongs to a published set")
+    whole = {name: read_frames(path, config.label_keys(), config.level_of_theory, ()) for name, path in _test_paths(config.path).items()}
+    return _splits(
+        config,
+        ([], [], whole),
+        protocol=f"{FILE_SET}/{Path(config.path).stem} whole",
+        level_of_theory=config.level_of_theory,
+        licence=config.licence,
+    )
 
 
 _FILE_OPTIONS = ("path", "train", "valid", "isolated_atoms", "level_of_theory", "licence", *LabelKeys.model_fields)
@@ -181,7 +218,7 @@ def _from_files(config: DataConfig, needs: Sequence[Label]) -> DataSplits:
         raise ZooError("data.valid=... goes with data.train=..., while data.path is split here; rename data.path to data.train")
     if config.valid is not None and (config.n_valid is not None or config.valid_fraction != 0.1):
         raise ZooError("data.n_valid and data.valid_fraction have no effect where data.valid names a file; remove them")
-    keys = LabelKeys(**{name: getattr(config, name) for name in LabelKeys.model_fields})
+    keys = config.label_keys()
 
     def read(path: str, wanted: Sequence[Label]) -> list[Frame]:
         return read_frames(path, keys, config.level_of_theory, wanted)
@@ -265,6 +302,6 @@ def _splits(
         level_of_theory=level_of_theory,
         licence=licence,
         isolated_atom_energies=isolated_atom_energies,
-        hashes={name: frames_sha256(frames) for name, frames in {"train": train, "valid": valid, **tests}.items()},
+        hashes={name: frames_sha256(frames) for name, frames in {"train": train, "valid": valid, **tests}.items() if frames},
         notes=overlap_notes(train, valid, tests),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from ase.data import chemical_symbols
 
 from zoo.data.checks import LabelReport, check_elements
 from zoo.data.frame import Frame
-from zoo.data.source import DataSplits
+from zoo.data.loader import check_edges
+from zoo.data.source import DataConfig, DataSplits, load_splits
+from zoo.data.splits import overlap_notes
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import predict_frames
@@ -57,12 +59,18 @@ def evaluate_parts(potential: Potential, splits: DataSplits, part: str | None, b
         reference_energies: ``keep``, or ``fit`` to refit them on the training split first (what a zero-shot energy error needs).
 
     Raises:
-        ZooError: an unknown part, or an element the model does not know.
+        ZooError: an unknown part, an element the model does not know, a frame of several atoms without any pair within the cutoff, no
+            training split to fit reference energies on, or no label to compare with.
     """
     chosen = _chosen(splits, part)
     notes = [LabelReport.of(frame for frames in chosen.values() for frame in frames).text()]
     for frames in chosen.values():
         check_elements(frames, potential.backbone.elements, potential.source)
+        check_edges(frames, potential.backbone.cutoff)
+    if reference_energies == "fit" and not splits.train:
+        raise ZooError(
+            f"{splits.protocol}: reference_energies=fit wants a training split; pass data.n_train=... (and data.n_test=...) to draw one"
+        )
     if reference_energies == "fit":
         notes.append(fit_to_own_error(potential, splits.train, batch_size).note)
     elif not potential.get_reference_shifts():
@@ -73,12 +81,34 @@ def evaluate_parts(potential: Potential, splits: DataSplits, part: str | None, b
         if not any(frame.has_forces for frame in frames):
             notes.append(f"{name}: no forces in this set, energies only")
         metrics[name] = compute_metrics(predict_frames(potential, frames, batch_size=batch_size), frames)
+    if not any(metrics.values()):
+        raise ZooError(
+            f"{', '.join(chosen)}: no frame has an energy, forces or stress to compare with; pass data.energy_key=... or "
+            "data.forces_key=..., or use zoo predict"
+        )
     return Evaluation(metrics, tuple(notes), reference_energies, time.perf_counter() - started)
 
 
-def _chosen(splits: DataSplits, part: str | None) -> dict[str, Sequence[Frame]]:
+def overlap_with_training(run: str, trained_on: DataConfig, evaluated: Mapping[str, Sequence[Frame]]) -> tuple[str, ...]:
+    """One warning for every part that shares structures with what a run was trained or chosen on.
+
+    Args:
+        run: how the warnings name the run.
+        trained_on: the run's own data.
+        evaluated: part name to frames.
+    """
+    try:
+        own = load_splits(trained_on, needs=())
+    except ZooError as error:
+        return (f"warning: {run}: cannot tell whether it was trained on these frames, for its own data cannot be read ({error})",)
+    parts = {f"evaluated {name}": frames for name, frames in evaluated.items()}
+    notes: Iterable[str] = (*overlap_notes(own.train, (), parts), *overlap_notes((), own.valid, parts))
+    return tuple(f"warning: {run}: {note}" for note in notes)
+
+
+def _chosen(splits: DataSplits, part: str | None) -> dict[str, list[Frame]]:
     if part is None:
-        return dict(splits.tests) if splits.tests else {"valid": splits.valid}
+        return splits.tested
     if part not in splits.parts:
         raise ZooError(f"{splits.name} has no part {part!r}; {nearest_name_hint(part, splits.parts)}")
     return {part: splits.parts[part]}
@@ -105,7 +135,7 @@ def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits
         cost=None,
         versions=versions(),
         git_commit=git_commit(),
-        provenance="reproduced",
+        provenance="local",
         author=None,
         equivariance_residual=None,
         forgetting=None,

@@ -106,8 +106,8 @@ def write_extxyz(path: Path, frames: Sequence[Frame], predictions: Predictions) 
     """Write predictions as extended XYZ, whole or not at all.
 
     Predicted values stand under the usual keys ``energy``, ``forces``, ``stress``, which ASE reads back as results; labels that a frame
-    has are kept beside them as ``reference_energy``, ``reference_forces`` and ``reference_stress``. ASE writes positions and forces with
-    eight decimals, energies and stresses in full.
+    has are kept beside them as ``reference_energy``, ``reference_forces`` and ``reference_stress``. What else the structures'
+    file held is not known to a `Frame` and not written. ASE writes positions and forces with eight decimals, energies and stresses in full.
 
     Raises:
         ZooError: when frames and predictions do not match, or the file cannot be written.

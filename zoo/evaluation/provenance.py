@@ -9,20 +9,23 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zoo.data.source import DataSplits
 from zoo.evaluation.record_parts import BaseModelRecord, DataRecord, GitCommit, SplitRecord
 from zoo.potential import Potential
 
 _PACKAGES = ("equizoo", "torch", "e3nn", "sevenn", "torch-geometric", "lightning", "ase", "numpy", "vesin", "safetensors", "schedulefree")
+_CPU = torch.device("cpu")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and commit of this process."""
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, commit, and the machine as `hardware` names it for ``device``."""
     return {
         "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "git_commit": commit.model_dump() if (commit := git_commit()) else None,
     }
 
@@ -38,12 +41,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def hardware() -> str:
-    """The GPU's name, or the CPU's with its cores."""
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
+def hardware(device: torch.device = _CPU) -> str:
+    """What ``device`` is: the GPU's name, or the CPU's with its cores."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
     info = Path("/proc/cpuinfo")
     names = (
         [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
@@ -64,12 +65,17 @@ def git_commit() -> GitCommit | None:
     return GitCommit(sha=sha, dirty=bool(status.strip()))
 
 
+def base_name(potential: Potential) -> str:
+    """The card's name, or the file name of a local checkpoint: where it lies is nobody else's business."""
+    return potential.card.name if potential.card else Path(potential.source).name
+
+
 def base_record(potential: Potential, weights: str = "card") -> BaseModelRecord:
     """The base as a record names it."""
     backbone = potential.backbone
     return BaseModelRecord.model_validate(
         {
-            "card": potential.source,
+            "card": base_name(potential),
             "family": backbone.family,
             "values_sha256": potential.base_sha256,
             "licence": potential.card.licence if potential.card else None,

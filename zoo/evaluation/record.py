@@ -1,8 +1,9 @@
 """The result record: one immutable JSON a result, which the leaderboard takes as it is.
 
 Unknown keys, numbers that are not finite, unknown metrics and metrics with another unit than theirs are refused. What a paper does not
-state may be null in a ``reported`` record and in no other. The id ends in a hash of the content, so an edited record no longer carries
-its own name (that is a guard against accidents and edits in review; verification by recomputation is the leaderboard's part).
+state may be null in a ``reported`` record and in no other. A ``local`` record is a run's own, not yet verified by anyone. The id ends in a
+hash of the content, so an edited record no longer carries its own name (that is a guard against accidents and edits in review;
+verification by recomputation is the leaderboard's part).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class RecordContent(RecordPart):
     cost: CostRecord | None
     versions: dict[Text, Text]
     git_commit: GitCommit | None
-    provenance: Literal["reproduced", "submitted", "reported"]
+    provenance: Literal["local", "reproduced", "submitted", "reported"]
     citation: Citation | None = None
     author: Text | None
     licence: Text | None = None

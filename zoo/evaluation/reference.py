@@ -33,15 +33,26 @@ def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: 
     return fitted
 
 
-def take_isolated_atoms(potential: Potential, energies_ev: dict[int, float] | None) -> None:
+def take_isolated_atoms(potential: Potential, energies_ev: dict[int, float] | None, elements: Sequence[int]) -> None:
     """Shift each element so that the potential gives the data set's energy for the isolated atom.
 
+    Args:
+        potential: its reference shifts are replaced.
+        energies_ev: atomic number to eV, None where the data set brings no isolated atoms.
+        elements: atomic numbers that occur in the data.
+
     Raises:
-        ZooError: where the data set brings no isolated atoms.
+        ZooError: where the data set brings no isolated atoms, or not those of every element.
     """
     if energies_ev is None:
         raise ZooError(
             "strategy.reference_energies_before=isolated_atoms: the data has no isolated atoms; pass data.isolated_atoms=FILE or 'model'"
+        )
+    missing = [chemical_symbols[number] for number in elements if number not in energies_ev]
+    if missing:
+        raise ZooError(
+            f"strategy.reference_energies_before=isolated_atoms: no isolated atom of {', '.join(missing)}, which the data holds; add it to "
+            "the file of data.isolated_atoms or pass 'model'"
         )
     potential.set_reference_shifts({})
     atoms = [Atoms(chemical_symbols[number]) for number in energies_ev]

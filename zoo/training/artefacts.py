@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ase.data import chemical_symbols
 
 from adapters.state import AdapterManifest, write_adapter
-from zoo.data.frame import Frame
 from zoo.data.source import DataSplits
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
-from zoo.evaluation.provenance import base_record, data_record, git_commit, versions
+from zoo.evaluation.provenance import base_name, base_record, data_record, git_commit, versions
 from zoo.evaluation.record import build_record, metric_records, write_record
 from zoo.evaluation.record_parts import (
     AdapterRecord,
@@ -29,6 +29,8 @@ from zoo.training.folder import RunFolder
 
 MetricsByTest = dict[str, dict[str, float]]
 _TREATMENTS: dict[str, ReferenceTreatment] = {"model": "model_error", "isolated_atoms": "isolated_atoms", "keep": "none"}
+# settings whose values may be paths
+_FILES = {"backbone": ("name",), "adapter": ("path",), "data": ("path", "train", "valid", "test", "isolated_atoms")}
 _SHOWN = ("force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom", "energy_mae_mev_per_atom", "energy_rmse_mev")
 
 
@@ -44,17 +46,12 @@ class TestResults:
 
 def predict_tests(potential: Potential, splits: DataSplits, batch_size: int) -> dict[str, Predictions]:
     """Predictions for every test set, or for the validation frames where the data has no test set."""
-    return {name: predict_frames(potential, frames, batch_size=batch_size) for name, frames in tested_parts(splits).items()}
-
-
-def tested_parts(splits: DataSplits) -> dict[str, list[Frame]]:
-    """The test sets by name; the validation frames, named as such, where there are none."""
-    return dict(splits.tests) if splits.tests else {"valid": splits.valid}
+    return {name: predict_frames(potential, frames, batch_size=batch_size) for name, frames in splits.tested.items()}
 
 
 def score(splits: DataSplits, zero_shot: Mapping[str, Predictions], fine_tuned: Mapping[str, Predictions]) -> TestResults:
     """Every metric that each test set's labels define."""
-    parts = tested_parts(splits)
+    parts = splits.tested
 
     def metrics(predictions: Mapping[str, Predictions]) -> MetricsByTest:
         return {name: compute_metrics(predicted, parts[name]) for name, predicted in predictions.items()}
@@ -69,7 +66,7 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, potential: Potentia
     manifest = AdapterManifest(
         method=adapter.method.name,
         config=adapter.method.config_dict,
-        base_card=potential.source,
+        base_card=base_name(potential),
         base_family=potential.backbone.family,
         base_sha256=potential.base_sha256,
         base_licence=potential.card.licence if potential.card else "",
@@ -84,6 +81,30 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, potential: Potentia
     return folder.adapter
 
 
+def write_whole_model(config: RunConfig, folder: RunFolder, potential: Potential) -> None:
+    """``model.pth`` of a run from random weights, which an adapter file alone could not bring back."""
+    if config.strategy.weights == "random":
+        potential.save_upstream_checkpoint(folder.model)
+
+
+def training_settings(config: RunConfig) -> dict[str, Any]:
+    """The config as a record carries it: files by name alone, since where they lie is nobody else's business."""
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}})
+    for group, keys in _FILES.items():
+        for key in keys:
+            if settings[group].get(key) is not None:
+                settings[group][key] = _file_names(settings[group][key])
+    return settings
+
+
+def _file_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _file_names(path) for key, path in value.items()}
+    if isinstance(value, list):
+        return [_file_names(path) for path in value]
+    return Path(value).name
+
+
 def write_plots(
     folder: RunFolder,
     history: Sequence[Mapping[str, float]],
@@ -94,7 +115,7 @@ def write_plots(
     """``plots/learning_curves.png`` and an energy and a force parity plot a test set."""
     plots = folder.path / "plots"
     plot_learning_curves(history, plots / "learning_curves.png")
-    for name, frames in tested_parts(splits).items():
+    for name, frames in splits.tested.items():
         if any(frame.has_energy for frame in frames):
             plot_energy_parity(plots / f"energy_parity_{name}.png", frames, fine_tuned[name], zero_shot.get(name))
         if any(frame.has_forces for frame in frames):
@@ -127,13 +148,13 @@ def write_run_record(
             after=after,
             values={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
         ),
-        training=config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}}),
+        training=training_settings(config),
         metrics=metric_records(results.fine_tuned),
         zero_shot_metrics=metric_records(results.zero_shot),
-        cost=stopwatch.record(),
+        cost=stopwatch.record(potential.device),
         versions=versions(),
         git_commit=git_commit(),
-        provenance="reproduced",
+        provenance="local",
         author=None,
         equivariance_residual=None,
         forgetting=None,

@@ -27,6 +27,13 @@ class BackboneConfig(_Strict):
     device: str = "auto"
     trust_pickle: bool = False
 
+    @property
+    def torch_device(self) -> str:
+        """The device as torch names it: ``auto`` is a GPU where there is one."""
+        import torch
+
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+
 
 class LossTerm(_Strict):
     """One label's part of the loss.
@@ -72,7 +79,10 @@ class OptimizerConfig(_Strict):
 
 
 class ScheduleConfig(_Strict):
-    """Learning rate over steps: linear warm-up, then constant, a cosine to ``final_fraction``, or plateau on the validation loss."""
+    """Learning rate over steps: linear warm-up, then constant, a cosine to ``final_fraction``, or plateau on the validation loss.
+
+    The warm-up takes ``warmup_steps``, but at most half of the run's steps.
+    """
 
     name: Literal["constant", "cosine", "plateau"] = "cosine"
     warmup_steps: int = Field(default=20, ge=0)
@@ -93,7 +103,7 @@ class TrainingConfig(_Strict):
 
     steps: int = Field(default=200, ge=1)
     batch_size: int = Field(default=5, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     validate_every: int = Field(default=20, ge=1)
     gradient_clip_norm: float | None = Field(default=100.0, gt=0)
     ema_decay: float | None = Field(default=0.99, gt=0, lt=1)

@@ -39,17 +39,17 @@ class Stopwatch:
         """Restore `state_dict` of the run that was stopped."""
         self._before = {"wall": float(state["wall"]), "cpu": float(state["cpu"])}
 
-    def record(self) -> CostRecord:
-        """The cost as a record carries it."""
+    def record(self, device: torch.device) -> CostRecord:
+        """The cost of a run on ``device`` as a record carries it."""
         seconds = self.state_dict()
-        on_gpu = torch.cuda.is_available()
+        on_gpu = device.type == "cuda"
         kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
         return CostRecord(
             wall_seconds=seconds["wall"],
             cpu_seconds=seconds["cpu"],
             gpu_seconds=seconds["wall"] if on_gpu else None,
             peak_memory_mib=kibibytes / 1024,
-            peak_gpu_memory_mib=torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None,
-            hardware=hardware(),
+            peak_gpu_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else None,
+            hardware=hardware(device),
             threads=torch.get_num_threads(),
         )

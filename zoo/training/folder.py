@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from zoo.errors import ZooError
@@ -56,6 +57,11 @@ class RunFolder:
         return self.path / "adapter.safetensors"
 
     @property
+    def model(self) -> Path:
+        """The whole model as a checkpoint of its own package, where the base's weights are in no card."""
+        return self.path / "model.pth"
+
+    @property
     def record(self) -> Path:
         """The result in the leaderboard's schema."""
         return self.path / "record.json"
@@ -86,8 +92,8 @@ class RunFolder:
         elif any(not is_partial(name) for name in found):
             raise ZooError(f"{self.path}: holds files ({found[0]}, ...) but no config.yaml, so no run to resume; pass another run.name=...")
 
-    def prepare(self, config: RunConfig) -> None:
-        """Create the folder, write the resolved config and the environment, and remove what a kill left half-written.
+    def prepare(self, config: RunConfig, device: torch.device) -> None:
+        """Create the folder, write the resolved config and the first environment, and remove what a kill left half-written.
 
         Raises:
             ZooError: where the folder cannot be written.
@@ -96,7 +102,8 @@ class RunFolder:
             if is_partial(path.name):
                 path.unlink(missing_ok=True)
         write_text_atomically(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        write_text_atomically(self.environment, json.dumps(environment(), indent=2) + "\n")
+        if not self.environment.exists():
+            write_text_atomically(self.environment, json.dumps(environment(device), indent=2) + "\n")
 
     @classmethod
     def existing(cls, path: str | Path) -> tuple[RunFolder, RunConfig]:

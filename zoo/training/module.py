@@ -17,7 +17,7 @@ from zoo.potential import Potential
 from zoo.training.config import TrainingConfig
 from zoo.training.ema import ExponentialMovingAverage
 from zoo.training.losses import loss_terms, weighted_sum
-from zoo.training.optimizers import PlateauFactor, make_optimizer, make_schedule
+from zoo.training.optimizers import PlateauFactor, make_optimizer, make_schedule, warmup_length
 
 
 class FineTuning(LightningModule):
@@ -26,10 +26,12 @@ class FineTuning(LightningModule):
     Args:
         potential: with at least one trainable adapter.
         config: loss, optimizer, schedule, EMA.
+        identity: name to SHA-256 of what a resumed run must find unchanged; kept in checkpoints.
     """
 
-    def __init__(self, potential: Potential, config: TrainingConfig) -> None:
+    def __init__(self, potential: Potential, config: TrainingConfig, identity: Mapping[str, str]) -> None:
         super().__init__()
+        self._identity = dict(identity)
         self.potential = potential
         self.config = config
         self.trainable = dict(potential.adapters.named_parameters())
@@ -73,7 +75,7 @@ class FineTuning(LightningModule):
         """The adapters' own parameter groups under the configured optimizer and schedule."""
         config = self.config
         groups = self.potential.adapters.param_groups(config.optimizer.learning_rate, config.optimizer.weight_decay)
-        optimizer = make_optimizer(groups, config.optimizer, config.schedule.warmup_steps)
+        optimizer = make_optimizer(groups, config.optimizer, warmup_length(config.schedule, config.steps))
         if config.optimizer.name == "schedule_free_adamw":
             return optimizer
         schedule = make_schedule(optimizer, config.schedule, config.steps, self.plateau)
@@ -92,6 +94,7 @@ class FineTuning(LightningModule):
         saved = self.state_dict()
         optimizer = self._plain_optimizer()
         optimizer.eval()
+        self.potential.adapters.after_step()  # the switch moves the tensors as a step does
         try:
             yield
         finally:
@@ -118,8 +121,9 @@ class FineTuning(LightningModule):
                 self.trainable[name].copy_(value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not know: EMA, plateau, reference energies, the random generators."""
+        """Add what Lightning does not know: what the run is made from, EMA, plateau, reference energies, the random generators."""
         checkpoint["equizoo"] = {
+            "identity": self._identity,
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "plateau": self.plateau.state_dict() if self.plateau is not None else None,
             "reference_shifts": self.potential.reference_shifts.clone(),

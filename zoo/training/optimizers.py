@@ -34,14 +34,20 @@ def make_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, warmup
     return optimizer
 
 
+def warmup_length(config: ScheduleConfig, steps: int) -> int:
+    """Steps of warm-up: as configured, but at most half of a run of ``steps``, which would otherwise end before its full rate."""
+    return min(config.warmup_steps, steps // 2)
+
+
 def rate_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
     """Factor on every group's learning rate at a step: linear warm-up, then constant or a cosine down to ``final_fraction``."""
+    warmup_steps = warmup_length(config, steps)
 
     def factor(step: int) -> float:
-        warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
         if config.name != "cosine":
             return warmup
-        progress = min(1.0, max(0.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps)))
+        progress = min(1.0, max(0.0, (step - warmup_steps) / max(1, steps - warmup_steps)))
         return warmup * (config.final_fraction + (1 - config.final_fraction) * (1 + math.cos(math.pi * progress)) / 2)
 
     return factor

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from adapters.method import create_method
-from zoo.data.loader import GraphDataset
+from adapters.method import AdapterMethod, create_method
+from zoo.data.loader import GraphDataset, check_edges
 from zoo.data.reference_energies import ElementShifts
 from zoo.data.source import DataSplits, load_splits
 from zoo.errors import ZooError
@@ -18,7 +20,7 @@ from zoo.loading import load
 from zoo.potential import Potential
 from zoo.training import sanity
 from zoo.training.checkpoints import AtomicCheckpointIO
-from zoo.training.config import RunConfig
+from zoo.training.config import RunConfig, TrainingConfig
 from zoo.training.sanity import Say
 from zoo.training.trainer import check_loggers
 
@@ -32,6 +34,7 @@ class Material:
         splits: the frames.
         train, valid: their graphs.
         first_step: 0, or the step of the checkpoint that the run continues from.
+        identity: name to SHA-256 of base, adapter file and every part of the data, which a resumed run must find unchanged.
     """
 
     potential: Potential
@@ -39,6 +42,7 @@ class Material:
     train: GraphDataset
     valid: GraphDataset
     first_step: int
+    identity: dict[str, str]
 
 
 def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
@@ -54,16 +58,22 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
         adapters.errors.AdapterError: a wrong adapter configuration or file.
     """
     check_loggers(config)
-    first_step = 0 if checkpoint is None else int(AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"])
+    saved = None if checkpoint is None else AtomicCheckpointIO().load_checkpoint(checkpoint)
+    first_step = 0 if saved is None else int(saved["global_step"])
     potential = build_potential(config)
     splits = load_splits(config.data, sanity.needed_labels(config.training.loss))
+    identity = _identity(config, potential, splits)
+    if saved is not None:
+        _check_identity(saved["equizoo"]["identity"], identity, config.run.folder)
     sanity.describe_data(splits, tell)
     sanity.check_labels(splits, config.training.loss)
     sanity.check_model_knows(potential, splits)
     train = GraphDataset(splits.train, potential.backbone.cutoff)
     valid = GraphDataset(splits.valid, potential.backbone.cutoff)
+    for frames in splits.tests.values():
+        check_edges(frames, potential.backbone.cutoff)
     tell(f"base: {potential.source}, parameter values SHA-256 {potential.base_sha256[:16]}...")
-    sanity.describe_adapter(potential.adapters, tell)
+    sanity.describe_adapter(potential.adapters, config.training.optimizer.learning_rate, tell)
     if checkpoint is None:
         _set_reference(config, potential, splits, tell)
         if config.adapter.get("path") is None:
@@ -72,20 +82,19 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
             tell(f"step 0 is where {config.adapter['path']} ended")
     else:
         tell(f"continues after step {first_step}")
-    return Material(potential, splits, train, valid, first_step)
+    return Material(potential, splits, train, valid, first_step, identity)
 
 
 def build_potential(config: RunConfig) -> Potential:
     """Base and fresh (or given) adapter as the config names them, on the device it names."""
     torch.manual_seed(config.training.seed)
     backbone = config.backbone
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if backbone.device == "auto" else backbone.device
     given_file = config.adapter.get("path")
     potential = load(
         backbone.name,
         adapter=Path(given_file) if given_file is not None else None,
         dtype=backbone.dtype,
-        device=device,
+        device=backbone.torch_device,
         weights="card" if config.strategy.weights == "card" else None,
         head=backbone.head,
         trust_pickle=backbone.trust_pickle,
@@ -95,14 +104,38 @@ def build_potential(config: RunConfig) -> Potential:
         raise ZooError(f"{given_file}: the adapter file brings its own method and settings; leave {ignored} out")
     if given_file is None:
         method = create_method(config.adapter)
-        optimizer = config.training.optimizer.name
-        if method.requires_decoupled_weight_decay and optimizer in ("adam", "amsgrad"):
-            raise ZooError(
-                f"adapter {method.name!r} needs decoupled weight decay, which {optimizer} has not; set training.optimizer.name=adamw "
-                "or schedule_free_adamw"
-            )
         potential.adapters.add(method.name, method, seed=config.training.seed)
+    for adapter in potential.adapters.active_adapters:
+        _check_method(adapter.method, config.training)
     return potential
+
+
+def _check_method(method: AdapterMethod, training: TrainingConfig) -> None:
+    """Refuse an optimisation under which the method's settings do not mean what they say."""
+    optimizer = training.optimizer.name
+    if method.requires_decoupled_weight_decay and optimizer in ("adam", "amsgrad"):
+        raise ZooError(
+            f"adapter {method.name!r} needs decoupled weight decay, which {optimizer} has not; set training.optimizer.name=adamw "
+            "or schedule_free_adamw"
+        )
+    if method.why_not_averaged is not None and training.ema_decay is not None:
+        raise ZooError(f"adapter {method.name!r}: {method.why_not_averaged}; set training.ema_decay=null")
+
+
+def _identity(config: RunConfig, potential: Potential, splits: DataSplits) -> dict[str, str]:
+    given_file = config.adapter.get("path")
+    file = {} if given_file is None else {"adapter file": hashlib.sha256(Path(given_file).read_bytes()).hexdigest()}
+    return {"base": potential.base_sha256, **file, **{f"data ({name})": sha256 for name, sha256 in splits.hashes.items()}}
+
+
+def _check_identity(saved: Mapping[str, str], found: Mapping[str, str], folder: str) -> None:
+    for name in sorted(set(saved) | set(found)):
+        if saved.get(name) != found.get(name):
+            old, new = (str(hashes.get(name))[:16] for hashes in (saved, found))
+            raise ZooError(
+                f"{folder}: the run's {name} has changed (SHA-256 {old}... then, {new}... now); put it back to resume, or start "
+                "another run.name=..."
+            )
 
 
 def _set_reference(config: RunConfig, potential: Potential, splits: DataSplits, tell: Say) -> None:
@@ -122,7 +155,7 @@ def estimate_reference(config: RunConfig, potential: Potential, splits: DataSpli
     """Set the potential's reference energies as ``strategy.reference_energies_before`` says; the fit, where one was made."""
     before = config.strategy.reference_energies_before
     if before == "isolated_atoms":
-        take_isolated_atoms(potential, splits.isolated_atom_energies)
+        take_isolated_atoms(potential, splits.isolated_atom_energies, splits.elements())
     if before == "model":
         return fit_to_own_error(potential, splits.train, config.evaluation.batch_size)
     return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from zoo.data.loader import BatchStream
 from zoo.data.source import DataSplits
 from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.record import Record
 from zoo.evaluation.reference import fit_to_own_error
 from zoo.graph import collate
 from zoo.potential import Potential
@@ -16,6 +17,7 @@ from zoo.training.artefacts import TestResults
 from zoo.training.checkpoints import read_best_weights
 from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
+from zoo.training.finished import load_finished, results_of, valid_record
 from zoo.training.folder import RunFolder, RunLog
 from zoo.training.module import FineTuning
 from zoo.training.preparation import Material, estimate_reference, prepare
@@ -44,6 +46,8 @@ class RunResult:
 def fine_tune(config: RunConfig, say: Say = print) -> RunResult:
     """Fine-tune, test and write the run folder; with ``run.resume`` continue where a killed run stopped, to the same bits.
 
+    A finished run is left as it is, and its results are read back.
+
     Args:
         config: validated; see `zoo.training.config`.
         say: receives every line for people; they also go to ``log.txt``.
@@ -54,11 +58,14 @@ def fine_tune(config: RunConfig, say: Say = print) -> RunResult:
     """
     folder = RunFolder(Path(config.run.folder))
     folder.check(config)
+    record = valid_record(folder)
+    if record is not None:
+        return _read_back(config, folder, record, say)
     checkpoint = folder.checkpoint if config.run.resume and folder.checkpoint.is_file() else None
     log = RunLog(say)
     with deterministic(config.training.threads):
         material = prepare(config, checkpoint, log.tell)
-        folder.prepare(config)
+        folder.prepare(config, material.potential.device)
         log.keep_in(folder.log)
         stopwatch = Stopwatch()
         validation = _fit(config, folder, material, checkpoint, stopwatch)
@@ -66,17 +73,28 @@ def fine_tune(config: RunConfig, say: Say = print) -> RunResult:
         return _finish(config, folder, material, stopwatch, validation, log.tell)
 
 
+def _read_back(config: RunConfig, folder: RunFolder, record: Record, say: Say) -> RunResult:
+    results = results_of(record)
+    summary = artefacts.summary_table(results)
+    say(f"{folder.path}: this run is finished (record {record.id}); pass another run.name=... for a new one")
+    say(summary)
+    potential = load_finished(folder, config, config.backbone.dtype, config.backbone.torch_device)
+    return RunResult(folder.path, potential, results, summary)
+
+
 def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: Path | None, stopwatch: Stopwatch) -> Validation:
     """The training itself; leaves the best weights in the adapters."""
     training, valid, batch_size = config.training, material.valid, config.training.batch_size
-    valid_batches = [collate(valid[start : start + batch_size]) for start in range(0, len(valid), batch_size)]
-    module = FineTuning(material.potential, training)
+    device = material.potential.device
+    valid_batches = [collate(valid[start : start + batch_size]).to(str(device)) for start in range(0, len(valid), batch_size)]
+    module = FineTuning(material.potential, training, material.identity)
     validation = Validation(valid_batches, folder.path, stopwatch)
     stream = BatchStream(material.train, batch_size, training.steps, training.seed, material.first_step)
     with quiet_lightning():
-        trainer = make_trainer(config, folder, validation)
+        trainer = make_trainer(config, folder, validation, device)
         with interruptible():
             trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
+    material.potential.to(device)  # Lightning leaves it on the CPU
     module.load_state_dict(read_best_weights(folder.path / "checkpoints", validation.best_step))
     material.potential.eval()
     return validation
@@ -110,6 +128,7 @@ def _finish(
     fine_tuned = artefacts.predict_tests(potential, splits, batch_size)
     potential.level_of_theory = splits.level_of_theory
     results = artefacts.score(splits, zero_shot, fine_tuned)
+    artefacts.write_whole_model(config, folder, potential)
     adapter_file = artefacts.write_adapter_file(config, folder, potential, splits, validation.best_step)
     if config.evaluation.plots:
         artefacts.write_plots(folder, validation.history, splits, zero_shot, fine_tuned)

@@ -54,10 +54,15 @@ def check_model_knows(potential: Potential, splits: DataSplits) -> None:
         check_elements(frames, potential.backbone.elements, potential.source)
 
 
-def describe_adapter(stack: AdapterStack, say: Say) -> None:
-    """Coverage by role and the true number of trained values."""
+def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> None:
+    """Coverage by role; for each adapter the true number of trained values, how its method starts, and the rate."""
     say(stack.coverage.table())
-    say(f"adapter {', '.join(stack.active)}: trains {stack.trainable_count:,} values")
+    for adapter in stack.active_adapters:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in adapter.trainable_by_kind.items())
+        say(
+            f"adapter {adapter.method.name}: trains {adapter.trainable_count:,} values ({kinds}); {adapter.method.start_note}; learning "
+            f"rate {learning_rate:g} (a rate belongs to a method and its initialisation)"
+        )
 
 
 def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:

@@ -20,18 +20,18 @@ from zoo.training.folder import RunFolder
 from zoo.training.validation import Validation
 
 
-def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation) -> Any:
-    """A Trainer that stops after ``training.steps`` optimizer steps and leaves validation and checkpoints to ``validation``."""
+def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation, device: torch.device) -> Any:
+    """A Trainer on ``device`` for ``training.steps`` optimizer steps; it leaves validation and checkpoints to ``validation``."""
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import RichProgressBar
 
     training = config.training
-    uses_gpu = torch.cuda.is_available() and config.backbone.device != "cpu"
+    on_gpu = device.type == "cuda"
     return Trainer(
         max_steps=training.steps,
         max_epochs=-1,
-        accelerator="gpu" if uses_gpu else "cpu",
-        devices=1,
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=[device.index or 0] if on_gpu else 1,
         callbacks=[validation, *([RichProgressBar()] if training.progress_bar else [])],
         logger=_loggers(config, folder),
         plugins=[AtomicCheckpointIO()],

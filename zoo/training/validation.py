@@ -29,7 +29,7 @@ class Validation(Callback):
     """Validation, best weights, history and checkpoint every ``validate_every`` steps and at the last one.
 
     Args:
-        batches: the validation frames, batched once.
+        batches: the validation frames, batched once, on the device of the run.
         folder: of the run; ``checkpoints/`` and ``history.csv`` go there.
         stopwatch: its time is carried over a resumption.
 
@@ -65,7 +65,7 @@ class Validation(Callback):
         if step % module.config.validate_every and step != module.config.steps:
             return
         with module.evaluation_weights():
-            row = self._validate(module)
+            row = {**self._validate(module), **module.potential.adapters.report()}
             improved = row["valid/loss"] < self._best_loss
             if improved:
                 write_best_weights(self._folder / "checkpoints", step, module.trainable)
@@ -115,8 +115,7 @@ class Validation(Callback):
         total, frames = 0.0, 0
         energy_errors: list[torch.Tensor] = []
         force_errors: list[torch.Tensor] = []
-        for cpu_batch in self._batches:
-            batch = cpu_batch.to(str(module.potential.device))
+        for batch in self._batches:
             results = module.potential(batch, stress=module.wants_stress)
             loss = weighted_sum(loss_terms(results, batch, module.config.loss), module.config.loss)
             total += float(loss) * batch.graph_count
@@ -141,9 +140,8 @@ class Validation(Callback):
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
         train_loss = sum(self._train_losses) / len(self._train_losses)
         self._train_losses.clear()
-        full = {"step": float(step), "train/loss": train_loss, **row, "learning_rate": rate, **module.potential.adapters.report()}
+        full = {"step": float(step), "train/loss": train_loss, **row, "learning_rate": rate}
         self.history.append(full)
-        module.log_dict(row)
         for logger in trainer.loggers:
             logger.log_metrics(row, step)
         write_text_atomically(self._folder / "history.csv", history_csv(self.history))

@@ -1,0 +1,174 @@
+"""Which frames ``zoo evaluate`` and ``zoo predict`` look at, and what they refuse or say about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+
+@pytest.fixture(scope="module")
+def run(small_run, tmp_path_factory) -> Path:
+    """A finished run on 8 + 4 of the embedded frames, split with another seed than the default."""
+    from zoo.cli import main
+
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    words = ["adapter.rank=2", "training.steps=1", "data.split_seed=3"]
+    main(["train", *[word for word in small_run if word != "data.test=[]"], *words, f"hydra.run.dir={folder}", "run.name=run"])
+    return folder
+
+
+def _frames(count: int = 20) -> list[Atoms]:
+    random = np.random.default_rng(0)
+    frames = []
+    for _ in range(count):
+        atoms = Atoms("CuAu", positions=np.array([[0, 0, 0], [2.5, 0, 0]]) + random.normal(0, 0.1, (2, 3)))
+        atoms.calc = SinglePointCalculator(atoms, energy=float(random.normal()), forces=random.normal(0, 1, (2, 3)))
+        frames.append(atoms)
+    return frames
+
+
+def _refused(finished, *wanted: str) -> None:
+    assert finished.code == 1, (finished.out, finished.err)
+    assert finished.err.startswith("zoo: error: ")
+    assert finished.err.count("\n") == 1, finished.err
+    for part in wanted:
+        assert part in finished.err, f"{part!r} is not in: {finished.err}"
+
+
+def _force_mae(text: str, part: str) -> float:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{part} ") and "force MAE" in line]
+    return float(line.split("force MAE")[1].split()[0])
+
+
+def test_a_file_is_evaluated_whole(toy_checkpoint, zoo, tmp_path):
+    from zoo import load
+    from zoo.data.readers import read_frames
+
+    write(tmp_path / "mine.xyz", _frames())
+    finished = zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "record=record.json")
+    assert finished.code == 0, finished.err
+    frames = read_frames(tmp_path / "mine.xyz")
+    predicted = load(toy_checkpoint).predict(frames)
+    errors = [np.abs(found.forces - frame.forces).mean() for found, frame in zip(predicted, frames, strict=True)]
+    assert _force_mae(finished.out, "mine") == pytest.approx(1000 * np.mean(errors), abs=2e-3)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert {name: split["frames"] for name, split in record["data"]["splits"].items()} == {"mine": 20}
+
+
+@pytest.mark.parametrize("words", [["split=valid"], ["data.n_valid=2"], ["data.valid_fraction=0.1"]])
+def test_a_file_is_split_where_a_part_or_size_is_asked_for(words, toy_checkpoint, zoo, tmp_path):
+    write(tmp_path / "mine.xyz", _frames())
+    finished = zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "data.split_seed=0", *words)
+    assert finished.code == 0, finished.err
+    assert "\nvalid " in finished.out
+    assert "mine.xyz: 2 frames" in finished.out
+
+
+def test_reference_energies_are_not_fitted_on_the_frames_they_are_judged_by(toy_checkpoint, zoo, tmp_path):
+    write(tmp_path / "mine.xyz", _frames())
+    _refused(zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "reference_energies=fit"), "file/mine", "data.n_train")
+
+
+def test_frames_without_labels_have_no_metrics_and_that_is_an_error(toy_checkpoint, zoo, tmp_path):
+    write(tmp_path / "bare.xyz", [Atoms("CuAu", [[0, 0, 0], [2.5, 0, 0]])] * 3)
+    _refused(zoo("evaluate", f"backbone={toy_checkpoint}", "data=bare.xyz"), "bare: no frame has an energy", "data.energy_key=")
+
+
+def test_a_run_is_evaluated_on_its_own_test_frames(run, zoo):
+    finished = zoo("evaluate", f"run={run}")
+    assert finished.code == 0, finished.err
+    stored = {metric["name"]: metric["value"] for metric in json.loads((run / "record.json").read_text())["metrics"]}
+    assert _force_mae(finished.out, "test") == pytest.approx(stored["force_mae_mev_per_angstrom"], abs=2e-3)
+    assert "warning" not in finished.out
+    own_valid = zoo("evaluate", f"run={run}", "split=valid")
+    assert "4 frames are in both valid and evaluated valid" in own_valid.out
+
+
+def test_evaluated_frames_that_the_run_trained_on_are_told(run, zoo, tmp_path):
+    other = zoo("evaluate", f"run={run}", "data=emt-cuau", "split=train")
+    assert "warning" in other.out
+    # the eighth is among this split's validation frames
+    assert "7 frames are in both train and evaluated train" in other.out
+    write(tmp_path / "mine.xyz", _frames())
+    assert "warning" not in zoo("evaluate", f"run={run}", "data=mine.xyz").out
+
+
+def test_evaluation_goes_on_where_the_runs_data_is_gone_and_says_so(zoo, small_run, tmp_path):
+    write(tmp_path / "gone.xyz", _frames())
+    write(tmp_path / "mine.xyz", _frames())
+    words = ["data=gone.xyz", "training.steps=1", "hydra.run.dir=run", "run.name=run"]
+    assert zoo("train", *[word for word in small_run if not word.startswith("data.")], *words).code == 0
+    assert "warning: run: 18 frames are in both train" in zoo("evaluate", "run=run", "data=mine.xyz").out
+    (tmp_path / "gone.xyz").unlink()
+    finished = zoo("evaluate", "run=run", "data=mine.xyz")
+    assert finished.code == 0, finished.err
+    assert "warning: run: cannot tell whether it was trained on these frames" in finished.out
+    _refused(zoo("evaluate", "run=run"), "gone.xyz")
+
+
+def test_an_option_of_data_beside_a_run_wants_the_data_named(run, zoo):
+    _refused(zoo("evaluate", f"run={run}", "data.n_train=8"), "data.n_train=8", "data=")
+
+
+@pytest.mark.parametrize("word", ["backbone.dtype=float64", "backbone.name=sevennet-0", "++backbone.head=a", "backbone.trust_pickle=true"])
+def test_a_run_brings_its_own_base(word, run, zoo):
+    _refused(zoo("evaluate", f"run={run}", word), word, "brings its own base")
+
+
+def test_the_device_of_a_run_may_be_chosen(run, zoo):
+    assert zoo("evaluate", f"run={run}", "backbone.device=cpu").code == 0
+
+
+def _apart() -> Atoms:
+    atoms = _frames(1)[0]
+    atoms.positions[1] += 30.0
+    return atoms
+
+
+def test_frames_of_several_atoms_without_an_edge_are_refused_everywhere(toy_checkpoint, small_run, zoo, tmp_path):
+    write(tmp_path / "apart.xyz", [*_frames(2), _apart()])
+    base = f"backbone={toy_checkpoint}"
+    wanted = ["apart.xyz: frame 2", "2 atoms but no pair within the cutoff of 4 Å"]
+    _refused(zoo("evaluate", base, "data=apart.xyz"), *wanted)
+    _refused(zoo("predict", base, "input=apart.xyz", "output=out.xyz"), *wanted)
+    write(tmp_path / "mine.xyz", _frames())
+    words = [word for word in small_run if word != "data.test=[]"]
+    _refused(zoo("train", *words, "data=mine.xyz", "data.test=apart.xyz", "run.name=run"), *wanted)
+    assert not (tmp_path / "runs/run").exists()
+
+
+def test_an_isolated_atom_has_no_edge_and_is_predicted(toy_checkpoint, zoo, tmp_path):
+    write(tmp_path / "atom.xyz", [Atoms("Cu")])
+    assert zoo("predict", f"backbone={toy_checkpoint}", "input=atom.xyz", "output=out.xyz").code == 0
+
+
+def test_isolated_atoms_must_be_given_for_every_element_of_the_data(small_run, zoo, tmp_path):
+    write(tmp_path / "mine.xyz", _frames())
+    copper, gold = Atoms("Cu"), Atoms("Au")
+    copper.info["energy"], gold.info["energy"] = -3.0, -4.0
+    words = [*small_run, "data=mine.xyz", "strategy.reference_energies_before=isolated_atoms", "training.steps=1"]
+    write(tmp_path / "atoms.xyz", [copper])
+    _refused(zoo("train", *words, "data.isolated_atoms=atoms.xyz", "run.name=half"), "isolated", "Au", "data.isolated_atoms")
+    write(tmp_path / "both.xyz", [copper, gold])
+    assert zoo("train", *words, "data.isolated_atoms=both.xyz", "run.name=whole").code == 0
+
+
+def test_predict_keeps_labels_and_minds_none_that_are_missing_or_odd(toy_checkpoint, zoo, tmp_path):
+    labelled, renamed, odd = _frames(3)
+    renamed.arrays["REF_forces"] = renamed.calc.results.pop("forces")
+    odd.calc.results["forces"][0, 0] = np.nan
+    write(tmp_path / "in.xyz", [labelled, renamed, odd])
+    finished = zoo("predict", f"backbone={toy_checkpoint}", "input=in.xyz", "output=out.xyz")
+    assert finished.code == 0, finished.err
+    found = read(tmp_path / "out.xyz", ":")
+    assert [atoms.info["reference_energy"] for atoms in found] == pytest.approx(
+        [a.calc.results["energy"] for a in (labelled, renamed, odd)]
+    )
+    assert np.allclose(found[0].arrays["reference_forces"], labelled.get_forces(), atol=1e-7)
+    assert ["reference_forces" in atoms.arrays for atoms in found] == [True, False, False]
