@@ -76,7 +76,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("docs")
     structures = [frame.to_atoms() for frame in emt_pool()[:2]]
-    for name in ("my", "frames", "train", "valid", "a", "b"):
+    for name in ("my", "other", "frames", "train", "valid", "a", "b"):
         write(folder / f"{name}.extxyz", structures)
     words = ["experiment=quickstart", "data.n_train=1", "data.n_valid=1", "data.test=[]", "training.steps=1", "training.batch_size=1"]
     words += ["evaluation.plots=false", "training.loggers.tensorboard=false", "training.progress_bar=false", "adapter.rank=1"]

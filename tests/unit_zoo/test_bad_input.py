@@ -195,6 +195,7 @@ def _resumable(finished_run: Path, target: Path) -> Path:
     import shutil
 
     shutil.copytree(finished_run, target)
+    (target / "record.json").unlink()  # the last file a run writes: without it the run is not finished
     return target
 
 

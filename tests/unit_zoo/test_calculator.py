@@ -125,5 +125,5 @@ def test_nothing_is_computed_twice_for_the_same_structure(potential, monkeypatch
 
 def test_an_isolated_atom_and_an_unknown_element(potential):
     assert np.array_equal(with_calculator(potential, Atoms("Cu")).get_forces(), np.zeros((1, 3)))
-    with pytest.raises(ZooError, match="does not know the element Po"):
+    with pytest.raises(ZooError, match="has Po, which sevennet does not know"):
         with_calculator(potential, Atoms("Po")).get_potential_energy()
