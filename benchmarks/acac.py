@@ -54,7 +54,7 @@ def table(records: dict[str, list[Record]]) -> str:
     """The zero-shot model and every method: means over seeds, with the range where there are several."""
     first = next(iter(records.values()))[0]
     before = {(metric.test_set, metric.name): metric.value for metric in first.zero_shot_metrics}
-    rows = [["zero-shot", "0", *[f"{before[column]:.1f}" for column in COLUMNS], ""]]
+    rows = [["zero-shot", "0", *[f"{before[column]:.1f}" for column in COLUMNS]]]
     for method, runs in records.items():
         assert runs[0].adapter is not None
         metrics = [{(metric.test_set, metric.name): metric.value for metric in run.metrics} for run in runs]

@@ -23,7 +23,6 @@ from zoo.training.validation import Validation
 def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation, device: torch.device) -> Any:
     """A Trainer on ``device`` for ``training.steps`` optimizer steps; it leaves validation and checkpoints to ``validation``."""
     from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import RichProgressBar
 
     training = config.training
     on_gpu = device.type == "cuda"
@@ -32,7 +31,7 @@ def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation, d
         max_epochs=-1,
         accelerator="gpu" if on_gpu else "cpu",
         devices=[device.index or 0] if on_gpu else 1,
-        callbacks=[validation, *([RichProgressBar()] if training.progress_bar else [])],
+        callbacks=[validation, *([_progress_bar()] if training.progress_bar else [])],
         logger=_loggers(config, folder),
         plugins=[AtomicCheckpointIO()],
         gradient_clip_val=training.gradient_clip_norm,
@@ -45,6 +44,21 @@ def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation, d
         use_distributed_sampler=False,
         default_root_dir=folder.path,
     )
+
+
+def _progress_bar() -> Any:
+    """Lightning's rich bar, counting the steps of the run: its one epoch and a logger's version mean nothing to the reader."""
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    class StepBar(RichProgressBar):
+        def _get_train_description(self, current_epoch: int) -> str:
+            return "step"
+
+        def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+            metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+            return {name: value for name, value in metrics.items() if name != "v_num"}
+
+    return StepBar()
 
 
 def check_loggers(config: RunConfig) -> None:
