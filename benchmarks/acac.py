@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.compose import compose
@@ -45,9 +46,14 @@ def finished_record(runs: Path, method: str, seed: int, extra: Sequence[str]) ->
         subprocess.run([sys.executable, "-m", "zoo", "train", *words, *resume], cwd=runs, check=True)
     record = read_record(path)
     config: RunConfig = parse_config(compose("train", [*words, f"run.folder={folder}"]))
-    if record.training != config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}}):
+    if _numbers_of(record.training) != _numbers_of(config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}})):
         raise SystemExit(f"{folder}: holds a run of another configuration; move it away and run this again")
     return record
+
+
+def _numbers_of(training: Any) -> Any:
+    """A run's configuration without what changes no number."""
+    return {**training, "training": {key: value for key, value in training["training"].items() if key != "progress_bar"}}
 
 
 def table(records: dict[str, list[Record]]) -> str:
