@@ -212,7 +212,9 @@ def test_interrupted_run_says_how_to_go_on(small_run, tmp_path):
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "zoo", "train", *small_run, "training.steps=100000", f"hydra.run.dir={tmp_path}/run", "run.name=run"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # a test run that a shell put into the background has SIGINT ignored, and its children would inherit that
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run/checkpoints/last.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
