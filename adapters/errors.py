@@ -27,3 +27,9 @@ def nearest_name_hint(name: str, known: Iterable[str]) -> str:
         shown = ", ".join(close[1:])
         return f"{hint}{f'also near: {shown}; ' if shown else ''}{len(names)} names are known"
     return f"{hint}known: {', '.join(names) if names else 'none'}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text that says something, or its type's name: what a one-line message quotes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -22,7 +22,7 @@ from safetensors.torch import save as serialise_safetensors
 from torch import Tensor
 
 from adapters.adapter import Adapter
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, first_line
 from adapters.manifest import FORMAT_VERSION, AdapterManifest, base_fingerprint, completed
 from adapters.method import create_method
 from adapters.stack import AdapterStack
@@ -76,7 +76,7 @@ def read_adapter(path: Path) -> tuple[AdapterManifest, dict[str, Tensor]]:
     try:
         tensors = parse_safetensors(content)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise _damaged(path, f"its tensors cannot be read: {_first_line(error)}") from None
+        raise _damaged(path, f"its tensors cannot be read: {first_line(error)}") from None
     stated = fields.pop("content_sha256", None)
     found = _content_sha256(fields, tensors)
     if found != stated:
@@ -202,10 +202,6 @@ def _check_finite(tensors: Mapping[str, Tensor], path: str) -> None:
 
 def _damaged(path: str | Path, detail: str) -> AdapterError:
     return AdapterError(f"{path}: damaged adapter file ({detail}); copy it again from its source")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

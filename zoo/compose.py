@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from zoo.errors import ZooError, nearest_name_hint
+from zoo.errors import ZooError, first_line, nearest_name_hint
 
 _RESOLVERS_DONE: list[bool] = []
 
@@ -137,7 +137,7 @@ def plain_values(config: Any) -> dict[str, Any]:
             raise ZooError(f"config: {missing[0]} is missing; pass {missing[0]}=...")
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise ZooError(f"config: {_first_line(error)}") from None
+        raise ZooError(f"config: {first_line(error)}") from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -224,7 +224,7 @@ def one_line_errors(call: Callable[[], Any]) -> Any:
         return call()
     except (HydraException, OmegaConfBaseException) as error:
         word = str(getattr(error, "override", None) or "").lstrip("+")  # Hydra's grammar does not say which word it stumbled over
-        raise ZooError(f"config: {f'{word}: ' if word else ''}{_first_line(error)}") from None
+        raise ZooError(f"config: {f'{word}: ' if word else ''}{first_line(error)}") from None
     except (FileExistsError, NotADirectoryError, PermissionError) as error:  # Hydra makes the run folder before it calls us
         reason = "a part of the path is a file, not a folder" if not isinstance(error, PermissionError) else "no permission"
         raise ZooError(f"{error.filename}: cannot be written ({reason}); pass another run.name=... or hydra.run.dir=...") from error
@@ -234,8 +234,3 @@ def _remove_if_empty(folder: Path) -> None:
     """Hydra makes the run folder before the run is checked; one that was refused, or that wrote elsewhere, leaves none."""
     with suppress(OSError):
         folder.rmdir()
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

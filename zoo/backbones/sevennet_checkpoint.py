@@ -13,7 +13,7 @@ import torch
 from numpy._core.multiarray import _reconstruct
 from sevenn.checkpoint import SevenNetCheckpoint
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, first_line
 
 # every global that SevenNet's published checkpoints name: NumPy arrays of the per-element shift and scale, and nothing that runs code
 _SAFE_GLOBALS: list[Any] = [
@@ -65,7 +65,7 @@ def read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
             ) from None
         payload = torch.load(path, map_location="cpu", weights_only=False)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({_first_line(error)}); fetch the file again") from None
+        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({first_line(error)}); fetch the file again") from None
     if not isinstance(payload, dict) or not {"config", "model_state_dict"} <= set(payload):
         found = ", ".join(map(str, payload)) if isinstance(payload, dict) else type(payload).__name__
         raise ZooError(
@@ -80,13 +80,9 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except _DAMAGED as error:
-        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({_first_line(error)}); fetch the file again") from None
+        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({first_line(error)}); fetch the file again") from None
     if damaged is not None:
         raise ZooError(f"{path}: damaged checkpoint ({damaged} does not match its CRC-32); fetch the file again")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _first_forbidden_global(error: Exception) -> str:
