@@ -2,17 +2,21 @@
 
 Fields, for N atoms, E edges and G graphs (a single structure has G = 1):
 
-===================  ===========  =========================================================
-``atomic_numbers``   (N,)         int64
-``positions``        (N, 3)       Å
-``cell``             (G, 3, 3)    Å, rows are lattice vectors
-``pbc``              (G, 3)       bool
-``edge_index``       (2, E)       row 0 the neighbour (sender), row 1 the centre (receiver)
-``edge_shift``       (E, 3)       integer cell offsets of the sender
-``energy``           (G,)         eV, total, float64
-``forces``           (N, 3)       eV/Å
-``stress``           (G, 3, 3)    eV/Å^3, ASE's sign
-===================  ===========  =========================================================
+====================  ===========  =========================================================
+``atomic_numbers``    (N,)         int64
+``positions``         (N, 3)       Å
+``cell``              (G, 3, 3)    Å, rows are lattice vectors
+``pbc``               (G, 3)       bool
+``edge_index``        (2, E)       row 0 the neighbour (sender), row 1 the centre (receiver)
+``edge_shift``        (E, 3)       integer cell offsets of the sender
+``energy``            (G,)         eV, total, float64
+``forces``            (N, 3)       eV/Å
+``stress``            (G, 3, 3)    eV/Å^3, ASE's sign
+``magnetic_moments``  (N, 3)       μ_B, collinear ones along z
+``magnetic_forces``   (N, 3)       eV/μ_B
+``fixed``             (N,)         bool, held in place by the calculation
+``tags``              (N,)         int64, OC20's 0 subsurface, 1 surface, 2 adsorbate
+====================  ===========  =========================================================
 
 Labels are always present and NaN where unknown, so that PyG's collate can neither drop them nor fail on a mixed batch.
 """
@@ -68,6 +72,10 @@ class AtomGraph(Data):
             energy=torch.tensor([frame.energy], dtype=torch.float64),
             forces=torch.from_numpy(frame.forces),
             stress=torch.from_numpy(frame.stress)[None],  # (1, 3, 3)
+            magnetic_moments=_known_or_nan(frame.magnetic_moments, len(frame)),
+            magnetic_forces=_known_or_nan(frame.magnetic_forces, len(frame)),
+            fixed=torch.from_numpy(~frame.free),
+            tags=torch.zeros(len(frame), dtype=torch.long) if frame.tags is None else torch.from_numpy(frame.tags),
             frame_id=torch.tensor([frame.frame_id]),
         )
         graph.source = frame.source
@@ -102,6 +110,11 @@ class AtomGraph(Data):
         offsets = torch.einsum("ei,eij->ej", self.edge_shift.to(self.cell.dtype), cell_of_edge)  # (E, 3)
         edge_vectors: Tensor = self.positions[sender] - self.positions[receiver] + offsets
         return edge_vectors
+
+
+def _known_or_nan(values: NDArray[np.float64] | None, count: int) -> Tensor:
+    """(N, 3) the values, NaN where there are none."""
+    return torch.full((count, 3), torch.nan, dtype=torch.float64) if values is None else torch.from_numpy(values)
 
 
 def _refuse_atoms_at_one_place(frame: Frame, edge_index: NDArray[np.int64], edge_shift: NDArray[np.int64]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from zoo.data.raw import RawFrame
 from zoo.errors import ZooError
 
 FloatArray = NDArray[np.float64]
@@ -23,11 +25,18 @@ class Frame:
         cell: (3, 3) Å, rows are lattice vectors; zeros for a molecule.
         pbc: (3,) bool.
         energy: total energy in eV, NaN where the frame has none.
-        forces: (N, 3) eV/Å, NaN where the frame has none.
+        forces: (N, 3) eV/Å, NaN where the frame has none, and on fixed atoms whose forces are no labels.
         stress: (3, 3) eV/Å^3, NaN where the frame has none.
         source: where the frame comes from, e.g. ``"train_300K.xyz"``.
         frame_id: index of the frame within its source, from 0.
         level_of_theory: e.g. ``"PBE/def2-SVP"``; empty where unknown.
+        fixed: (N,) bool, atoms that the calculation held in place; None where there are none.
+        tags: (N,) int64, OC20's 0 subsurface, 1 surface, 2 adsorbate; None where the data set has none.
+        magnetic_moments: (N, 3) μ_B, collinear ones along z; None where the frame has none.
+        magnetic_forces: (N, 3) eV/μ_B; None where the frame has none.
+        relaxed_energy: eV, of the structure this one relaxed to (OC20 IS2RE), NaN where unknown.
+        relaxed_positions: (N, 3) Å of that structure; None where unknown.
+        identifier: the data set's own name of the frame; empty where it has none.
     """
 
     atomic_numbers: NDArray[np.int64]
@@ -40,6 +49,13 @@ class Frame:
     source: str
     frame_id: int
     level_of_theory: str = ""
+    fixed: NDArray[np.bool_] | None = None
+    tags: NDArray[np.int64] | None = None
+    magnetic_moments: FloatArray | None = None
+    magnetic_forces: FloatArray | None = None
+    relaxed_energy: float = float("nan")
+    relaxed_positions: FloatArray | None = None
+    identifier: str = ""
 
     def __len__(self) -> int:
         return len(self.atomic_numbers)
@@ -50,28 +66,47 @@ class Frame:
         return f"{self.source}: frame {self.frame_id}"
 
     @property
+    def free(self) -> NDArray[np.bool_]:
+        """(N,) atoms that the calculation did not hold in place."""
+        return np.ones(len(self), dtype=bool) if self.fixed is None else ~self.fixed
+
+    @property
     def has_energy(self) -> bool:
         """Whether the energy is known."""
         return bool(np.isfinite(self.energy))
 
     @property
     def has_forces(self) -> bool:
-        """Whether every force is known."""
-        return bool(np.isfinite(self.forces).all())
+        """Whether the force on every free atom is known (and there is one)."""
+        free = self.forces[self.free]
+        return bool(len(free) and np.isfinite(free).all())
 
     @property
     def has_stress(self) -> bool:
         """Whether the whole stress is known."""
         return bool(np.isfinite(self.stress).all())
 
+    @property
+    def has_magnetic_moments(self) -> bool:
+        """Whether magnetic moments are known."""
+        return self.magnetic_moments is not None
+
     @classmethod
-    def unlabelled(cls, atoms: Atoms, source: str = "atoms", frame_id: int = 0) -> Frame:
+    def unlabelled(cls, atoms: Atoms, source: str = "atoms", frame_id: int = 0) -> Self:
         """The structure of ``atoms`` with every label NaN; raises `ZooError` for NaN positions, no atoms or an impossible cell."""
-        if len(atoms) == 0:
+        return cls.of_structure(RawFrame.of_atoms(atoms, {}), source, frame_id)
+
+    @classmethod
+    def of_structure(cls, raw: RawFrame, source: str, frame_id: int) -> Self:
+        """The structure of ``raw``, its lengths taken as Å, with every label NaN; raises `ZooError` as `unlabelled`."""
+        count = len(raw.numbers)
+        if count == 0:
             raise ZooError(f"{source}: frame {frame_id} has no atoms; remove the frame")
-        positions = np.array(atoms.get_positions(), dtype=np.float64)
-        cell = np.array(atoms.cell.array, dtype=np.float64)
-        pbc = np.array(atoms.pbc, dtype=bool)
+        positions = np.array(raw.positions, dtype=np.float64)
+        cell = np.array(raw.cell, dtype=np.float64)
+        pbc = np.array(raw.pbc, dtype=bool)
+        if positions.shape != (count, 3):
+            raise ZooError(f"{source}: frame {frame_id} has {count} atoms but positions of shape {positions.shape}; repair the frame")
         if not np.isfinite(positions).all() or not np.isfinite(cell).all():
             raise ZooError(f"{source}: frame {frame_id} has a position or cell entry that is not a number; remove or repair the frame")
         if np.any(pbc & (np.linalg.norm(cell, axis=1) == 0)):
@@ -85,17 +120,25 @@ class Frame:
                 "extent; repair the cell or set pbc to False"
             )
         return cls(
-            atomic_numbers=np.array(atoms.get_atomic_numbers(), dtype=np.int64),
+            atomic_numbers=np.array(raw.numbers, dtype=np.int64),
             positions=positions,
             cell=cell,
             pbc=pbc,
             energy=float("nan"),
-            forces=np.full((len(atoms), 3), np.nan),
+            forces=np.full((count, 3), np.nan),
             stress=np.full((3, 3), np.nan),
             source=source,
             frame_id=frame_id,
+            fixed=raw.fixed,
+            tags=raw.tags,
+            identifier=raw.identifier,
         )
 
     def to_atoms(self) -> Atoms:
-        """The bare structure as ASE `Atoms`, without labels."""
-        return Atoms(numbers=self.atomic_numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+        """The bare structure as ASE `Atoms`, without labels; fixed atoms and tags are carried over."""
+        atoms = Atoms(numbers=self.atomic_numbers, positions=self.positions, cell=self.cell, pbc=self.pbc, tags=self.tags)
+        if self.fixed is not None:
+            from ase.constraints import FixAtoms
+
+            atoms.set_constraint(FixAtoms(mask=self.fixed))
+        return atoms

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from zoo.cache import cache_root, data_roots
 from zoo.data.keys import LabelKeys
-from zoo.data.readers import Label
+from zoo.data.labels import Label
 from zoo.download import fetch, file_sha256
 from zoo.errors import ZooError, nearest_name_hint
 

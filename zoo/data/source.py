@@ -12,8 +12,9 @@ from zoo.data import emt
 from zoo.data.checks import LabelReport, elements_of
 from zoo.data.frame import Frame
 from zoo.data.keys import LabelKeys
+from zoo.data.labels import Label
 from zoo.data.named import DataCard, data_card, data_set_names, local_file
-from zoo.data.readers import Label, read_frames
+from zoo.data.readers import read_frames
 from zoo.data.reference_energies import read_isolated_atoms
 from zoo.data.splits import SplitSizes, frames_sha256, overlap_notes, random_split
 from zoo.errors import ZooError, nearest_name_hint

@@ -9,7 +9,7 @@ import torch
 from adapters.stack import AdapterStack
 from zoo.data.checks import check_elements
 from zoo.data.frame import Frame
-from zoo.data.readers import Label
+from zoo.data.labels import Label
 from zoo.data.source import DataSplits
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph

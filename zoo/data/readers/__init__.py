@@ -1,0 +1,136 @@
+"""Labelled structures from a file or folder, whatever its format: each format is a module here that ends in a `FORMAT`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from zoo.data.frame import Frame
+from zoo.data.keys import LabelKeys
+from zoo.data.labels import Label, labelled_frame, lenient_frame
+from zoo.data.raw import Format, RawFrame, ReadOptions
+from zoo.errors import ZooError, nearest_name_hint
+
+__all__ = ["FileContent", "Label", "format_names", "formats", "read_file", "read_frames", "read_structures"]
+
+# in this order: the first that recognises a path reads it, and ase_files takes every file
+_FORMAT_MODULES = ("ase_database", "ase_files")
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The frames of a file, and what the log should say about how they were read.
+
+    Attributes:
+        frames: in the file's order.
+        notes: the format and units where they are not the plain ones, labels that were left out, and how many frames that concerns.
+    """
+
+    frames: list[Frame]
+    notes: tuple[str, ...]
+
+
+def read_file(path: str | Path, keys: LabelKeys | None = None, level_of_theory: str = "", needs: Sequence[Label] = ()) -> FileContent:
+    """Every frame of a file or folder, in the house units, with notes on what was detected.
+
+    Args:
+        path: of a kind that `formats` lists.
+        keys: names and units of the labels.
+        level_of_theory: carried by every frame.
+        needs: labels that every frame must have; the others are read where present and NaN elsewhere.
+
+    Raises:
+        ZooError: a path that is absent, unreadable or empty, or a frame as `labelled_frame` says; frames are named by number, from 0.
+    """
+    path = Path(path)
+    keys = keys or LabelKeys()
+    counts: Counter[str] = Counter()
+    places: Counter[str] = Counter()
+    frames = []
+    for raw in _read(path, keys):
+        source = raw.source or path.name
+        frame = labelled_frame(raw, source, places[source], keys, needs)
+        places[source] += 1
+        counts.update((*raw.notes, *_frame_notes(raw, frame, keys)))
+        frames.append(replace(frame, level_of_theory=level_of_theory))
+    if not frames:
+        raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
+    notes = (f"{path.name}: {note} ({_of(count, len(frames))})" for note, count in counts.items())
+    return FileContent(frames, tuple(notes))
+
+
+def read_frames(
+    path: str | Path, keys: LabelKeys | None = None, level_of_theory: str = "", needs: Sequence[Label] = ("energy",)
+) -> list[Frame]:
+    """The frames of `read_file`, which says what the arguments are; an energy is needed unless ``needs`` says otherwise."""
+    return read_file(path, keys, level_of_theory, needs).frames
+
+
+def read_structures(path: str | Path) -> list[Frame]:
+    """Every frame of a file for a prediction: labels under the house names and units where they are whole, NaN where not.
+
+    Raises:
+        ZooError: a file that is absent, unreadable or empty, or a frame without atoms or with an impossible cell.
+    """
+    path = Path(path)
+    frames = [lenient_frame(raw, raw.source or path.name, index) for index, raw in enumerate(_read(path, LabelKeys()))]
+    if not frames:
+        raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
+    return frames
+
+
+@cache
+def formats() -> dict[str, Format]:
+    """Every format by name, in the order in which they are tried."""
+    found: list[Format] = [import_module(f"{__name__}.{module}").FORMAT for module in _FORMAT_MODULES]
+    return {one.name: one for one in found}
+
+
+def format_names() -> tuple[str, ...]:
+    """Every value that ``data.format`` takes."""
+    return tuple(formats())
+
+
+def _read(path: Path, keys: LabelKeys) -> Iterator[RawFrame]:
+    if not path.exists():
+        raise ZooError(f"{path}: does not exist; give the path of a structure file (extxyz, ASE db, ...)")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ZooError(f"{path}: is empty (0 bytes); give a file with at least one structure")
+    chosen = _format_of(path, keys.format)
+    try:
+        yield from chosen.read(path, ReadOptions(type_map=keys.type_map))
+    except ZooError:
+        raise
+    except Exception as error:  # readers raise whatever their parsing meets: IndexError, KeyError, struct.error, ...
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ZooError(f"{path}: cannot be read as {chosen.name} ({reason}); is it complete, and of that format?") from error
+
+
+def _format_of(path: Path, name: str | None) -> Format:
+    known = formats()
+    if name is not None:
+        if name not in known:
+            raise ZooError(f"unknown data.format={name!r}; {nearest_name_hint(name, known)}")
+        return known[name]
+    for candidate in known.values():
+        if candidate.recognises(path):
+            return candidate
+    raise ZooError(f"{path}: is a folder of no kind that is known here; give a structure file, or one of data.format={', '.join(known)}")
+
+
+def _frame_notes(raw: RawFrame, frame: Frame, keys: LabelKeys) -> Iterator[str]:
+    if keys.energy_unit is None and raw.units.energy != "eV":
+        yield f"energies taken as {raw.units.energy}, as the format documents"
+    if keys.pbc is not None and bool(raw.pbc.any()) != keys.pbc:
+        yield f"periodicity of the file replaced by pbc={keys.pbc}"
+    if frame.fixed is not None and frame.has_forces and frame.forces[frame.fixed].size:
+        kept = bool((frame.forces[frame.fixed] == frame.forces[frame.fixed]).all())
+        yield "forces of fixed atoms are kept as labels" if kept else "forces of fixed atoms are left out of loss and metrics"
+
+
+def _of(count: int, total: int) -> str:
+    return f"all {total} frames" if count == total else f"{count} of {total} frames"
