@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
-from zoo.data.named import data_card, data_set_names
+from zoo.data.catalogue import data_card, sets_by_card
 from zoo.registry import describe, list_models
 
 
@@ -23,17 +23,20 @@ def models_table() -> str:
 
 
 def data_table() -> str:
-    """The embedded set, then one row a data card."""
+    """The embedded set, then one row a card; a card of several sets alike is one row."""
     from zoo.data import emt
 
-    frames = f"{emt.POOL_FRAMES} + {emt.TEST_FRAMES} test, made on the fly"
-    rows = [["`emt-cuau`", frames, emt.LEVEL_OF_THEORY, "MIT (part of equizoo)", "embedded"]]
-    for name in data_set_names():
-        card = data_card(name)
-        tests = ", ".join(f"`{test}`" for test in card.tests)
-        pools = " or ".join(f"`{pool}`" for pool in card.pools)
-        rows.append([f"`{name}`", f"pools {pools}; tests {tests}", card.level_of_theory, card.licence, card.citation])
-    return markdown_table(["set", "frames", "level of theory", "licence", "source"], rows)
+    rows = [["`emt-cuau`", "Cu-Au crystals, slabs and clusters, made on the fly", emt.LEVEL_OF_THEORY, "MIT (part of equizoo)"]]
+    for names in sets_by_card().values():
+        cards = [data_card(name) for name in names]
+        theories = list(dict.fromkeys(card.level_of_theory for card in cards))
+        title = (
+            f"`{names[0]}`" if len(names) == 1 else f"`{names[0].split('/')[0]}/` " + ", ".join(f"`{name.split('/')[1]}`" for name in names)
+        )
+        first = " ".join(cards[0].description.split()).split(". ")[0].rstrip(".")
+        what = first if len(names) == 1 else f"{len(names)} sets, the first: {first}"
+        rows.append([title, what, theories[0] if len(theories) == 1 else "see `zoo data NAME`", cards[0].licence])
+    return markdown_table(["set", "what it is", "level of theory", "licence"], rows)
 
 
 if __name__ == "__main__":

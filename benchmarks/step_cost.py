@@ -16,8 +16,9 @@ from torch import Tensor
 
 from adapters.method import create_method
 from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
+from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
-from zoo.data.source import DataConfig, load_splits
+from zoo.data.source import load_splits
 from zoo.graph import collate
 from zoo.loading import load
 from zoo.potential import Potential

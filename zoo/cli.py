@@ -124,6 +124,18 @@ def _info(words: list[str]) -> None:
     info(names[0], elements="--elements" in words)
 
 
+def _data(words: list[str]) -> None:
+    from zoo.data.catalogue import data_set_names
+    from zoo.listing import describe_data_set, list_data
+
+    if len(words) > 1:
+        raise ZooError(f"zoo data takes one name or pattern, found: {' '.join(words)}")
+    if words and words[0] in data_set_names():
+        describe_data_set(words[0])
+    else:
+        list_data(words[0] if words else "*")
+
+
 _TRAIN_PAGE = """
 usage: zoo train [experiment=NAME] [backbone=CARD|FILE] [adapter=METHOD|FILE] [data=SET|FILE] [key=value ...] [-m]
 
@@ -132,8 +144,8 @@ usage: zoo train [experiment=NAME] [backbone=CARD|FILE] [adapter=METHOD|FILE] [d
   zoo train experiment=acac adapter=full                       real DFT data, full fine-tuning
   zoo train -m experiment=acac adapter=elora,full training.seed=0,1,2      a sweep
 
-groups   backbone, adapter (elora, elora_paper, full, readout, sparse), data (emt-cuau, acac, file), training (default, elora_paper,
-         sparse_paper), strategy (finetune, scratch), experiment (quickstart, acac)
+groups   backbone, adapter (elora, elora_paper, full, readout, sparse), data (emt-cuau, file, or a name of: zoo data),
+         training (default, elora_paper, sparse_paper), strategy (finetune, scratch), experiment (quickstart, acac)
 often    training.steps=200 training.batch_size=5 training.seed=0 training.optimizer.learning_rate=5e-3 training.ema_decay=0.99
          adapter.rank=16 adapter.roles=[linear,readout] data.n_train=50 data.n_valid=50 data.energy_key=energy data.forces_key=forces
          data.level_of_theory=PBE backbone.dtype=float64 backbone.device=cpu
@@ -148,11 +160,15 @@ usage: zoo evaluate run=FOLDER | backbone=CARD [adapter=FILE]  [data=SET|FILE] [
 
   zoo evaluate run=runs/acac-elora-r16
   zoo evaluate run=runs/acac-elora-r16 data=acac split=test_600K
-  zoo evaluate backbone=sevennet-0 data=acac reference_energies=fit record=zero-shot.json
+  zoo evaluate backbone=sevennet-0 data=acac reference_energies=model record=zero-shot.json
 
 data                the run's own when left out beside run=; a FILE is evaluated whole unless a split or sizes are given
 split               train, valid or a test set; all test sets when left out
-reference_energies  keep, or fit: refit them on the data's training split first
+reference_energies  base (the model's own), model or least_squares (fitted on the data's training split: to the model's error, to the
+                    labels), isolated_atoms or linear (the data set's tables)
+task                labels, or relaxation: relax every frame and compare with its relaxed energy and structure (OC20 IS2RE, IS2RS);
+                    relaxation.fmax_ev_per_angstrom=0.02 relaxation.max_steps=300 relaxation.output=FILE relaxation.single_points=FILE
+metrics             protocol (those the data's protocol asks for, the default) or all
 record              write the result of a base without adapter in the leaderboard's schema
 """
 _PREDICT_PAGE = """
@@ -176,6 +192,11 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
     "predict": Command("energies, forces and stress of structures, as extended XYZ", _PREDICT_PAGE, _predict),
     "list": Command("the model cards", "usage: zoo list [PATTERN]        e.g. zoo list 'sevennet*'", _list),
+    "data": Command(
+        "the published data sets; of one set its files, protocols and licence",
+        "usage: zoo data [PATTERN | NAME]        e.g. zoo data 'rmd17/*', zoo data rmd17/aspirin",
+        _data,
+    ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
     "merge": Command("base + adapter as one checkpoint of the base's own package", _MERGE_PAGE, _merge),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from zoo.compose import compose, run_hydra
-from zoo.data.source import DataConfig
+from zoo.data.config import DataConfig
+from zoo.data.reference_choice import ReferenceChoice, needs_training_split
 from zoo.errors import ZooError
+from zoo.evaluation.relaxations import RelaxationSettings
 from zoo.training.config import BackboneConfig, parse_config
 
 if TYPE_CHECKING:
+    from zoo.data.parts import DataSplits
+    from zoo.evaluation.evaluate import Evaluation
     from zoo.potential import Potential
 
 
@@ -28,16 +32,20 @@ class ModelChoice(BaseModel):
 
 
 class EvaluateConfig(ModelChoice):
-    """``split``: one part of the data, all test sets where None. ``reference_energies=fit`` refits them on the data's training split.
+    """``split``: one part of the data, all test sets where None. ``reference_energies``: see `ReferenceChoice`.
 
-    A run brings its own data unless ``data`` is named.
+    A run brings its own data unless ``data`` is named. ``metrics``: print those of the data's protocol, or all. ``task=relaxation`` relaxes
+    the frames instead of predicting their labels; ``relaxation`` says how (`RelaxationSettings`).
     """
 
     data: DataConfig
     split: str | None = None
     batch_size: int = Field(default=16, ge=1)
-    reference_energies: Literal["keep", "fit"] = "keep"
+    reference_energies: ReferenceChoice = "base"
+    metrics: Literal["protocol", "all"] = "protocol"
     record: str | None = None
+    task: Literal["labels", "relaxation"] = "labels"
+    relaxation: RelaxationSettings = RelaxationSettings()
 
 
 class PredictConfig(ModelChoice):
@@ -117,22 +125,34 @@ def train(arguments: Sequence[str]) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """``zoo evaluate``: metrics of a model on a data set's parts, and a record of them where asked for."""
     from zoo.data.source import load_evaluated
-    from zoo.evaluation.evaluate import evaluate_parts, overlap_with_training, write_evaluation_record
+    from zoo.evaluation.evaluate import overlap_with_training, write_evaluation_record
     from zoo.training.folder import RunFolder
 
     config: EvaluateConfig = parse_choice("evaluate", arguments, EvaluateConfig)
     potential = choose_model(config)
     trained_on = RunFolder.existing(config.run)[1].data if config.run is not None else None
     data = config.data if trained_on is None or _names_data(config, arguments) else trained_on
-    splits = load_evaluated(data, config.split)
-    evaluation = evaluate_parts(potential, splits, config.split, config.batch_size, config.reference_energies)
+    splits = load_evaluated(data, config.split, needs_training_split(config.reference_energies))
+    evaluation = _evaluated(config, potential, splits)
     if config.run is not None and trained_on is not None:
         for note in overlap_with_training(config.run, trained_on, {name: splits.parts[name] for name in evaluation.metrics}):
             print(note)
-    print(evaluation.text())
+    print(evaluation.text(config.metrics))
     if config.record is not None:
         write_evaluation_record(Path(config.record), potential, splits, evaluation)
         print(f"record: {config.record}")
+
+
+def _evaluated(config: EvaluateConfig, potential: Potential, splits: DataSplits) -> Evaluation:
+    from zoo.evaluation.evaluate import evaluate_parts
+
+    if config.task == "labels":
+        if config.relaxation != RelaxationSettings():
+            raise ZooError("relaxation.... has no effect without task=relaxation; add it or leave the settings out")
+        return evaluate_parts(potential, splits, config.split, config.batch_size, config.reference_energies)
+    from zoo.evaluation.relaxation_task import evaluate_relaxations
+
+    return evaluate_relaxations(potential, splits, config.split, config.reference_energies, config.relaxation)
 
 
 def _names_data(config: EvaluateConfig, arguments: Sequence[str]) -> bool:

@@ -34,9 +34,10 @@ def group_options(group: str) -> list[str]:
 def rewrite_overrides(arguments: Sequence[str], groups: Sequence[str]) -> list[str]:
     """Card names, data files and adapter files written as values of a group become that group's keys.
 
-    ``backbone=sevennet-0`` -> ``backbone=card backbone.name=sevennet-0``; ``data=my.extxyz`` -> ``data=file data.path=my.extxyz``;
-    ``adapter=run/adapter.safetensors`` -> ``adapter=file adapter.path=...``. Every other key is forced in: Hydra knows only those
-    that stand in a file, while the pydantic models know them all and refuse the rest with the nearest name.
+    ``backbone=sevennet-0`` -> ``backbone=card backbone.name=sevennet-0``; ``data=rmd17/aspirin`` -> ``data=named data.name=rmd17/aspirin``;
+    ``data=my.extxyz`` -> ``data=file data.path=my.extxyz``; ``adapter=run/adapter.safetensors`` -> ``adapter=file adapter.path=...``. Every
+    other key is forced in: Hydra knows only those that stand in a file, while the pydantic models know them all and refuse the rest with
+    the nearest name.
 
     Args:
         arguments: ``key=value`` words.
@@ -57,15 +58,41 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
     options = group_options(key)
     if value in options or value == "null":
         return [argument]
-    if "," in value and not _is_file(value):  # a sweep: -m adapter=elora,full
+    if key == "data" and _names_published_sets(value):
+        return ["data=named", f"data.name={value}"]
+    if "," in value and not _is_there(value):  # a sweep: -m adapter=elora,full
         return [f"backbone.name={value}"] if key == "backbone" else [argument]
     if key == "backbone":
         return ["backbone=card", f"backbone.name={_quoted(value)}"]
-    if key in ("data", "adapter") and (Path(value).suffix or "/" in value):
-        if not _is_file(value):
-            raise ZooError(f"{key}={value}: no such file; pass an existing file or one of: {', '.join(options)}")
+    if key == "data":
+        options = [*options, *_published_sets()]
+    if (key == "data" and _is_there(value)) or (key in ("data", "adapter") and (Path(value).suffix or "/" in value)):
+        if not _is_there(value):
+            raise ZooError(f"{key}={value}: no such file{_or_name(value, options)}")
         return [f"{key}=file", f"{key}.path={_quoted(value)}"]
     raise ZooError(f"{key}={value}: not an option; {nearest_name_hint(value, options)}")
+
+
+def _or_name(value: str, options: Sequence[str]) -> str:
+    return f"; pass an existing file or a name: {nearest_name_hint(value, options)}"
+
+
+def _names_published_sets(value: str) -> bool:
+    """Whether ``value`` is the name of a published set, or several of them with commas (a sweep)."""
+    return all(name in _published_sets() for name in value.split(","))
+
+
+def _published_sets() -> tuple[str, ...]:
+    from zoo.data.catalogue import data_set_names
+
+    return data_set_names()
+
+
+def _is_there(value: str) -> bool:
+    """Whether ``value`` is a file or a folder (of DeePMD systems, say)."""
+    with suppress(OSError):  # a long list is not a file's name
+        return Path(value).exists()
+    return False
 
 
 def _is_file(value: str) -> bool:
@@ -148,11 +175,15 @@ def register_resolvers() -> None:
 
     if _RESOLVERS_DONE:
         return
-    OmegaConf.register_new_resolver(
-        "slug", lambda value: re.sub(r"[^A-Za-z0-9._-]+", "_", Path(str(value)).stem if "/" in str(value) else str(value))
-    )
+    OmegaConf.register_new_resolver("slug", _slug)
     OmegaConf.register_new_resolver("adapter_label", _adapter_label)
     _RESOLVERS_DONE.append(True)
+
+
+def _slug(value: object) -> str:
+    """``my/model.pth`` -> ``model``, ``rmd17/aspirin`` -> ``rmd17_aspirin``."""
+    text = str(value)
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", Path(text).stem if "/" in text and Path(text).suffix else text)
 
 
 def _adapter_label(adapter: Mapping[str, Any]) -> str:

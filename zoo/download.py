@@ -1,15 +1,17 @@
 """One verified file from a published address: resumed, checked, and put in place only when complete.
 
 Bytes go to ``<name>.part`` beside the destination and the finished file is renamed, so a reader never sees half a file. A lock
-beside it makes a second process wait and then find the finished file.
+beside it makes a second process wait and then find the finished file. A file that nobody has verified is trusted on first use: its
+SHA-256 is kept beside it as ``<name>.sha256``, and every later copy must show the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
+import shutil
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,7 +24,9 @@ from typing import IO
 from filelock import FileLock
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from zoo.digests import Expected, file_sha256
 from zoo.errors import ZooError
+from zoo.files import write_text_atomically
 
 _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 3
@@ -34,9 +38,9 @@ _SCHEMES = ("https", "http", "file")
 class _Job:
     url: str
     destination: Path
-    sha256: str | None
-    size: int | None
+    expected: Expected
     description: str
+    remembered: Path | None = None
 
     @property
     def part(self) -> Path:
@@ -45,18 +49,27 @@ class _Job:
     def by_hand(self) -> str:
         return f"fetch {self.url} by hand and place it at {self.destination} (data sets: in any folder of ZOO_DATA)"
 
+    def remedy(self) -> str:
+        """What to do about a file of other content."""
+        if self.remembered is None:
+            return f"check the address, or {self.by_hand()}"
+        return f"nobody has verified either; to accept a new version delete {self.remembered}, which keeps what the first download was"
+
 
 class _Interrupted(Exception):
     """The connection ended early; what arrived is kept and the next attempt continues there."""
 
 
-def fetch(url: str, destination: Path, *, sha256: str | None, size: int | None = None, description: str = "") -> Path:
+def fetch(
+    url: str, destination: Path, *, sha256: str | None, md5: str | None = None, size: int | None = None, description: str = ""
+) -> Path:
     """Bring ``url`` to ``destination``; does nothing where that file is there already and passes its checks.
 
     Args:
         url: an ``https``, ``http`` or ``file`` address.
         destination: the final path; its folder is created.
-        sha256: the expected SHA-256 in hexadecimal, or None where nobody has verified one (the caller remembers what it saw).
+        sha256: the expected SHA-256 in hexadecimal, or None where nobody has verified one (`fetch_remembering` trusts on first use).
+        md5: the expected MD5, which counts where no SHA-256 is known.
         size: the expected number of bytes, where known.
         description: how the progress bar and errors name the file; its name by default.
 
@@ -64,37 +77,66 @@ def fetch(url: str, destination: Path, *, sha256: str | None, size: int | None =
         ``destination``.
 
     Raises:
-        ZooError: no network, an answer other than success, a transfer that stays incomplete, a wrong size or SHA-256, or a disk that
+        ZooError: no network, an answer other than success, a transfer that stays incomplete, a wrong size or checksum, or a disk that
             cannot take the file. ``destination`` is then as it was before.
     """
-    job = _Job(url, destination, sha256, size, description or destination.name)
-    if urllib.parse.urlsplit(url).scheme not in _SCHEMES:
-        raise ZooError(f"{job.description}: {url!r} is not an address of a kind that can be fetched ({', '.join(_SCHEMES)})")
+    return _bring(_Job(url, destination, Expected(sha256, md5, size), description or destination.name))
+
+
+def fetch_remembering(
+    url: str, destination: Path, *, sha256: str | None, md5: str | None = None, size: int | None = None, description: str = ""
+) -> Path:
+    """`fetch` that trusts on first use where neither SHA-256 nor MD5 is known, and says so on standard error.
+
+    What is at ``destination`` after the first call is remembered beside it, in `remembered_path`; from then on it must stay the same.
+
+    Raises:
+        ZooError: as `fetch`, and where the address serves a file other than the first.
+    """
+    expected, name = Expected(sha256, md5, size), description or destination.name
+    if expected.has_checksum:
+        return _bring(_Job(url, destination, expected, name))
+    seen = remembered_sha256(destination)
+    if seen is not None:
+        return _bring(_Job(url, destination, Expected(seen, None, size), name, remembered=remembered_path(destination)))
+    _bring(_Job(url, destination, expected, name))
+    digest = file_sha256(destination)
+    write_text_atomically(remembered_path(destination), digest)
+    print(f"zoo: {name}: nobody has verified this file yet; its SHA-256 is {digest}, which it must keep from now on", file=sys.stderr)
+    return destination
+
+
+def remembered_path(destination: Path) -> Path:
+    """Where the SHA-256 of the first download of an unverified file is kept."""
+    return destination.with_name(destination.name + ".sha256")
+
+
+def remembered_sha256(destination: Path) -> str | None:
+    """The SHA-256 that the first download of ``destination`` had; None where there was none. Raises `ZooError` where that is spoilt."""
+    path = remembered_path(destination)
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if re.fullmatch(r"[0-9a-f]{64}", text) is None:
+        raise ZooError(f"{path}: holds {text[:20]!r} where a SHA-256 is expected; delete it, and what is fetched next is trusted")
+    return text
+
+
+def _bring(job: _Job) -> Path:
+    if urllib.parse.urlsplit(job.url).scheme not in _SCHEMES:
+        raise ZooError(f"{job.description}: {job.url!r} is not an address of a kind that can be fetched ({', '.join(_SCHEMES)})")
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(destination.with_name(destination.name + ".lock")):
+        job.destination.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(job.destination.with_name(job.destination.name + ".lock")):
             if not _complete(job):
                 _transfer(job)
     except OSError as error:
         raise ZooError(f"{job.destination}: cannot be written ({error}); free space or choose another folder with ZOO_CACHE") from error
-    return destination
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return job.destination
 
 
 def _complete(job: _Job) -> bool:
-    if not job.destination.is_file():
-        return False
-    if job.size is not None and job.destination.stat().st_size != job.size:
-        return False
-    return job.sha256 is None or file_sha256(job.destination) == job.sha256
+    return job.destination.is_file() and job.expected.difference(job.destination) is None
 
 
 def _transfer(job: _Job) -> None:
@@ -113,39 +155,41 @@ def _transfer(job: _Job) -> None:
             # a full disk gets its space back; an interrupted transfer, above, keeps what arrived
             job.part.unlink(missing_ok=True)
             raise
-        problem = _mismatch(job)
+        problem = job.expected.difference(job.part)
         if problem is None:
             os.replace(job.part, job.destination)
             return
         job.part.unlink()
         # the beginning may stem from an older version of the file: one clean attempt before giving up
         if not resumed or attempt == _ATTEMPTS:
-            raise ZooError(f"{job.description}: {job.url} gave {problem}; the file was discarded: check the address, or {job.by_hand()}")
-
-
-def _mismatch(job: _Job) -> str | None:
-    found_size = job.part.stat().st_size
-    if job.size is not None and found_size != job.size:
-        return f"{found_size} bytes where {job.size} are expected"
-    if job.sha256 is not None and (found := file_sha256(job.part)) != job.sha256:
-        return f"SHA-256 {found} where {job.sha256} is expected"
-    return None
+            raise ZooError(f"{job.description}: {job.url} gave {problem}; the file was discarded: {job.remedy()}")
 
 
 def _append(job: _Job) -> None:
     """Fetch what ``part`` lacks, from the start where the server cannot continue."""
     have = job.part.stat().st_size if job.part.exists() else 0
     # the part is opened last: an address that does not answer must not leave an empty file
-    with _open(job, have) as (response, start, total), job.part.open("ab" if start else "wb") as sink, _progress() as progress:
-        bar = progress.add_task(job.description, total=total, completed=start)
-        while chunk := _read(response):
-            sink.write(chunk)
-            progress.update(bar, advance=len(chunk))
-        sink.flush()
-        os.fsync(sink.fileno())
-        arrived = sink.tell()
+    with _open(job, have) as (response, start, total):
+        _check_space(job, 0 if total is None else total - start)
+        with job.part.open("ab" if start else "wb") as sink, _progress() as progress:
+            bar = progress.add_task(job.description, total=total, completed=start)
+            while chunk := _read(response):
+                sink.write(chunk)
+                progress.update(bar, advance=len(chunk))
+            sink.flush()
+            os.fsync(sink.fileno())
+            arrived = sink.tell()
     if total is not None and arrived < total:
         raise _Interrupted(f"{arrived} of {total} bytes arrived")
+
+
+def _check_space(job: _Job, needed: int) -> None:
+    free = shutil.disk_usage(job.destination.parent).free
+    if needed > free:
+        raise ZooError(
+            f"{job.description}: {needed / 1e9:.3g} GB are to be downloaded, but {job.destination.parent} has {free / 1e9:.3g} GB free; "
+            "free space or choose another folder with ZOO_CACHE"
+        )
 
 
 @contextmanager
@@ -169,7 +213,7 @@ def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
         length = response.headers.get("Content-Length")
         resumed = re.match(rf"bytes {have}-", response.headers.get("Content-Range") or "") if have else None
         start = have if resumed is not None and response.status == 206 else 0
-        yield response, start, start + int(length) if length is not None else job.size
+        yield response, start, start + int(length) if length is not None else job.expected.size
 
 
 def _read(response: IO[bytes]) -> bytes:

@@ -189,7 +189,9 @@ def _number(value: Any) -> float:
 
 def _axis_label(quantity: str) -> str:
     metric = METRICS.get(quantity)
-    return f"{metric.label} ({metric.unit})" if metric else quantity.replace("_", " ")
+    if metric is None:
+        return quantity.replace("_", " ")
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
 
 
 def _figure(columns: int, rows: int) -> Figure:

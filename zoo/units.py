@@ -23,6 +23,8 @@ LENGTH_IN_ANGSTROM: dict[str, float] = {"Angstrom": 1.0, "Bohr": ase_units.Bohr,
 STRESS_IN_EV_PER_ANGSTROM3: dict[str, float] = {
     "eV/Angstrom^3": 1.0,
     "GPa": ase_units.GPa,
+    "Hartree/Bohr^3": ase_units.Hartree / ase_units.Bohr**3,
+    "Ry/Bohr^3": ase_units.Rydberg / ase_units.Bohr**3,
     "kbar": ase_units.GPa / 10,
     # VASP prints the pressure-like quantity: positive under compression, while ASE's stress is negative there
     "-kbar": -ase_units.GPa / 10,

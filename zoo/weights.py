@@ -6,7 +6,8 @@ import importlib.util
 from pathlib import Path
 
 from zoo.cache import cache_root
-from zoo.download import fetch, file_sha256
+from zoo.digests import file_sha256
+from zoo.download import fetch_remembering
 from zoo.errors import ZooError
 from zoo.registry import Card
 
@@ -36,13 +37,7 @@ def local_weights(card: Card) -> Path:
 
 def _downloaded(card: Card, url: str) -> Path:
     file = cache_root() / "weights" / card.name / Path(url).name
-    seen = file.with_name(file.name + ".sha256")
-    # a card whose SHA-256 nobody has verified yet: what the first download brought is remembered and must stay the same
-    expected = card.file.sha256 or (seen.read_text(encoding="utf-8").strip() if seen.is_file() else None)
-    fetch(url, file, sha256=expected, size=card.file.size, description=card.name)
-    if expected is None:
-        seen.write_text(file_sha256(file), encoding="utf-8")
-    return file
+    return fetch_remembering(url, file, sha256=card.file.sha256, size=card.file.size, description=card.name)
 
 
 def _check(card: Card, file: Path) -> None:

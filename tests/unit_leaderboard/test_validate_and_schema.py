@@ -24,7 +24,7 @@ def write_zero_shot(path: Path, value: float = 269.0) -> str:
             "name": "acac", "protocol": "acac/300K", "level_of_theory": "PBE", "licence": "MIT",
             "splits": {"test_300K": {"frames": 650, "sha256": HASH}},
         },
-        "reference_energies": {"before": "none", "after": "none", "values": {}},
+        "reference_energies": {"before": "base", "after": "base", "values": {}},
         "metrics": metric_records({"test_300K": {"force_rmse_mev_per_angstrom": value}}),
         "zero_shot_metrics": (), "versions": {"torch": "2.13.0"}, "provenance": "submitted",
     }  # fmt: skip

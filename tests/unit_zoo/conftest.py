@@ -66,7 +66,8 @@ def small_run(toy_checkpoint: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def emt_atoms() -> Callable[[int], list[Atoms]]:
     """``emt_atoms(8)``: labelled structures of the embedded set, as ASE writes them to files."""
-    from zoo.data.source import DataConfig, load_splits
+    from zoo.data.config import DataConfig
+    from zoo.data.source import load_splits
 
     def make(count: int) -> list[Atoms]:
         labelled = []

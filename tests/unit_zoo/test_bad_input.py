@@ -321,8 +321,11 @@ MISUSES = [
     (["evaluate", "adapter=eloar"], ["eloar", "elora"]),
     (["evaluate", "adapter=gone.safetensors"], ["gone.safetensors: cannot be read"]),
     (["evaluate", "split=tset"], ["no part 'tset'", "test"]),
-    (["evaluate", "referenc_energies=fit"], ["unknown key 'referenc_energies'", "reference_energies"]),
-    (["evaluate", "reference_energies=guess"], ["reference_energies='guess'", "'keep' or 'fit'"]),
+    (["evaluate", "referenc_energies=model"], ["unknown key 'referenc_energies'", "reference_energies"]),
+    (
+        ["evaluate", "reference_energies=guess"],
+        ["reference_energies='guess'", "'base', 'model', 'isolated_atoms', 'least_squares' or 'linear'"],
+    ),
     (["evaluate", "data=gone.xyz"], ["data=gone.xyz: no such file"]),
     (["predict", "output=out.xyz"], ["input is missing", "input=..."]),
     (["predict", "input=gone.xyz", "output=out.xyz"], ["gone.xyz"]),

@@ -110,8 +110,8 @@ def test_evaluate_repeats_the_metrics_of_the_run(run, zoo):
 def test_evaluate_fits_reference_energies_and_writes_a_zero_shot_record(run, toy_checkpoint, zoo, tmp_path):
     words = ["evaluate", f"backbone={toy_checkpoint}", "data.n_train=8", "data.n_valid=4", "split=test"]
     kept = zoo(*words)
-    fitted = zoo(*words, "reference_energies=fit", "record=zero.json")
-    assert "pass reference_energies=fit" in kept.out
+    fitted = zoo(*words, "reference_energies=model", "record=zero.json")
+    assert "pass reference_energies=model" in kept.out
     assert _metric(fitted.out, "energy MAE per atom") < _metric(kept.out, "energy MAE per atom")
     record = json.loads((tmp_path / "zero.json").read_text())
     assert record["adapter"] is None

@@ -13,6 +13,8 @@ from zoo.training.config import RunConfig, TrainingConfig, parse_config
 TRAIN_GROUPS = ("backbone", "data", "training", "strategy", "adapter", "experiment")
 # an option that cannot stand alone, and what it needs
 NEEDS = {
+    ("data", "named"): ["data.name=acac"],
+    ("data", "named"): ["data.name=acac"],
     ("adapter", "file"): ["adapter.path=some.safetensors"],
     ("training", "sparse_paper"): ["adapter=sparse"],
 }
@@ -98,7 +100,9 @@ def test_every_other_command_composes_and_validates(name, words, model):
         ("backbone=my model.pth", ["backbone=card", "backbone.name='my model.pth'"]),
         ("backbone=sevennet-0,sevennet-l3i5", ["backbone.name=sevennet-0,sevennet-l3i5"]),
         ("data=here.xyz", ["data=file", "data.path=here.xyz"]),
-        ("data=acac", ["data=acac"]),
+        ("data=acac", ["data=named", "data.name=acac"]),
+        ("data=rmd17/aspirin", ["data=named", "data.name=rmd17/aspirin"]),
+        ("data=rmd17/aspirin,3bpa", ["data=named", "data.name=rmd17/aspirin,3bpa"]),
         ("adapter=elora,full", ["adapter=elora,full"]),
         ("adapter=here.xyz", ["adapter=file", "adapter.path=here.xyz"]),
         ("experiment=null", ["experiment=null"]),

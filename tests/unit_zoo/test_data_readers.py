@@ -17,7 +17,7 @@ from ase.db import connect
 
 from zoo.data.checks import LabelReport, check_elements, elements_of
 from zoo.data.keys import LabelKeys
-from zoo.data.readers import read_frames
+from zoo.data.readers import read_file, read_frames
 from zoo.errors import ZooError
 
 
@@ -222,3 +222,56 @@ def test_an_unknown_element_is_named_with_its_frame(tmp_path: Path) -> None:
     check_elements(frames, (1, 6, 8))
     with pytest.raises(ZooError, match=r"frame 0 has O, which sevennet-0 does not know \(it knows H, C\)"):
         check_elements(frames, (1, 6), "sevennet-0")
+
+
+def test_a_stress_whose_unit_no_longer_follows_is_refused_until_it_is_said(tmp_path: Path) -> None:
+    atoms = crystal()
+    atoms.get_stress(), atoms.get_forces()
+    path = write(tmp_path / "cu.xyz", [atoms])
+    with pytest.raises(ZooError, match="say nothing of its unit") as failure:
+        read_frames(path, LabelKeys(energy_unit="Hartree"))
+    one_line(failure)
+    (plain,) = read_frames(path)
+    (scaled,) = read_frames(path, LabelKeys(energy_unit="Hartree", stress_unit="GPa"))
+    assert plain.has_stress
+    assert np.allclose(scaled.stress, plain.stress * units.GPa, rtol=1e-12)
+    assert not read_frames(path, LabelKeys(energy_unit="Hartree", stress_key=None))[0].has_stress
+
+
+def test_a_file_that_states_its_units_is_believed_and_never_contradicted(tmp_path: Path) -> None:
+    atoms = crystal()
+    atoms.info["stress_unit"], atoms.info["energy_unit"] = "eV/A^3", "eV"
+    atoms.arrays["forces"], atoms.info["energy"], atoms.info["stress"] = (
+        atoms.get_forces(),
+        atoms.get_potential_energy(),
+        atoms.get_stress(voigt=False),
+    )
+    atoms.calc = None
+    path = write(tmp_path / "stated.xyz", [atoms])
+    assert np.allclose(read_frames(path)[0].stress, atoms.info["stress"], atol=1e-8)
+    for wrong in ({"stress_unit": "GPa"}, {"energy_unit": "Hartree"}):
+        with pytest.raises(ZooError, match="is set; remove the setting") as failure:
+            read_frames(path, LabelKeys(**wrong))
+        one_line(failure)
+
+
+@pytest.mark.parametrize(
+    ("policy", "zeroed", "kept"), [("auto", True, False), ("auto", False, True), ("left_out", False, False), ("kept", True, True)]
+)
+def test_forces_of_fixed_atoms_are_labels_only_where_they_are_forces(tmp_path: Path, policy: str, zeroed: bool, kept: bool) -> None:
+    from ase.constraints import FixAtoms
+
+    atoms = crystal()
+    forces = atoms.get_forces()
+    forces[:2] *= 0.0 if zeroed else 1.0
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=forces)
+    atoms.set_constraint(FixAtoms([0, 1]))
+    ase.io.write(tmp_path / "fixed.traj", atoms)
+    content = read_file(tmp_path / "fixed.traj", LabelKeys(fixed_atoms=policy))
+    (frame,) = content.frames
+    assert frame.has_forces
+    assert frame.fixed is not None
+    assert frame.fixed.nonzero()[0].tolist() == [0, 1]
+    assert np.isfinite(frame.forces[:2]).all() == kept
+    assert np.allclose(frame.forces[2:], forces[2:])
+    assert ("kept as labels" if kept else "left out") in " ".join(content.notes)

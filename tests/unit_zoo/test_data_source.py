@@ -12,12 +12,16 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from pydantic import ValidationError
 
-import zoo.data.named
+import zoo.data
+from zoo.data.card_files import availability, local_path
+from zoo.data.cards import DataCard
+from zoo.data.catalogue import data_card, data_set_names
+from zoo.data.config import DataConfig
 from zoo.data.emt import emt_frames
 from zoo.data.frame import Frame
-from zoo.data.named import DataCard, data_card, data_set_names, local_file
-from zoo.data.source import DataConfig, load_splits
+from zoo.data.source import load_splits
 from zoo.errors import ZooError
+from zoo.evaluation.metrics import METRICS
 
 
 def as_atoms(frame: Frame) -> Atoms:
@@ -114,20 +118,39 @@ def test_misspelt_keys_and_impossible_values_are_refused_by_the_schema() -> None
 
 
 @pytest.mark.parametrize("name", data_set_names())
-def test_every_card_names_only_files_it_has(name: str) -> None:
+def test_every_card_is_whole(name: str) -> None:
     card = data_card(name)
-    used = [*card.pools.values(), *card.tests.values(), *([card.isolated_atoms] if card.isolated_atoms else [])]
+    pools = [key for pool in card.pools.values() for key in pool.files]
+    tests = [key for keys in card.tests.values() for key in keys]
     assert card.name == name
-    assert set(used) == set(card.files)
-    assert card.default_pool in card.pools
-    assert all(len(file.sha256) == 64 for file in card.files.values())
+    assert set(card.files) == {*pools, *tests, *filter(None, (card.isolated_atoms, card.linear_references))}, "a file plays no part"
+    assert set(card.archives) == {file.archive for file in card.files.values()} - {None}, "an archive that no file is in"
+    assert card.default_protocol in card.protocols if card.protocols else card.tests, "neither a protocol nor a test to evaluate"
+    assert {metric for protocol in card.protocols.values() for metric in protocol.metrics} <= set(METRICS)
+    assert all(len(file.sha256) == 64 for file in card.files.values() if file.sha256)
+    assert availability(card).keys() == card.files.keys()
+
+
+def test_a_name_that_a_card_only_seems_to_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(zoo.data.__file__).parent / "sets" / "acac.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(
+        text.replace("name: acac", "name: mine").replace("[test_1200K]", "").replace("default_pool: ", "default_pool: 9")
+    )
+    monkeypatch.setenv("ZOO_SETS", str(tmp_path))
+    assert "mine" in data_set_names()
+    with pytest.raises(ZooError, match="default_pool names") as failure:
+        data_card("mine")
+    assert "\n" not in str(failure.value)
 
 
 def _small_card(files: dict[str, str], base_url: str) -> DataCard:
     content = Path(files["pool"]).read_bytes()
     entry = {"filename": "pool.xyz", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "labels": ["energy", "forces"]}
-    fields = data_card("acac").model_dump() | {"name": "small", "base_url": base_url, "files": {"pool": entry}, "isolated_atoms": None}
-    return DataCard.model_validate(fields | {"pools": {"all": "pool"}, "default_pool": "all", "tests": {}})
+    fields = {
+        "name": "small", "description": "a test's own", "base_url": base_url, "licence": "MIT", "citation": "-", "level_of_theory": "EMT",
+        "files": {"pool": entry}, "pools": {"all": "pool"}, "default_pool": "all",
+    }  # fmt: skip
+    return DataCard.model_validate(fields)
 
 
 def test_a_published_file_is_recognised_by_content_under_any_name(
@@ -135,24 +158,22 @@ def test_a_published_file_is_recognised_by_content_under_any_name(
 ) -> None:
     monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(zoo.data.named, "fetch", lambda *arguments, **options: pytest.fail("asked the network"))
     folder = tmp_path / "data" / "my downloads" / "deeper"
     folder.mkdir(parents=True)
     impostor = folder / "pool.xyz"
     impostor.write_bytes(b"x" * Path(files["pool"]).stat().st_size)
     renamed = folder / "renamed.txt"
     shutil.copy(files["pool"], renamed)
-    assert local_file(_small_card(files, "http://host.invalid"), "pool") == renamed
+    assert local_path(_small_card(files, "http://host.invalid"), "pool")[0] == renamed
 
 
 def test_a_published_file_is_downloaded_once_into_the_cache(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ZOO_DATA", raising=False)
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    card = _small_card(files, Path(files["pool"]).parent.as_uri())
-    found = local_file(card, "pool")
+    found, _ = local_path(_small_card(files, Path(files["pool"]).parent.as_uri()), "pool")
     assert found == tmp_path / "cache" / "data" / "small" / "pool.xyz"
     assert found.read_bytes() == Path(files["pool"]).read_bytes()
-    assert local_file(_small_card(files, "http://host.invalid"), "pool") == found
+    assert local_path(_small_card(files, "http://host.invalid"), "pool")[0] == found
 
 
 def test_acac_is_read_whole(zoo_data: Path) -> None:

@@ -11,16 +11,18 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import zoo.download
 from zoo.cache import cache_root, data_roots
-from zoo.download import fetch
+from zoo.download import fetch, fetch_remembering
 from zoo.errors import ZooError
 
 BODY = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(BODY).hexdigest()
+MD5 = hashlib.md5(BODY).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
@@ -67,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     serving = Server()
-    thread = threading.Thread(target=serving.serve_forever, daemon=True)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield serving
     serving.shutdown()
@@ -140,6 +142,83 @@ def test_a_wrong_size_is_refused_where_no_checksum_is_known(server: Server, tmp_
     with pytest.raises(ZooError, match=f"{len(BODY)} bytes where 7 are expected"):
         fetch(server.url, tmp_path / "file.bin", sha256=None, size=7)
     assert left_behind(tmp_path) == set()
+
+
+def test_an_md5_is_demanded_where_no_sha256_is_known(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    fetch(server.url, target, sha256=None, md5=MD5.upper())
+    assert target.read_bytes() == BODY
+    fetch(server.url, target, sha256=None, md5=MD5)
+    assert server.requests == [0]
+    target.unlink()
+    server.body = BODY[:-1] + b"!"
+    with pytest.raises(ZooError, match=f"MD5 {hashlib.md5(server.body).hexdigest()} where {MD5} is expected") as failure:
+        fetch(server.url, target, sha256=None, md5=MD5)
+    assert "\n" not in str(failure.value)
+    assert left_behind(tmp_path) == set()
+
+
+def test_a_sha256_goes_before_an_md5(server: Server, tmp_path: Path) -> None:
+    fetch(server.url, tmp_path / "file.bin", sha256=SHA256, md5="0" * 32)
+    with pytest.raises(ZooError, match="SHA-256"):
+        fetch(server.url, tmp_path / "other.bin", sha256="0" * 64, md5=MD5)
+
+
+def test_an_unverified_file_is_trusted_on_first_use_and_must_stay_the_same(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "file.bin"
+    fetch_remembering(server.url, target, sha256=None, description="the set")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "the set: nobody has verified this file yet" in told
+    assert SHA256 in told
+    assert (tmp_path / "file.bin.sha256").read_text() == SHA256
+    fetch_remembering(server.url, target, sha256=None)
+    assert server.requests == [0]
+    target.write_bytes(BODY[:-1] + b"?")  # damaged on this disk: the same file is fetched again
+    fetch_remembering(server.url, target, sha256=None)
+    assert target.read_bytes() == BODY
+    target.unlink()
+    server.body = BODY[:-1] + b"!"
+    with pytest.raises(ZooError, match=rf"where {SHA256} is expected.*delete .*file\.bin\.sha256") as failure:
+        fetch_remembering(server.url, target, sha256=None)
+    assert "\n" not in str(failure.value)
+    assert left_behind(tmp_path) == {"file.bin.sha256"}
+    assert "nobody" not in capsys.readouterr().err
+    (tmp_path / "file.bin.sha256").unlink()  # what the message says
+    assert fetch_remembering(server.url, target, sha256=None).read_bytes() == server.body
+
+
+def test_a_published_checksum_is_demanded_instead_of_a_remembered_one(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file.bin.sha256").write_text("0" * 64)
+    fetch_remembering(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert "nobody" not in capsys.readouterr().err
+
+
+def test_a_spoilt_memory_of_the_first_download_is_one_line(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.sha256").write_text("")
+    with pytest.raises(ZooError, match=r"file\.bin\.sha256: holds '' where a SHA-256 is expected; delete it"):
+        fetch_remembering(server.url, tmp_path / "file.bin", sha256=None)
+    assert server.requests == []
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_a_byte_is_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = len(BODY) - 1
+    monkeypatch.setattr(zoo.download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(ZooError, match=r"0\.000307 GB are to be downloaded, but .* has 0\.000307 GB free.*ZOO_CACHE") as failure:
+        fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert "\n" not in str(failure.value)
+    assert left_behind(tmp_path) == set()
+    # what is there already needs no room
+    (tmp_path / "file.bin.part").write_bytes(BODY[:1])
+    fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
 
 
 def test_a_missing_page_and_an_unreachable_host_say_how_to_do_without(server: Server, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_file_is_split_where_a_part_or_size_is_asked_for(words, toy_checkpoint
 
 def test_reference_energies_are_not_fitted_on_the_frames_they_are_judged_by(toy_checkpoint, zoo, tmp_path):
     write(tmp_path / "mine.xyz", _frames())
-    _refused(zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "reference_energies=fit"), "file/mine", "data.n_train")
+    _refused(zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "reference_energies=model"), "file/mine", "data.n_train")
 
 
 def test_frames_without_labels_have_no_metrics_and_that_is_an_error(toy_checkpoint, zoo, tmp_path):
@@ -157,6 +157,119 @@ def test_isolated_atoms_must_be_given_for_every_element_of_the_data(small_run, z
     _refused(zoo("train", *words, "data.isolated_atoms=atoms.xyz", "run.name=half"), "isolated", "Au", "data.isolated_atoms")
     write(tmp_path / "both.xyz", [copper, gold])
     assert zoo("train", *words, "data.isolated_atoms=both.xyz", "run.name=whole").code == 0
+
+
+ATOMS = {29: -3.0, 79: -4.0}
+REFERENCES = {29: -2.96, 79: -2.69}
+
+
+@pytest.fixture
+def mixed(emt_atoms, tmp_path) -> list[str]:
+    """Words for 12 + 4 + 4 frames of many compositions of Cu and Au, 10 eV an atom lower than EMT has them, with both kinds of tables."""
+    labelled = emt_atoms(20)
+    for atoms in labelled:
+        atoms.calc.results["energy"] -= 10.0 * len(atoms)
+    write(tmp_path / "mixed.xyz", labelled)
+    isolated = [Atoms([number], info={"energy": energy}) for number, energy in ATOMS.items()]
+    write(tmp_path / "atoms.xyz", isolated)
+    coefficients = np.full(100, 3e11)
+    coefficients[list(REFERENCES)] = list(REFERENCES.values())
+    np.savez(tmp_path / "linear.npz", coeff=coefficients)
+    tables = ["data.isolated_atoms=atoms.xyz", "data.linear_references=linear.npz"]
+    return ["data=mixed.xyz", "data.n_train=12", "data.n_valid=4", "data.n_test=4", *tables]
+
+
+def _expected_shifts(choice: str, potential, splits) -> dict[int, float]:
+    """Worked out apart from the code under test."""
+    elements = (29, 79)
+    counts = np.array([[np.sum(frame.atomic_numbers == number) for number in elements] for frame in splits.train])
+    labels = np.array([frame.energy for frame in splits.train])
+    own = dict(zip(elements, [prediction.energy for prediction in potential.predict([Atoms("Cu"), Atoms("Au")])], strict=True))
+    if choice == "model":
+        residuals = labels - [prediction.energy for prediction in potential.predict(splits.train)]
+        return dict(zip(elements, np.linalg.solve(counts.T @ counts, counts.T @ residuals), strict=True))
+    if choice == "isolated_atoms":
+        return {number: energy - own[number] for number, energy in ATOMS.items()}
+    if choice == "linear":
+        return REFERENCES
+    if choice == "base":
+        return {}
+    fitted = np.linalg.solve(counts.T @ counts, counts.T @ labels)
+    return {number: energy - own[number] for number, energy in zip(elements, fitted, strict=True)}
+
+
+def _splits(tmp_path: Path):
+    from zoo.data.config import DataConfig
+    from zoo.data.source import load_splits
+
+    return load_splits(DataConfig(name="file", path=str(tmp_path / "mixed.xyz"), n_train=12, n_valid=4, n_test=4))
+
+
+@pytest.mark.parametrize("choice", ["base", "model", "isolated_atoms", "least_squares", "average", "linear"])
+def test_each_choice_of_reference_energies_is_applied_and_recorded(choice, mixed, toy_checkpoint, zoo, tmp_path):
+    from ase.data import atomic_numbers
+
+    from zoo import load
+
+    words = ["evaluate", f"backbone={toy_checkpoint}", "backbone.dtype=float64", *mixed]
+    finished = zoo(*words, f"reference_energies={choice}", "record=record.json")
+    assert finished.code == 0, finished.err
+    record = json.loads((tmp_path / "record.json").read_text())
+    potential, splits = load(toy_checkpoint, dtype="float64"), _splits(tmp_path)
+    wanted = _expected_shifts(choice, potential, splits)
+    found = {atomic_numbers[symbol]: value for symbol, value in record["reference_energies"]["values"].items()}
+    assert found == pytest.approx(wanted, rel=1e-7)
+    stored = "least_squares" if choice == "average" else choice
+    assert (record["reference_energies"]["before"], record["reference_energies"]["after"]) == ("base", stored)
+    predicted = np.array([prediction.energy for prediction in potential.predict(splits.tests["test"])])
+    predicted += [sum(wanted.get(int(number), 0.0) for number in frame.atomic_numbers) for frame in splits.tests["test"]]
+    mae = 1000 * np.abs(predicted - [frame.energy for frame in splits.tests["test"]]).mean()
+    metrics = {metric["name"]: metric["value"] for metric in record["metrics"] if metric["test_set"] == "test"}
+    assert metrics["energy_mae_mev"] == pytest.approx(mae, rel=1e-6)
+    assert ("energies: with the base's own" in finished.out) == (choice == "base")
+
+
+def test_energies_fitted_to_labels_alone_are_kept_by_a_training_and_recorded(mixed, small_run, toy_checkpoint, zoo, tmp_path):
+    from ase.data import atomic_numbers
+
+    from zoo import load
+
+    small = [word for word in small_run if not word.startswith("data.")]
+    choice = ["strategy.reference_energies_before=average", "strategy.refit_reference_energies=false", "backbone.dtype=float64"]
+    finished = zoo("train", *small, *mixed, *choice, "training.steps=1", "training.validate_every=1", "run.name=labels")
+    assert finished.code == 0, finished.err
+    assert "from the labels alone, reference energies fitted on 12 frames" in finished.out
+    record = json.loads((tmp_path / "runs/labels/record.json").read_text())
+    assert (record["reference_energies"]["before"], record["reference_energies"]["after"]) == ("least_squares", "least_squares")
+    assert record["training"]["strategy"]["reference_energies_before"] == "least_squares"
+    assert record["training"]["data"]["linear_references"] == "linear.npz"
+    found = {atomic_numbers[symbol]: value for symbol, value in record["reference_energies"]["values"].items()}
+    assert found == pytest.approx(_expected_shifts("least_squares", load(toy_checkpoint, dtype="float64"), _splits(tmp_path)), rel=1e-7)
+
+
+def test_tables_of_reference_energies_must_be_there_and_hold_every_element(mixed, toy_checkpoint, zoo, tmp_path):
+    words = ["evaluate", f"backbone={toy_checkpoint}", *mixed]
+    without = [word for word in words if not word.startswith(("data.isolated", "data.linear"))]
+    _refused(zoo(*without, "reference_energies=isolated_atoms"), "file has no isolated atoms", "data.isolated_atoms=FILE")
+    _refused(zoo(*without, "reference_energies=linear"), "file has no linear references", "data.linear_references=FILE")
+    # gold masked: its coefficient is what the solver left of an element that the set lacks
+    coefficients = np.full(100, 3e11)
+    coefficients[29] = -2.96
+    np.savez(tmp_path / "linear.npz", coeff=coefficients)
+    _refused(zoo(*words, "reference_energies=linear"), "the linear references lack Au,", "data.linear_references=FILE")
+
+
+def test_an_element_that_no_training_frame_holds_is_named(toy_checkpoint, zoo, tmp_path):
+    write(tmp_path / "train.xyz", _frames())
+    water = Atoms("H2O", [[0, 0, 0], [1.5, 0.6, 0], [0.8, 0, 0]])
+    water.calc = SinglePointCalculator(water, energy=-14.0, forces=np.zeros((3, 3)))
+    write(tmp_path / "test.xyz", [water])
+    words = ["data=file", "data.train=train.xyz", "data.test=test.xyz"]
+    for choice in ("model", "least_squares"):
+        finished = zoo("evaluate", f"backbone={toy_checkpoint}", *words, f"reference_energies={choice}")
+        assert finished.code == 0, finished.err
+        assert "leave Cu, Au open" in finished.out
+        assert "in no training frame, so left at the model's own energy: H, O" in finished.out
 
 
 def test_predict_keeps_labels_and_minds_none_that_are_missing_or_odd(toy_checkpoint, zoo, tmp_path):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 
 from zoo.data.frame import Frame
+from zoo.data.keys import LabelKeys
+from zoo.data.readers import read_frames
 from zoo.errors import ZooError
-from zoo.evaluation.metrics import METRICS, compute_metrics
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.metrics import METRICS, VALUE_RANGES, compute_metrics
+from zoo.evaluation.predictions import Predictions, write_extxyz
 
 
 def water(energy: float = -14.0, forces: float = 0.0, **changes: object) -> Frame:
@@ -131,6 +136,107 @@ def test_a_stress_missing_for_some_periodic_frames_is_an_error_and_for_molecules
 
 def test_every_metric_name_states_its_kind_and_unit() -> None:
     suffix_of_unit = {"meV": "mev", "meV/atom": "mev_per_atom", "meV/Å": "mev_per_angstrom", "meV/Å^3": "mev_per_angstrom3"}
+    assert {metric.kind for metric in METRICS.values()} == set(VALUE_RANGES)
     for name, metric in METRICS.items():
-        assert f"_{metric.kind.lower()}_{suffix_of_unit[metric.unit]}" in name
+        if metric.kind in ("MAE", "RMSE"):
+            assert f"_{metric.kind.lower()}_{suffix_of_unit[metric.unit]}" in name
+            assert metric.better == "lower"
+        else:
+            assert name.endswith(f"_{metric.kind}")
+            assert (metric.unit, metric.better) == ({"cosine": "", "percent": "%"}[metric.kind], "higher")
         assert ("offset_removed" in name) == ("offset removed" in metric.normalisation)
+
+
+def fake_predictions(frames: list[Frame]) -> Predictions:
+    """Deterministic errors of tenths of an eV, with an offset and of both signs."""
+    random = np.random.RandomState(5)
+    return Predictions(
+        names=tuple(frame.name for frame in frames),
+        energies=np.array([frame.energy for frame in frames]) + random.normal(0.05, 0.1, len(frames)),
+        forces=tuple(np.nan_to_num(frame.forces) + random.normal(0, 0.2, (len(frame), 3)) for frame in frames),
+        stresses=(None,) * len(frames),
+    )
+
+
+def test_metrics_are_taken_over_all_frames_and_not_averaged_over_batches() -> None:
+    frames = [water(energy=-14.0 - 0.1 * index, forces=0.1 * index) for index in range(5)]
+    answer = fake_predictions(frames)
+    whole = compute_metrics(answer, frames)
+    batches = [
+        compute_metrics(Predictions(answer.names[part], answer.energies[part], answer.forces[part], answer.stresses[part]), frames[part])
+        for part in (slice(0, 4), slice(4, 5))
+    ]
+    for name in ("energy_mae_mev", "energy_rmse_mev", "force_rmse_mev_per_angstrom", "force_cosine"):
+        assert whole[name] != pytest.approx(np.mean([batch[name] for batch in batches]), rel=1e-3), name
+    # what the whole is instead: every frame weighs the same, and squares are averaged before the root
+    assert whole["energy_mae_mev"] == pytest.approx((4 * batches[0]["energy_mae_mev"] + batches[1]["energy_mae_mev"]) / 5)
+    mean_square = (4 * batches[0]["energy_rmse_mev"] ** 2 + batches[1]["energy_rmse_mev"] ** 2) / 5
+    assert whole["energy_rmse_mev"] == pytest.approx(math.sqrt(mean_square))
+
+
+def energy_key_of(line: str) -> float:
+    return float(next(word for word in line.split() if word.startswith("energy=")).removeprefix("energy="))
+
+
+def test_stored_predictions_of_acac_give_by_hand_what_the_metrics_say(data_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    source = data_folder("acac") / "test_dihedral.xyz"
+    frames = read_frames(source, LabelKeys())
+    write_extxyz(tmp_path / "predictions.xyz", frames, fake_predictions(frames))
+    metrics = compute_metrics(fake_predictions(frames), frames)
+
+    labels = [energy_key_of(line) for line in source.read_text().splitlines() if line.startswith("Lattice=")]
+    stored = ase.io.read(tmp_path / "predictions.xyz", ":")
+    assert len(stored) == len(labels) == len(frames) == 45
+    absolute, square, absolute_per_atom, square_per_atom, within = 0.0, 0.0, 0.0, 0.0, 0
+    for atoms, label in zip(stored, labels, strict=True):
+        assert atoms.info["reference_energy"] == label
+        error = atoms.get_potential_energy() - label
+        absolute += abs(error)
+        square += error**2
+        absolute_per_atom += abs(error) / len(atoms)
+        square_per_atom += (error / len(atoms)) ** 2
+        within += abs(error) < 0.02
+    count = len(stored)
+    assert metrics["energy_mae_mev"] == pytest.approx(1000 * absolute / count, rel=1e-9)  # MAE per molecule
+    assert metrics["energy_rmse_mev"] == pytest.approx(1000 * math.sqrt(square / count), rel=1e-9)  # RMSE per molecule
+    assert metrics["energy_mae_mev_per_atom"] == pytest.approx(1000 * absolute_per_atom / count, rel=1e-9)  # MAE per atom
+    assert metrics["energy_rmse_mev_per_atom"] == pytest.approx(1000 * math.sqrt(square_per_atom / count), rel=1e-9)  # RMSE per atom
+    assert metrics["energy_within_threshold_percent"] == pytest.approx(100 * within / count)
+    assert 0 < within < count
+    assert not [name for name in metrics if "force" in name], "this file has no forces"
+
+
+def test_stored_forces_of_rmd17_give_by_hand_what_the_metrics_say(data_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    path = data_folder("rmd17") / "rmd17_ethanol_train_01.npz"
+    raw = np.load(path, allow_pickle=False)
+    ev_per_kcal_per_mol = 0.0433641153  # FACTS of the publications, not this project's constant
+    frames = [
+        replace(
+            Frame.unlabelled(Atoms(raw["nuclear_charges"], positions=raw["coords"][index]), path.name, index),
+            energy=float(raw["energies"][index]) * ev_per_kcal_per_mol,
+            forces=raw["forces"][index].astype(np.float64) * ev_per_kcal_per_mol,
+        )
+        for index in range(40)
+    ]
+    write_extxyz(tmp_path / "predictions.xyz", frames, fake_predictions(frames))
+    metrics = compute_metrics(fake_predictions(frames), frames)
+
+    absolute, square, cosine, components, atoms_seen = 0.0, 0.0, 0.0, 0, 0
+    for index, atoms in enumerate(ase.io.read(tmp_path / "predictions.xyz", ":")):
+        for predicted, label in zip(atoms.get_forces(), raw["forces"][index], strict=True):
+            dot, length, label_length = 0.0, 0.0, 0.0
+            for axis in range(3):
+                wanted = float(label[axis]) * ev_per_kcal_per_mol
+                absolute += abs(predicted[axis] - wanted)
+                square += (predicted[axis] - wanted) ** 2
+                components += 1
+                dot += predicted[axis] * wanted
+                length += predicted[axis] ** 2
+                label_length += wanted**2
+            cosine += dot / math.sqrt(length * label_length)
+            atoms_seen += 1
+    assert components == 40 * 9 * 3
+    # the file holds eight decimals of a force
+    assert metrics["force_mae_mev_per_angstrom"] == pytest.approx(1000 * absolute / components, abs=1e-5)
+    assert metrics["force_rmse_mev_per_angstrom"] == pytest.approx(1000 * math.sqrt(square / components), abs=1e-5)
+    assert metrics["force_cosine"] == pytest.approx(cosine / atoms_seen, abs=1e-6)

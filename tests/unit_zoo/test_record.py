@@ -32,7 +32,7 @@ def fields() -> dict[str, Any]:
             "splits": {"train": {"frames": 50, "sha256": HASH}, "test_300K": {"frames": 650, "sha256": HASH}},
         },
         "seed": 1,
-        "reference_energies": {"before": "model_error", "after": "model_error", "values": {"H": -12.5, "C": -1030.25}},
+        "reference_energies": {"before": "model", "after": "model", "values": {"H": -12.5, "C": -1030.25}},
         "training": {"steps": 200, "optimizer": {"name": "adamw", "learning_rate": 0.02}},
         "metrics": metric_records({"test_300K": {"force_rmse_mev_per_angstrom": 41.25, "energy_rmse_mev_per_atom": 1.5}}),
         "zero_shot_metrics": metric_records({"test_300K": {"force_rmse_mev_per_angstrom": 269.0}}),
@@ -100,12 +100,16 @@ def test_a_record_is_immutable() -> None:
     [
         ("sed", 1, "sed: Extra inputs are not permitted"),
         ("adapter.ranks", 8, "adapter.ranks: Extra inputs are not permitted"),
-        ("metrics.0.value", float("nan"), r"metrics.0.value: .*finite|metrics.0.value: .*greater than or equal"),
+        ("metrics.0.value", float("nan"), "metrics.0.value: .*finite"),
         ("metrics.0.value", float("inf"), "metrics.0.value: .*finite"),
-        ("metrics.0.value", -1.0, "metrics.0.value: .*greater than or equal to 0"),
+        ("metrics.0.value", -1.0, "metrics.0: value: the kind of 'force_rmse_mev_per_angstrom' is RMSE, wanted 0 or more, found -1.0"),
         ("metrics.0.unit", "eV/Å", r"force_rmse_mev_per_angstrom' is \('meV/Å', 'RMSE', 'per component'\), found \('eV/Å'"),
         ("metrics.0.kind", "MAE", "metrics.0: metric 'force_rmse_mev_per_angstrom' is"),
-        ("metrics.0.name", "force_rmse", "unknown metric 'force_rmse'; did you mean 'force_rmse_mev_per_angstrom'"),
+        (
+            "metrics.0.name",
+            "force_rmse_mev_angstrom",
+            "unknown metric 'force_rmse_mev_angstrom'; did you mean 'force_rmse_mev_per_angstrom'",
+        ),
         ("metrics.0.test_set", "test_300k", "test set 'test_300k' is not among the splits; did you mean 'test_300K'"),
         ("metrics.1.name", "force_rmse_mev_per_angstrom", "metrics.1: metric"),
         ("metrics", [], "metrics: .*at least 1 item"),
@@ -121,7 +125,7 @@ def test_a_record_is_immutable() -> None:
         ("training", {"loss": float("nan")}, "."),
         ("versions", {}, "versions is empty"),
         ("reference_energies.before", "unstated", "'unstated'"),
-        ("reference_energies.before", "shifted", "reference_energies.before: Input should be 'none'"),
+        ("reference_energies.before", "shifted", "reference_energies.before: Input should be 'base'"),
         ("reference_energies.values", {"H": float("inf")}, "reference_energies.values.H: .*finite"),
         ("provenance", "reported", "names its paper and table in 'citation'"),
         ("created", "2026-11-20T19:00:00", "created: .*timezone"),
@@ -148,6 +152,41 @@ def test_metric_records_refuse_what_is_not_finite_or_unknown() -> None:
         metric_records({"a": {"energy_mae_mev": float("nan")}})
     with pytest.raises(ZooError, match="unknown metric 'energy_mae'"):
         metric_records({"a": {"energy_mae": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("name", "possible", "impossible"),
+    [
+        ("energy_mae_mev", (0.0, 1e6), (-1e-9,)),
+        ("force_cosine", (-1.0, -0.25, 0.0, 1.0), (-1.01, 1.01)),
+        ("energy_force_within_threshold_percent", (0.0, 0.35, 100.0), (-0.1, 100.1)),
+        ("average_distance_within_threshold_percent", (48.8,), (101.0,)),
+    ],
+)
+def test_each_kind_of_metric_has_its_own_range(name: str, possible: tuple[float, ...], impossible: tuple[float, ...]) -> None:
+    for value in possible:
+        assert metric_records({"a": {name: value}})[0].value == value
+    for value in impossible:
+        with pytest.raises(ZooError, match=f"metric '{name}' of 'a': value: .*wanted .*, found") as error:
+            metric_records({"a": {name: value}})
+        assert "\n" not in str(error.value)
+
+
+def test_the_schema_has_the_ranges_of_the_kinds() -> None:
+    rules = Record.model_json_schema()["$defs"]["MetricRecord"]["allOf"]
+    ranges = {rule["if"]["properties"]["kind"]["const"]: rule["then"]["properties"]["value"] for rule in rules}
+    assert ranges == {
+        "MAE": {"minimum": 0}, "RMSE": {"minimum": 0},
+        "cosine": {"minimum": -1, "maximum": 1}, "percent": {"minimum": 0, "maximum": 100},
+    }  # fmt: skip
+
+
+def test_a_record_with_a_negative_cosine_reads_back_equal(tmp_path: Path) -> None:
+    metrics = metric_records({"test_300K": {"force_cosine": -0.125, "energy_within_threshold_percent": 12.5}})
+    record = build_record(**{**fields(), "metrics": metrics})
+    write_record(tmp_path / "record.json", record)
+    assert read_record(tmp_path / "record.json") == record
+    assert [(entry.kind, entry.unit) for entry in record.metrics] == [("cosine", ""), ("percent", "%")]
 
 
 def test_a_reported_record_may_leave_out_what_its_paper_does_not_state() -> None:

@@ -173,12 +173,14 @@ def test_sevennet_killed_at_ten_random_moments_ends_in_the_same_bytes(dtype, tmp
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     words = [
-        "backbone=sevennet-0", f"backbone.dtype={dtype}", "data.n_train=8", "data.n_valid=4", "data.test=[]", "training.steps=20",
+        "backbone=sevennet-0", f"backbone.dtype={dtype}", "data.n_train=8", "data.n_valid=4", "data.test=[]", "training.steps=60",
         "training.validate_every=2", "training.threads=1", "training.loggers.tensorboard=false", "training.progress_bar=false",
         "evaluation.plots=false",
     ]  # fmt: skip
     alone = tmp_path / "alone"
+    started = time.monotonic()
     subprocess.run(_command(words, alone), env=environment, check=True, capture_output=True)
+    whole_seconds = time.monotonic() - started
     random.seed(0)
     folder, kills = tmp_path / "run", 0
     for _ in range(10):
@@ -186,7 +188,7 @@ def test_sevennet_killed_at_ten_random_moments_ends_in_the_same_bytes(dtype, tmp
             [*_command(words, folder), "run.resume=true"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            process.wait(random.uniform(4, 20))
+            process.wait(random.uniform(0.3, 0.6) * whole_seconds)
             break  # finished before the kill: nothing is left to interrupt
         except subprocess.TimeoutExpired:
             process.kill()

@@ -12,8 +12,9 @@ from zoo import load
 from zoo.backbones import load_family
 from zoo.commands import ModelChoice, choose_model
 from zoo.compose import compose
+from zoo.data.config import DataConfig
 from zoo.data.loader import GraphDataset
-from zoo.data.source import DataConfig, load_splits
+from zoo.data.source import load_splits
 from zoo.errors import ZooError
 from zoo.evaluation.record import read_record
 from zoo.potential import Potential

@@ -17,7 +17,7 @@ from zoo.data.frame import FloatArray, Frame
 from zoo.data.keys import LabelKeys
 from zoo.data.raw import RawFrame, Units
 from zoo.errors import ZooError
-from zoo.units import energy_factor, length_factor, stress_factor
+from zoo.units import STRESS_IN_EV_PER_ANGSTROM3, energy_factor, length_factor, stress_factor
 
 Label = Literal["energy", "forces", "stress"]
 
@@ -95,6 +95,7 @@ class _Labels:
 
     def __init__(self, frame: Frame, raw: RawFrame, keys: LabelKeys, needs: frozenset[Label]) -> None:
         self.frame, self.found, self.keys, self.needs = frame, raw.found, keys, needs
+        self.documented = raw.units
         self.units = self._units(raw.units)
 
     def energy(self) -> float:
@@ -103,11 +104,21 @@ class _Labels:
 
     def forces(self) -> FloatArray:
         shape = (len(self.frame), 3)
-        value = self._get("forces", self.keys.forces_key, "forces_key", [shape])
+        value = self._forces_of_free_atoms()
+        if value is None:
+            value = self._get("forces", self.keys.forces_key, "forces_key", [shape])
         if value is None:
             self._refuse_forces_under_another_name()
             return np.full(shape, np.nan)
         return value * (energy_factor(self.units.energy) / length_factor(self.units.length))
+
+    def _forces_of_free_atoms(self) -> FloatArray | None:
+        """Forces that are NaN on fixed atoms and nowhere else, as this project writes them where they were left out."""
+        value, fixed = self.found.get(self.keys.forces_key or ""), self.frame.fixed
+        if fixed is None or not isinstance(value, np.ndarray) or value.shape != (len(self.frame), 3) or value.dtype.kind != "f":
+            return None
+        unknown = np.isnan(value)
+        return np.asarray(value, dtype=np.float64) if unknown[fixed].all() and np.isfinite(value[~fixed]).all() else None
 
     def stress(self) -> FloatArray:
         absent = np.full((3, 3), np.nan)
@@ -123,6 +134,7 @@ class _Labels:
         stress = self._get("stress", self.keys.stress_key, "stress_key", [(3, 3), (9,), (6,)])
         if stress is None:
             return absent
+        self._refuse_unclear_stress_unit()
         tensor: FloatArray = _full_tensor(stress) * stress_factor(self.units.stress)
         return tensor
 
@@ -189,6 +201,15 @@ class _Labels:
             )
         return units
 
+    def _refuse_unclear_stress_unit(self) -> None:
+        """A stress does not follow the units of energy and length by itself: who changes those says what it comes in."""
+        changed = (self.units.energy, self.units.length) != (self.documented.energy, self.documented.length)
+        if changed and self.keys.stress_unit is None and self.units.stress == self.documented.stress:
+            raise ZooError(
+                f"{self.frame.name} has a stress, but data.energy_unit and data.length_unit say nothing of its unit; pass "
+                f"data.stress_unit=... (one of {', '.join(STRESS_IN_EV_PER_ANGSTROM3)}), data.virial_key=... or data.stress_key=null"
+            )
+
     def _stated(self, name: str, spellings: dict[str, str]) -> str | None:
         stated = self.found.get(name)
         return spellings.get(stated.lower()) if isinstance(stated, str) else None
@@ -198,7 +219,7 @@ class _Labels:
         other = [
             name
             for name, value in self.found.items()
-            if "force" in name.lower() and name != self.keys.magnetic_forces_key and np.shape(value) == shape
+            if "force" in name.lower() and value is not self.found.get(self.keys.magnetic_forces_key or "") and np.shape(value) == shape
         ]
         if self.keys.forces_key is not None and other and self.keys.forces_key not in self.found:
             raise ZooError(

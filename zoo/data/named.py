@@ -1,112 +1,207 @@
-"""Published data sets by name: a card says what the files are, and they are found on this disk or downloaded.
-
-A file is recognised by its SHA-256, so the folders of ``ZOO_DATA`` may be named as their owner likes.
-"""
+"""A published set by its card: read, and split as its protocol says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import yaml
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+from ase.data import atomic_numbers
 
-from zoo.cache import cache_root, data_roots
-from zoo.data.keys import LabelKeys
+from zoo.data.card_files import local_path, read_card_file
+from zoo.data.cards import DataCard, Pool, Protocol, Selection
+from zoo.data.catalogue import data_card
+from zoo.data.config import DataConfig
+from zoo.data.frame import Frame
 from zoo.data.labels import Label
-from zoo.download import fetch, file_sha256
+from zoo.data.linear_references import read_linear_references
+from zoo.data.parts import DataSplits, Drawn, Origin, as_test, draw
+from zoo.data.reference_energies import read_isolated_atoms
+from zoo.data.splits import SplitSizes, random_split
 from zoo.errors import ZooError, nearest_name_hint
 
-_FOLDER_DEPTH = 3
 
-
-class DataFile(BaseModel):
-    """One published file and the labels its frames carry."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    filename: str
-    sha256: str
-    size: int
-    labels: tuple[Label, ...]
-
-
-class DataCard(BaseModel):
-    """What a named set is, where it is published, and which file plays which part.
+@dataclass(frozen=True)
+class _Plan:
+    """One loading of a card: the pool, the tests and the sizes, protocol and user's settings joined.
 
     Attributes:
-        pools: name to the key of a file that training and validation frames are drawn from.
-        default_pool: the one used where none is asked for.
-        tests: name to the key of a test file.
-        isolated_atoms: key of the file with the energies of isolated atoms, if the set has one.
+        pool_name, pool: None where the set has none.
+        tests: the test sets to read.
+        valid_from: the test set that validation frames are drawn from; from the pool where None.
+        protocol_text: how the protocol line ends.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    card: DataCard
+    pool_name: str | None
+    pool: Pool | None
+    tests: tuple[str, ...]
+    valid_from: str | None
+    sizes: SplitSizes
+    seed: int
+    metrics: tuple[str, ...]
+    protocol_text: str
 
-    name: str
-    description: str
-    base_url: str
-    licence: str
-    citation: str
-    level_of_theory: str
-    keys: LabelKeys
-    files: dict[str, DataFile]
-    pools: dict[str, str]
-    default_pool: str
-    tests: dict[str, str]
-    isolated_atoms: str | None = None
-
-    def pool(self, name: str | None) -> tuple[str, str]:
-        """(pool name, file key) of ``name`` or of the default pool; raises `ZooError` with the nearest name."""
-        chosen = self.default_pool if name is None else name
-        if chosen not in self.pools:
-            raise ZooError(f"{self.name} has no subset {chosen!r}; {nearest_name_hint(chosen, self.pools)}")
-        return chosen, self.pools[chosen]
+    @property
+    def what(self) -> str:
+        """How the protocol line begins."""
+        return self.card.name if self.pool_name is None else f"{self.card.name}/{self.pool_name}"
 
 
-def data_set_names() -> tuple[str, ...]:
-    """Names of the published sets, sorted."""
-    return tuple(sorted(Path(entry.name).stem for entry in files("zoo.data").joinpath("sets").iterdir() if entry.name.endswith(".yaml")))
+def load_named(config: DataConfig, needs: Sequence[Label], part: str | None = None, with_pool: bool = True) -> DataSplits:
+    """The frames of a published set.
 
-
-@cache
-def data_card(name: str) -> DataCard:
-    """The card of a published set; raises `ZooError` with the nearest name for an unknown one."""
-    if name not in data_set_names():
-        raise ZooError(f"unknown data set {name!r}; {nearest_name_hint(name, data_set_names())}")
-    text = files("zoo.data").joinpath("sets", f"{name}.yaml").read_text(encoding="utf-8")
-    return DataCard.model_validate(yaml.safe_load(text))
-
-
-def local_file(card: DataCard, key: str) -> Path:
-    """The verified file ``key`` of a set: from ``ZOO_DATA``, else from the cache, else downloaded into the cache.
+    Args:
+        config: its name, and what to draw from it.
+        needs: labels that every training and validation frame must have.
+        part: read no test set but this, where it is one.
+        with_pool: whether training and validation frames are read, without which an evaluation of a test set can do.
 
     Raises:
-        ZooError: where it is nowhere and cannot be downloaded.
+        ZooError: an unknown subset, protocol or test set, a file that cannot be had, a missing label, or sizes that do not fit.
     """
-    wanted = card.files[key]
-    for candidate in _candidates(wanted):
-        if candidate.stat().st_size == wanted.size and file_sha256(candidate) == wanted.sha256:
-            return candidate
-    destination = cache_root() / "data" / card.name / wanted.filename
-    return fetch(
-        f"{card.base_url}/{wanted.filename}",
-        destination,
-        sha256=wanted.sha256,
-        size=wanted.size,
-        description=f"{card.name}/{wanted.filename}",
+    card = data_card(config.name)
+    plan = _plan(card, config, part)
+    notes = [f"{card.name} is a subset of {card.subset_of}"] if card.subset_of else []
+    drawn = Drawn([], [], [], f"{plan.what} tests alone")
+    if with_pool and plan.pool is not None:
+        pool, more = _read_all(card, plan.pool.files, needs)
+        notes += more
+        drawn = draw(pool, plan.sizes if plan.valid_from is None else _without_validation(plan.sizes), plan.seed, plan.what)
+    tests: dict[str, list[Frame]] = {}
+    valid, text = drawn.valid, drawn.text
+    # validation frames leave their test set, whether or not anybody looks at them here
+    for name in dict.fromkeys((*plan.tests, *([plan.valid_from] if plan.valid_from and with_pool else []))):
+        frames, more = _read_all(card, card.tests[name], ())
+        notes += more
+        if name == plan.valid_from:
+            taken, frames = _drawn_from_test(plan, frames)
+            valid = taken if with_pool else []
+            text += f" n_valid={len(taken)} from {name}"
+        if name in plan.tests:
+            tests[name] = frames
+    origin = Origin(
+        protocol=text + plan.protocol_text,
+        level_of_theory=card.level_of_theory,
+        licence=card.licence,
+        metrics=plan.metrics,
+        isolated_atom_energies=_isolated_atoms(card),
+        linear_references=_linear_references(card),
+        notes=tuple(notes),
+    )
+    return DataSplits.of(config, drawn.train, valid, tests | as_test(drawn.test, tests), origin)
+
+
+def _plan(card: DataCard, config: DataConfig, part: str | None) -> _Plan:
+    name, protocol = card.protocol(config.protocol)
+    pool_name, pool = card.pool(config.subset or (protocol.subset if protocol else None))
+    fair = tuple(card.tests) if pool is None or pool.tests is None else pool.tests
+    default = tuple(test for test in (protocol.tests if protocol and protocol.tests is not None else fair) if test in fair)
+    given = {field: getattr(config, field) for field in ("n_train", "n_valid", "n_test", "valid_fraction", "test_fraction")}
+    own = {field: getattr(protocol, field, None) for field in given}
+    # a count goes before a share: a protocol's count must not hide the share that the user gave
+    if given["valid_fraction"] is not None:
+        own["n_valid"] = None
+    if given["test_fraction"] is not None:
+        own["n_test"] = None
+    other_pool = protocol is not None and protocol.subset not in (None, pool_name)
+    changed = other_pool or any(value is not None for value in given.values())
+    return _Plan(
+        card=card,
+        pool_name=pool_name,
+        pool=pool,
+        tests=_chosen(card, fair, default, config, part),
+        valid_from=_validation_source(card, protocol, fair),
+        sizes=SplitSizes(**{field: own[field] if value is None else value for field, value in given.items()}),
+        seed=config.split_seed,
+        metrics=() if protocol is None else protocol.metrics,
+        protocol_text=""
+        if name is None or (changed and not config.protocol)
+        else f" ({'changed from ' if changed else ''}protocol {name})",
     )
 
 
-def _candidates(wanted: DataFile) -> Iterator[Path]:
-    """Files of ``ZOO_DATA`` to look into: those of the right name first, then those of the right size."""
-    everything = [path for root in data_roots() for path in _files_below(root)]
-    yield from (path for path in everything if path.name == wanted.filename)
-    yield from (path for path in everything if path.name != wanted.filename and path.stat().st_size == wanted.size)
+def _protocol_text(name: str | None, changed: bool, asked_for: bool) -> str:
+    """How the protocol line ends: a protocol is named where it is followed, or was asked for."""
+    if name is None or (changed and not asked_for):
+        return ""
+    return f" (changed from protocol {name})" if changed else f" (protocol {name})"
 
 
-def _files_below(root: Path) -> Iterator[Path]:
-    for depth in range(1, _FOLDER_DEPTH + 1):
-        yield from sorted(path for path in root.glob("/".join("*" * depth)) if path.is_file())
+def _validation_source(card: DataCard, protocol: Protocol | None, fair: Sequence[str]) -> str | None:
+    """The protocol's test set for validation; with another pool that pool's own test, where there is one alone."""
+    wanted = protocol.valid_from if protocol is not None else None
+    if wanted is None or wanted in fair:
+        return wanted
+    if len(fair) == 1:
+        return fair[0]
+    raise ZooError(f"{card.name}: the protocol validates on frames of {wanted}, which are not fair to this subset; choose another protocol")
+
+
+def _chosen(card: DataCard, fair: Sequence[str], default: tuple[str, ...], config: DataConfig, part: str | None) -> tuple[str, ...]:
+    """The test sets that the user, or else the protocol, asks for."""
+    if part is not None and part in card.tests:
+        return (part,)
+    if isinstance(config.test, dict):
+        raise ZooError(f"data.test names files, but {config.name!r} brings its own test sets; give names of them: {', '.join(fair)}")
+    if config.test is None:
+        return default
+    wanted = [config.test] if isinstance(config.test, str) else config.test
+    for name in wanted:
+        if name not in card.tests:
+            raise ZooError(f"{config.name} has no test set {name!r}; {nearest_name_hint(name, fair)}")
+        if name not in fair:
+            raise ZooError(
+                f"{config.name}: test set {name!r} shares frames with the training pool; take one of {', '.join(fair) or 'none'}, or "
+                f"evaluate it by name (zoo evaluate split={name})"
+            )
+    return tuple(name for name in fair if name in wanted)
+
+
+def _without_validation(sizes: SplitSizes) -> SplitSizes:
+    """With validation frames from elsewhere nothing is drawn for validation."""
+    return SplitSizes(sizes.n_train, 0, sizes.n_test, test_fraction=sizes.test_fraction)
+
+
+def _drawn_from_test(plan: _Plan, frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """(validation frames, the test frames that are left)."""
+    n_valid = plan.sizes.n_valid if plan.sizes.n_valid is not None else round((plan.sizes.valid_fraction or 0.1) * len(frames))
+    if not 0 < n_valid < len(frames):
+        raise ZooError(
+            f"{plan.card.name}: {n_valid} validation frames and a rest cannot be drawn from the {len(frames)} of {plan.valid_from}; "
+            "lower data.n_valid"
+        )
+    chosen = random_split(len(frames), (0, n_valid, 0), plan.seed).valid
+    drawn = frozenset(chosen)
+    return [frames[i] for i in chosen], [frame for i, frame in enumerate(frames) if i not in drawn]
+
+
+def _read_all(card: DataCard, keys: Sequence[str], needs: Sequence[Label]) -> tuple[list[Frame], list[str]]:
+    contents = [read_card_file(card, key, needs) for key in keys]
+    frames = [frame for content in contents for frame in content.frames if _selected(frame, card.select)]
+    if not frames:
+        raise ZooError(
+            f"{card.name}: no frame of {', '.join(keys)} passes the set's selection ({card.select.model_dump(exclude_none=True)})"
+        )
+    return frames, [note for content in contents for note in content.notes]
+
+
+def _selected(frame: Frame, select: Selection) -> bool:
+    if select.max_atoms is not None and len(frame) > select.max_atoms:
+        return False
+    if select.min_magnetic_moment is None:
+        return True
+    moments = frame.magnetic_moments
+    return moments is not None and bool(np.linalg.norm(moments, axis=1).max() > select.min_magnetic_moment)
+
+
+def _isolated_atoms(card: DataCard) -> dict[int, float] | None:
+    if card.isolated_atoms is not None:
+        path, file = local_path(card, card.isolated_atoms)
+        return read_isolated_atoms(path, card.keys_of(file))
+    printed: Mapping[str, float] = card.reference_energies
+    return {atomic_numbers[symbol]: energy for symbol, energy in printed.items()} or None
+
+
+def _linear_references(card: DataCard) -> dict[int, float] | None:
+    return None if card.linear_references is None else read_linear_references(local_path(card, card.linear_references)[0])

@@ -26,6 +26,9 @@ def seeded_permutation(count: int, *seed: int) -> NDArray[np.int64]:
     return np.argsort(bits, kind="stable").astype(np.int64)
 
 
+DEFAULT_VALID_FRACTION = 0.1
+
+
 @dataclass(frozen=True)
 class SplitSizes:
     """How many frames to draw for each part; None leaves it to a share or to the rest.
@@ -34,18 +37,21 @@ class SplitSizes:
         n_train: training frames; all that validation and test leave where None.
         n_valid: validation frames; ``valid_fraction`` of all frames (at least one) where None.
         n_test: test frames; ``test_fraction`` of all frames where None.
+        valid_fraction: `DEFAULT_VALID_FRACTION` where None.
+        test_fraction: nothing where None.
     """
 
     n_train: int | None = None
     n_valid: int | None = None
-    n_test: int | None = 0
-    valid_fraction: float = 0.1
-    test_fraction: float = 0.0
+    n_test: int | None = None
+    valid_fraction: float | None = None
+    test_fraction: float | None = None
 
     def resolve(self, count: int, source: str) -> tuple[int, int, int]:
         """(n_train, n_valid, n_test) for ``count`` frames of ``source``; raises `ZooError` where they do not fit."""
-        n_test = self.n_test if self.n_test is not None else round(self.test_fraction * count)
-        n_valid = self.n_valid if self.n_valid is not None else max(1, round(self.valid_fraction * count))
+        valid_fraction = DEFAULT_VALID_FRACTION if self.valid_fraction is None else self.valid_fraction
+        n_test = self.n_test if self.n_test is not None else round((self.test_fraction or 0.0) * count)
+        n_valid = self.n_valid if self.n_valid is not None else max(1, round(valid_fraction * count))
         n_train = self.n_train if self.n_train is not None else count - n_valid - n_test
         if min(n_train, n_valid, n_test) < 0 or n_train < 1 or n_train + n_valid + n_test > count:
             raise ZooError(
@@ -127,5 +133,7 @@ def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping
 
 def _structure_key(frame: Frame) -> bytes:
     # 1e-6 Å: the digits that a text format keeps
-    arrays = (np.round(frame.positions, 6) + 0.0, np.round(frame.cell, 6) + 0.0)
+    # moments are part of the state that was computed: one geometry with other spins is another frame
+    spins = [] if frame.magnetic_moments is None else [frame.magnetic_moments]
+    arrays = (np.round(values, 6) + 0.0 for values in (frame.positions, frame.cell, *spins))
     return frame.atomic_numbers.astype("<i8").tobytes() + frame.pbc.astype("u1").tobytes() + b"".join(a.tobytes() for a in arrays)

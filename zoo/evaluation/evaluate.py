@@ -6,21 +6,25 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ase.data import chemical_symbols
 
 from zoo.data.checks import LabelReport, check_elements
+from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
 from zoo.data.loader import check_edges
-from zoo.data.source import DataConfig, DataSplits, load_splits
+from zoo.data.parts import DataSplits
+from zoo.data.reference_choice import ReferenceChoice
+from zoo.data.source import load_splits
 from zoo.data.splits import overlap_notes
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import predict_frames
 from zoo.evaluation.provenance import base_record, data_record, git_commit, versions
 from zoo.evaluation.record import build_record, metric_records, write_record
-from zoo.evaluation.record_parts import ReferenceEnergyRecord, ReferenceTreatment
-from zoo.evaluation.reference import fit_to_own_error
+from zoo.evaluation.record_parts import ReferenceEnergyRecord
+from zoo.evaluation.reference import set_reference_energies
 from zoo.potential import Potential
 
 
@@ -30,51 +34,50 @@ class Evaluation:
 
     Attributes:
         metrics: part name to metric name to value.
+        headline: names of the metrics that the data's protocol asks for, in its order; empty where it has none.
         notes: labels found, energies-only parts, the treatment of reference energies.
-        reference_energies: ``keep`` or ``fit``.
+        reference_energies: where they came from.
         wall_seconds: of the predictions.
     """
 
     metrics: dict[str, dict[str, float]]
+    headline: tuple[str, ...]
     notes: tuple[str, ...]
-    reference_energies: str
+    reference_energies: ReferenceChoice
     wall_seconds: float
 
-    def text(self) -> str:
-        """Notes, then one aligned line a metric."""
+    def text(self, choice: Literal["protocol", "all"] = "protocol") -> str:
+        """Notes, then one aligned line a metric: those of the protocol, or all."""
         lines = [*self.notes, f"{'part':<18} {'metric':<44} {'value':>12}  unit"]
+        hidden = 0
         for part, metrics in self.metrics.items():
-            lines += [f"{part:<18} {METRICS[name].label:<44} {value:12.3f}  {METRICS[name].unit}" for name, value in metrics.items()]
+            asked = [name for name in self.headline if name in metrics] if choice == "protocol" else []
+            shown = asked or list(metrics)  # a scan without forces may have none of the protocol's metrics
+            hidden += len(metrics) - len(shown)
+            lines += [f"{part:<18} {METRICS[name].label:<44} {metrics[name]:12.3f}  {METRICS[name].unit}" for name in shown]
+        if hidden:
+            lines.append(f"({hidden} more with metrics=all; the record holds all of them)")
         return "\n".join(lines)
 
 
-def evaluate_parts(potential: Potential, splits: DataSplits, part: str | None, batch_size: int, reference_energies: str) -> Evaluation:
+def evaluate_parts(
+    potential: Potential, splits: DataSplits, part: str | None, batch_size: int, reference_energies: ReferenceChoice
+) -> Evaluation:
     """Predict and score one part of the data, or all test sets.
 
     Args:
-        potential: its reference shifts change where they are refitted.
+        potential: its reference shifts change as ``reference_energies`` says.
         splits: the data.
         part: ``train``, ``valid`` or a test set; None for every test set (the validation frames where there is none).
         batch_size: for the predictions.
-        reference_energies: ``keep``, or ``fit`` to refit them on the training split first (what a zero-shot energy error needs).
+        reference_energies: ``base`` leaves the model's own; ``model`` refits them on the training split first, as a zero-shot energy error
+            needs; the others as `ReferenceChoice` says.
 
     Raises:
         ZooError: an unknown part, an element the model does not know, a frame of several atoms without any pair within the cutoff, no
-            training split to fit reference energies on, or no label to compare with.
+            training split or table to take reference energies from, or no label to compare with.
     """
-    chosen = _chosen(splits, part)
-    notes = [LabelReport.of(frame for frames in chosen.values() for frame in frames).text()]
-    for frames in chosen.values():
-        check_elements(frames, potential.backbone.elements, potential.source)
-        check_edges(frames, potential.backbone.cutoff)
-    if reference_energies == "fit" and not splits.train:
-        raise ZooError(
-            f"{splits.protocol}: reference_energies=fit wants a training split; pass data.n_train=... (and data.n_test=...) to draw one"
-        )
-    if reference_energies == "fit":
-        notes.append(fit_to_own_error(potential, splits.train, batch_size).note)
-    elif not potential.get_reference_shifts():
-        notes.append("energies: with the base's own reference energies; pass reference_energies=fit to fit them on the training split")
+    chosen, notes = prepare_parts(potential, splits, part, batch_size, reference_energies)
     started = time.perf_counter()
     metrics = {}
     for name, frames in chosen.items():
@@ -86,7 +89,25 @@ def evaluate_parts(potential: Potential, splits: DataSplits, part: str | None, b
             f"{', '.join(chosen)}: no frame has an energy, forces or stress to compare with; pass data.energy_key=... or "
             "data.forces_key=..., or use zoo predict"
         )
-    return Evaluation(metrics, tuple(notes), reference_energies, time.perf_counter() - started)
+    return Evaluation(metrics, splits.origin.metrics, tuple(notes), reference_energies, time.perf_counter() - started)
+
+
+def prepare_parts(
+    potential: Potential, splits: DataSplits, part: str | None, batch_size: int, reference_energies: ReferenceChoice
+) -> tuple[dict[str, list[Frame]], list[str]]:
+    """(the parts to evaluate, lines to print), with every frame checked and the reference energies set; raises as `evaluate_parts`."""
+    chosen = _chosen(splits, part)
+    notes = [f"protocol: {splits.protocol}", *splits.notes]
+    notes.append(LabelReport.of(frame for frames in chosen.values() for frame in frames).text())
+    for frames in chosen.values():
+        check_elements(frames, potential.backbone.elements, potential.source)
+        check_edges(frames, potential.backbone.cutoff)
+    estimate = set_reference_energies(reference_energies, potential, splits, batch_size)
+    if estimate.note:
+        notes.append(estimate.note)
+    elif not potential.get_reference_shifts():
+        notes.append("energies: with the base's own reference energies; pass reference_energies=model to fit them on the training split")
+    return chosen, notes
 
 
 def overlap_with_training(run: str, trained_on: DataConfig, evaluated: Mapping[str, Sequence[Frame]]) -> tuple[str, ...]:
@@ -118,15 +139,14 @@ def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits
     """The evaluation as a record of the leaderboard's schema; only a base without adapter has one of its own (a run writes its own)."""
     if potential.adapters.active:
         raise ZooError(f"record={path}: a fine-tuned model's record is written by its run; use the record.json of the run folder")
-    treatment: ReferenceTreatment = "model_error" if evaluation.reference_energies == "fit" else "none"
     record = build_record(
         base=base_record(potential),
         adapter=None,
         data=data_record(splits),
         seed=None,
         reference_energies=ReferenceEnergyRecord(
-            before="none",
-            after=treatment,
+            before="base",
+            after=evaluation.reference_energies,
             values={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
         ),
         training=None,

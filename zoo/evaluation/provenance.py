@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo.data.source import DataSplits
+from zoo.data.parts import DataSplits
 from zoo.evaluation.record_parts import BaseModelRecord, DataRecord, GitCommit, SplitRecord
 from zoo.potential import Potential
 

@@ -110,7 +110,7 @@ def metric_records(by_test_set: Mapping[str, Mapping[str, float]]) -> tuple[Metr
     """``{test set: compute_metrics(...)}`` as record entries with unit, kind and normalisation filled in.
 
     Raises:
-        ZooError: for an unknown metric name or a value that is not a finite, non-negative number.
+        ZooError: for an unknown metric name, or a value that is not finite or not one its kind can have (a negative error).
     """
     entries = []
     for test_set, metrics in by_test_set.items():

@@ -20,13 +20,12 @@ from pydantic import (
 )
 
 from zoo.errors import nearest_name_hint
-from zoo.evaluation.metrics import METRICS
+from zoo.evaluation.metrics import METRICS, VALUE_RANGES, Kind
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-ReferenceTreatment = Literal["none", "model_error", "isolated_atoms", "average", "unstated"]
-"""How per-element reference energies were set: ``model_error``: fitted to label minus the model's own prediction on the training split;
-``isolated_atoms``: taken from the data set's isolated atoms; ``average``: fitted to the labels alone; ``unstated``: a paper is silent."""
+ReferenceTreatment = Literal["base", "model", "isolated_atoms", "least_squares", "linear", "unstated"]
+"""How per-element reference energies were set: the words of `zoo.data.reference_choice`, or ``unstated`` where a paper is silent."""
 
 
 class RecordPart(BaseModel):
@@ -87,14 +86,30 @@ class ReferenceEnergyRecord(RecordPart):
     values: dict[Text, float]
 
 
+def _value_ranges_schema() -> JsonValue:
+    """`VALUE_RANGES` in JSON Schema, so that other tools refuse a negative error too."""
+    return [
+        {
+            "if": {"properties": {"kind": {"const": kind}}},
+            "then": {"properties": {"value": {"minimum": lowest} if highest is None else {"minimum": lowest, "maximum": highest}}},
+        }
+        for kind, (lowest, highest) in VALUE_RANGES.items()
+    ]
+
+
 class MetricRecord(RecordPart):
-    """One number with all that is needed to read it; unit, kind and normalisation must be those of `METRICS`."""
+    """One number with all that is needed to read it.
+
+    Unit, kind and normalisation must be those of `METRICS`; an error is not negative, a cosine lies in -1 to 1, a percentage in 0 to 100.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"allOf": _value_ranges_schema()})
 
     test_set: Text
     name: str
-    value: NonNegativeFloat
+    value: float
     unit: str
-    kind: Literal["MAE", "RMSE"]
+    kind: Kind
     normalisation: str
 
     @model_validator(mode="after")
@@ -105,6 +120,10 @@ class MetricRecord(RecordPart):
         wanted, found = (metric.unit, metric.kind, metric.normalisation), (self.unit, self.kind, self.normalisation)
         if wanted != found:
             raise ValueError(f"metric {self.name!r} is {wanted}, found {found}")
+        lowest, highest = VALUE_RANGES[self.kind]
+        if self.value < lowest or (highest is not None and self.value > highest):
+            upper = "or more" if highest is None else f"to {highest}"
+            raise ValueError(f"value: the kind of {self.name!r} is {self.kind}, wanted {lowest} {upper}, found {self.value}")
         return self
 
 

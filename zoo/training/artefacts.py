@@ -11,7 +11,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from adapters.state import AdapterManifest, write_adapter
-from zoo.data.source import DataSplits
+from zoo.data.parts import DataSplits
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
 from zoo.evaluation.provenance import base_name, base_record, data_record, git_commit, versions
@@ -19,7 +19,6 @@ from zoo.evaluation.record import build_record, metric_records, write_record
 from zoo.evaluation.record_parts import (
     AdapterRecord,
     ReferenceEnergyRecord,
-    ReferenceTreatment,
 )
 from zoo.plots import plot_energy_parity, plot_force_parity, plot_learning_curves
 from zoo.potential import Potential
@@ -28,9 +27,8 @@ from zoo.training.cost import Stopwatch
 from zoo.training.folder import RunFolder
 
 MetricsByTest = dict[str, dict[str, float]]
-_TREATMENTS: dict[str, ReferenceTreatment] = {"model": "model_error", "isolated_atoms": "isolated_atoms", "keep": "none"}
 # settings whose values may be paths
-_FILES = {"backbone": ("name",), "adapter": ("path",), "data": ("path", "train", "valid", "test", "isolated_atoms")}
+_FILES = {"backbone": ("name",), "adapter": ("path",), "data": ("path", "train", "valid", "test", "isolated_atoms", "linear_references")}
 _SHOWN = ("force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom", "energy_mae_mev_per_atom", "energy_rmse_mev")
 
 
@@ -128,9 +126,7 @@ def write_run_record(
     """``record.json``: the result in the leaderboard's schema."""
     (name,) = potential.adapters.active
     adapter = potential.adapters.get(name)
-    after: ReferenceTreatment = (
-        "model_error" if config.strategy.refit_reference_energies else _TREATMENTS[config.strategy.reference_energies_before]
-    )
+    before = config.strategy.reference_energies_before
     record = build_record(
         base=base_record(potential, config.strategy.weights),
         adapter=AdapterRecord(
@@ -144,8 +140,8 @@ def write_run_record(
         data=data_record(splits),
         seed=config.training.seed,
         reference_energies=ReferenceEnergyRecord(
-            before=_TREATMENTS[config.strategy.reference_energies_before],
-            after=after,
+            before=before,
+            after="model" if config.strategy.refit_reference_energies else before,
             values={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
         ),
         training=training_settings(config),

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from zoo.data.source import DataConfig
+from zoo.data.config import DataConfig
+from zoo.data.reference_choice import ReferenceChoice
 from zoo.errors import ZooError, nearest_name_hint
 
 
@@ -130,14 +131,15 @@ class StrategyConfig(_Strict):
     Attributes:
         name: for the record.
         weights: ``card`` for the pretrained weights, ``random`` to train from scratch.
-        reference_energies_before: ``model`` re-estimates per-element energies from the model's own error on the training split
-            (minimum-norm least squares), ``isolated_atoms`` takes the data set's table, ``keep`` leaves the base's own.
+        reference_energies_before: where per-element energies come from: ``model`` (label minus the model's own prediction on the training
+            split), ``least_squares`` (labels alone, also written ``average``), ``isolated_atoms`` or ``linear`` (the data set's tables), or
+            ``base`` (the base's own). See `ReferenceChoice`.
         refit_reference_energies: fit them again on the training split after training.
     """
 
     name: str
     weights: Literal["card", "random"] = "card"
-    reference_energies_before: Literal["model", "isolated_atoms", "keep"] = "model"
+    reference_energies_before: ReferenceChoice = "model"
     refit_reference_energies: bool = True
 
 

@@ -11,10 +11,10 @@ import torch
 
 from adapters.method import AdapterMethod, create_method
 from zoo.data.loader import GraphDataset, check_edges
-from zoo.data.reference_energies import ElementShifts
-from zoo.data.source import DataSplits, load_splits
+from zoo.data.parts import DataSplits
+from zoo.data.source import load_splits
 from zoo.errors import ZooError
-from zoo.evaluation.reference import fit_to_own_error, take_isolated_atoms, unit_hint
+from zoo.evaluation.reference import Estimate, set_reference_energies, unit_hint
 from zoo.graph import collate
 from zoo.loading import load
 from zoo.potential import Potential
@@ -143,19 +143,13 @@ def _set_reference(config: RunConfig, potential: Potential, splits: DataSplits, 
     hint = unit_hint(potential, sample, config.training.batch_size) if config.strategy.weights == "card" else None
     if hint is not None:
         tell(f"warning: {hint}")
-    fitted = estimate_reference(config, potential, splits)
-    if fitted is not None:
-        tell(fitted.note)
-        sanity.check_reference(splits.train, fitted.rms_after_ev, tell)
-    elif config.strategy.reference_energies_before == "isolated_atoms":
-        tell("reference energies: the data set's isolated atoms")
+    estimate = estimate_reference(config, potential, splits)
+    if estimate.note:
+        tell(estimate.note)
+    if estimate.own_error is not None:
+        sanity.check_reference(splits.train, estimate.own_error.rms_after_ev, tell)
 
 
-def estimate_reference(config: RunConfig, potential: Potential, splits: DataSplits) -> ElementShifts | None:
-    """Set the potential's reference energies as ``strategy.reference_energies_before`` says; the fit, where one was made."""
-    before = config.strategy.reference_energies_before
-    if before == "isolated_atoms":
-        take_isolated_atoms(potential, splits.isolated_atom_energies, splits.elements())
-    if before == "model":
-        return fit_to_own_error(potential, splits.train, config.evaluation.batch_size)
-    return None
+def estimate_reference(config: RunConfig, potential: Potential, splits: DataSplits) -> Estimate:
+    """Set the potential's reference energies as ``strategy.reference_energies_before`` says."""
+    return set_reference_energies(config.strategy.reference_energies_before, potential, splits, config.evaluation.batch_size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.loader import BatchStream
-from zoo.data.source import DataSplits
+from zoo.data.parts import DataSplits
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.record import Record
 from zoo.evaluation.reference import fit_to_own_error

@@ -10,7 +10,7 @@ from adapters.stack import AdapterStack
 from zoo.data.checks import check_elements
 from zoo.data.frame import Frame
 from zoo.data.labels import Label
-from zoo.data.source import DataSplits
+from zoo.data.parts import DataSplits
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 from zoo.potential import Potential
@@ -29,7 +29,7 @@ def check_labels(splits: DataSplits, loss: LossConfig) -> None:
     """Refuse training or validation frames that lack a label the loss weighs."""
     for part, frames in (("train", splits.train), ("valid", splits.valid)):
         if not frames:
-            raise ZooError(f"data: the {part} split has no frames; change data.n_train, data.n_valid or data.valid_fraction")
+            raise ZooError(f"data: {splits.name}: the {part} split has no frames; change data.n_train, data.n_valid or data.valid_fraction")
         for label in needed_labels(loss):
             missing = [frame for frame in frames if not getattr(frame, f"has_{label}")]
             if missing and (label != "stress" or needed_labels(loss) == ["stress"]):

@@ -18,7 +18,7 @@ from zoo.errors import ZooError, nearest_name_hint
 __all__ = ["FileContent", "Label", "format_names", "formats", "read_file", "read_frames", "read_structures"]
 
 # in this order: the first that recognises a path reads it, and ase_files takes every file
-_FORMAT_MODULES = ("ase_database", "ase_files")
+_FORMAT_MODULES = ("deepmd", "npz", "pymatgen_json", "zipped", "vasp", "ase_database", "oc20_lmdb", "pyg_files", "oc20_raw", "ase_files")
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,73 @@
-"""ASE databases: SQLite (``.db``) and fairchem's LMDB form (``.aselmdb``)."""
+"""ASE databases: SQLite (``.db``) and the LMDB form that fairchem publishes OC20, OMat and others in (``.aselmdb``).
+
+Layout of the latter: the key ``b"nextid"`` holds the first unused row number, ``b"deleted_ids"`` the rows that are gone, and ``b"1"``,
+``b"2"``, ... the rows; every value is ASE's JSON, compressed with zlib. It is read here and not through ASE's `connect`, which would open a
+file for writing, would end the process on a truncated one, and needs the drivers of two database servers.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from zoo.data.lmdb_file import is_sharded, open_lmdb, shards
 from zoo.data.raw import Format, RawFrame, ReadOptions
 from zoo.data.readers.ase_files import labels_of_atoms
+from zoo.data.readers.oc20_lmdb import system_and_frame
+from zoo.errors import ZooError, first_line
+
+if TYPE_CHECKING:
+    from ase.db.row import AtomsRow
+
+_LMDB_SUFFIX = ".aselmdb"
 
 
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
     from ase.db import connect
 
-    for row in connect(str(path), type="db").select():
-        atoms = row.toatoms()
-        yield RawFrame.of_atoms(atoms, labels_of_atoms(atoms, {**row.data, **row.key_value_pairs}))
+    if not is_sharded(path, _LMDB_SUFFIX):
+        for row in connect(str(path), type="db").select():
+            yield _raw_frame(row, "")
+        return
+    for file, source in shards(path, _LMDB_SUFFIX):
+        for row in _lmdb_rows(file):
+            yield _raw_frame(row, source)
+
+
+def _raw_frame(row: AtomsRow, source: str) -> RawFrame:
+    atoms = row.toatoms()
+    found = labels_of_atoms(atoms, {**row.data, **row.key_value_pairs})
+    return RawFrame.of_atoms(atoms, found, source=source, identifier=system_and_frame(found))
+
+
+def _lmdb_rows(file: Path) -> Iterator[AtomsRow]:
+    from ase.db.row import AtomsRow
+
+    with open_lmdb(file) as records:
+        next_number = _decoded(records.get(b"nextid"), f"{file}: its row count ('nextid')")
+        deleted = records.get(b"deleted_ids")
+        left_out = set() if deleted is None else {int(one) for one in _decoded(deleted, f"{file}: its list of deleted rows")}
+        for number in range(1, next_number):
+            if number not in left_out:
+                yield AtomsRow({**_decoded(records.get(str(number).encode("ascii")), f"{file}: row {number}"), "id": number})
+
+
+def _decoded(value: bytes | None, where: str) -> Any:
+    from ase.io.jsonio import decode
+
+    if value is None:
+        raise ZooError(f"{where} is missing; is it complete, and an ASE database?")
+    try:
+        return decode(zlib.decompress(value).decode("utf-8"))
+    except (zlib.error, ValueError) as error:
+        raise ZooError(f"{where} is damaged ({first_line(error)}); download or copy the file again") from error
 
 
 FORMAT = Format(
     name="ase_database",
-    description="ASE databases (SQLite, .db)",
-    recognises=lambda path: path.is_file() and path.suffix == ".db",
+    description="ASE databases (SQLite, .db; LMDB as fairchem publishes it, .aselmdb or a folder of them)",
+    recognises=lambda path: (path.is_file() and path.suffix == ".db") or is_sharded(path, _LMDB_SUFFIX),
     read=_read,
 )

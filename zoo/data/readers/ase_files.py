@@ -1,4 +1,4 @@
-"""Extended XYZ, VASP's OUTCAR and vasprun.xml, and every other file that ASE reads."""
+"""Extended XYZ and every other file that ASE reads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
 
 FORMAT = Format(
     name="ase",
-    description="extended XYZ, VASP's OUTCAR and vasprun.xml, and every other file that ASE reads without running code from it",
+    description="extended XYZ and every other file that ASE reads without running code from it",
     recognises=Path.is_file,
     read=_read,
 )

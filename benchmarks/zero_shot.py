@@ -1,0 +1,110 @@
+"""A record of a base model on every published set that is on this disk, and their table: ``python -m benchmarks.zero_shot``.
+
+Each record is what ``zoo evaluate backbone=CARD data=SET reference_energies=... record=FILE`` writes. Sets without a file here are named
+and left out; a set whose record is there already is not evaluated again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
+from zoo.commands import evaluate
+from zoo.data.card_files import on_this_disk
+from zoo.data.catalogue import data_card, data_set_names
+from zoo.evaluation.metrics import METRICS
+from zoo.evaluation.record import Record, read_record
+
+CARD = "sevennet-0"
+RECORDS = ROOT / "leaderboard" / "records" / "zero-shot"
+# labels at the base's own level of theory: its energies are compared as they are
+SAME_LEVEL = ("mptrj-1k", "mptrj-highest-stress-1k", "mpf-tp")
+# reference energies of one or two compositions are determined by few frames, and predicting thousands of large cells takes an hour
+FEW_FOR_REFERENCE = {"lam/sse-pbe-ligeps": 200, "lam/hfo2-init": 200}
+
+
+def words_of(name: str) -> list[str]:
+    """What follows ``zoo evaluate`` for one set."""
+    card = data_card(name)
+    words = [f"backbone={CARD}", f"data={name}"]
+    if name in SAME_LEVEL:
+        return [*words, "split=whole"]
+    if not card.pools:
+        return words
+    tests = default_tests(name)
+    absent = tests_not_here(name)
+    if absent:
+        words.append(f"data.test=[{','.join(test for test in tests if test not in absent)}]")
+    if name in FEW_FOR_REFERENCE:
+        words += [f"data.n_train={FEW_FOR_REFERENCE[name]}", "batch_size=4"]
+    return [*words, "reference_energies=model"]
+
+
+def default_tests(name: str) -> tuple[str, ...]:
+    """The test sets of the default protocol."""
+    card = data_card(name)
+    protocol = card.protocol(None)[1]
+    pool = card.pool(protocol.subset if protocol is not None else None)[1]
+    fair = tuple(card.tests) if pool is None or pool.tests is None else pool.tests
+    return fair if protocol is None or protocol.tests is None else protocol.tests
+
+
+def tests_not_here(name: str) -> list[str]:
+    """Test sets of the default protocol of which a file is not on this disk."""
+    card = data_card(name)
+    return [test for test in default_tests(name) if not all(on_this_disk(card, key) for key in card.tests[test])]
+
+
+def is_here(name: str) -> bool:
+    """Whether the default pool of a set, and one test where it has tests, are on this disk."""
+    card = data_card(name)
+    protocol = card.protocol(None)[1]
+    pool = card.pool(protocol.subset if protocol is not None else None)[1]
+    pool_is_here = pool is None or all(on_this_disk(card, key) for key in pool.files)
+    return pool_is_here and (not default_tests(name) or len(tests_not_here(name)) < len(default_tests(name)))
+
+
+def record_of(name: str, folder: Path) -> Record:
+    """The record of one set, after evaluating it if there is none."""
+    path = folder / f"{CARD}.{name.replace('/', '-')}.json"
+    if not path.is_file():
+        words = [*words_of(name), f"record={path}"]
+        print(f"zoo evaluate {' '.join(words)}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        evaluate(words)
+    return read_record(path)
+
+
+def table(records: dict[str, Record]) -> str:
+    """One row a test set: the two headline numbers that its protocol asks for."""
+    rows = []
+    for name, record in records.items():
+        asked = (data_card(name).protocol(None)[1] or next(iter(data_card(name).protocols.values()))).metrics
+        for test in dict.fromkeys(metric.test_set for metric in record.metrics):
+            found = {metric.name: metric for metric in record.metrics if metric.test_set == test}
+            cells = [f"{found[metric].value:.1f} {METRICS[metric].unit} ({METRICS[metric].label})" for metric in asked if metric in found]
+            frames = record.data.splits[test].frames
+            rows.append(
+                [f"`{name}`", f"`{test}`", str(frames), record.reference_energies.after, ", ".join(cells) or "no label of the protocol"]
+            )
+    return markdown_table(["set", "test", "frames", "reference energies", "error"], rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the records that are missing and rewrite the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sets", nargs="*", default=list(data_set_names()))
+    parser.add_argument("--folder", type=Path, default=RECORDS)
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "data.md")
+    chosen = parser.parse_args(arguments)
+    here = [name for name in chosen.sets if is_here(name)]
+    print(f"not on this disk: {', '.join(name for name in chosen.sets if name not in here) or 'none'}", flush=True)
+    records = {name: record_of(name, chosen.folder) for name in here}
+    if chosen.sets == list(data_set_names()):
+        write_between_markers(chosen.page, "zero-shot", f"{table(records)}\n\n{stamp('python -m benchmarks.zero_shot')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The frames of a run by part, with what a record needs to say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from zoo.data.checks import LabelReport, elements_of
+from zoo.data.config import DataConfig
+from zoo.data.frame import Frame
+from zoo.data.splits import SplitSizes, frames_sha256, overlap_notes, random_split
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the frames are and how they were chosen.
+
+    Attributes:
+        protocol: what was drawn from what, e.g. ``"acac/300K n_train=50 n_valid=50 split_seed=0"``.
+        metrics: names of the metrics that the protocol asks for, the headline first; empty where there is none.
+        isolated_atom_energies: atomic number to eV, where the set gives them.
+        linear_references: atomic number to eV, where the set publishes them.
+        notes: how files were read.
+    """
+
+    protocol: str
+    level_of_theory: str
+    licence: str
+    metrics: tuple[str, ...] = ()
+    isolated_atom_energies: dict[int, float] | None = None
+    linear_references: dict[int, float] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """Frames of one run, with what a record needs to say about them.
+
+    Attributes:
+        train, valid: may be empty where only tests were asked for.
+        tests: name to frames; may be empty.
+        name: the set's.
+        origin: what the frames are.
+        hashes: the name of each part to `frames_sha256`.
+        notes: lines to print before the run: how files were read, and frames shared by training and test.
+    """
+
+    train: list[Frame]
+    valid: list[Frame]
+    tests: dict[str, list[Frame]]
+    name: str
+    origin: Origin
+    hashes: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: DataConfig, train: list[Frame], valid: list[Frame], tests: dict[str, list[Frame]], origin: Origin) -> DataSplits:
+        """With hashes and notes worked out."""
+        return cls(
+            train=train,
+            valid=valid,
+            tests=tests,
+            name=config.name,
+            origin=origin,
+            hashes={name: frames_sha256(frames) for name, frames in {"train": train, "valid": valid, **tests}.items() if frames},
+            notes=(*origin.notes, *overlap_notes(train, valid, tests)),
+        )
+
+    @property
+    def protocol(self) -> str:
+        """What was drawn from what."""
+        return self.origin.protocol
+
+    @property
+    def level_of_theory(self) -> str:
+        """What the labels were computed with; empty where unknown."""
+        return self.origin.level_of_theory
+
+    @property
+    def licence(self) -> str:
+        """Of the data; empty where unknown."""
+        return self.origin.licence
+
+    @property
+    def isolated_atom_energies(self) -> dict[int, float] | None:
+        """Atomic number to eV, where the set gives them."""
+        return self.origin.isolated_atom_energies
+
+    @property
+    def parts(self) -> dict[str, list[Frame]]:
+        """``"train"``, ``"valid"`` and every test set by name; parts without frames are left out."""
+        return {name: frames for name, frames in {"train": self.train, "valid": self.valid, **self.tests}.items() if frames}
+
+    @property
+    def tested(self) -> dict[str, list[Frame]]:
+        """What errors are reported on: the test sets by name, or the validation frames, named as such, where there are none."""
+        return dict(self.tests) if self.tests else {"valid": self.valid}
+
+    def frame_counts(self) -> dict[str, int]:
+        """Frames in each part."""
+        return {name: len(frames) for name, frames in self.parts.items()}
+
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur in any part."""
+        return elements_of(frame for frames in self.parts.values() for frame in frames)
+
+    def label_report(self) -> LabelReport:
+        """Labels found, by source file."""
+        return LabelReport.of(frame for frames in self.parts.values() for frame in frames)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Frames drawn from one pool, and the words that say how."""
+
+    train: list[Frame]
+    valid: list[Frame]
+    test: list[Frame]
+    text: str
+
+
+def draw(pool: Sequence[Frame], sizes: SplitSizes, seed: int, what: str) -> Drawn:
+    """Training, validation and test frames from one pool; raises `zoo.errors.ZooError` where the sizes do not fit."""
+    n_train, n_valid, n_test = counts = sizes.resolve(len(pool), what)
+    split = random_split(len(pool), counts, seed)
+    text = f"n_train={n_train} n_valid={n_valid}" + (f" n_test={n_test}" if n_test else "") + f" split_seed={seed}"
+    return Drawn([pool[i] for i in split.train], [pool[i] for i in split.valid], [pool[i] for i in split.test], f"{what} {text}")
+
+
+def as_test(drawn: list[Frame], others: Mapping[str, object]) -> dict[str, list[Frame]]:
+    """Drawn test frames under the name ``"test"``, or ``"test_drawn"`` where the set brings a test of that name."""
+    return {"test_drawn" if "test" in others else "test": drawn} if drawn else {}

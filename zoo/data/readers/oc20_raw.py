@@ -1,0 +1,122 @@
+"""OC20's raw S2EF form: pairs of ``N.extxyz[.xz]`` and ``N.txt[.xz]``, line k of the text about frame k.
+
+A line is ``system_id,frame_number,reference_energy``, such as ``random1447590,frame12,-252.31``. The energies of the frames are total DFT
+energies in eV; what OC20 trains on and tests is the adsorption energy, energy - reference_energy, found here as ``adsorption_energy``. An
+atom with ``move_mask`` F was held in place.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from zoo.data.raw import Format, RawFrame, ReadOptions
+from zoo.data.readers.ase_files import labels_of_atoms
+from zoo.errors import ZooError, first_line
+
+_STRUCTURES = re.compile(r"\.extxyz(\.xz)?$")
+
+
+def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
+    if path.is_file():
+        yield from _frames_of_pair(path, "")
+        return
+    for file in sorted(one for one in path.rglob("*.extxyz*") if _STRUCTURES.search(one.name)):
+        yield from _frames_of_pair(file, file.relative_to(path).as_posix())
+
+
+def _frames_of_pair(file: Path, source: str) -> Iterator[RawFrame]:
+    from ase.io import iread
+
+    text = _text_beside(file)
+    if text is None:
+        raise ZooError(
+            f"{file}: has no {_STRUCTURES.sub('.txt', file.name)}[.xz] beside it; OC20 keeps the frames' names and references there"
+        )
+    lines = [line for line in _read_text(text).splitlines() if line.strip()]
+    count = 0
+    for count, block in enumerate(_blocks(file), 1):
+        if count > len(lines):
+            raise ZooError(f"{file}: has more frames than {text.name} has lines ({len(lines)}); download the pair again")
+        identifier, reference_energy = _parsed(lines[count - 1], f"{text}: line {count}")
+        atoms = next(iread(io.StringIO(block), format="extxyz"))
+        found = {**labels_of_atoms(atoms, {}), "reference_energy": reference_energy}
+        if "energy" in found:
+            found["adsorption_energy"] = found["energy"] - reference_energy
+        yield RawFrame.of_atoms(atoms, found, identifier=identifier, source=source)
+    if count < len(lines):
+        raise ZooError(f"{file}: has {count} frames but {text.name} has {len(lines)} lines; download the pair again")
+
+
+def _parsed(line: str, where: str) -> tuple[str, float]:
+    """``("random1447590_12", -252.31)`` of a line of the text file."""
+    parts = line.split(",")
+    try:
+        system, frame, energy = (part.strip() for part in parts)
+        return f"{system}_{re.sub(r'^frame(?=[0-9]+$)', '', frame)}", float(energy)
+    except ValueError:
+        raise ZooError(f"{where} is {line[:80]!r}; wanted system_id,frame_number,reference_energy") from None
+
+
+def _blocks(file: Path) -> Iterator[str]:
+    """The text of one frame after the other, because ASE would go through a compressed file twice."""
+    with _opened(file) as lines:
+        number = 0
+        while head := _next_line(lines, file):
+            if not head.strip():
+                continue
+            if not head.strip().isdecimal():
+                raise ZooError(
+                    f"{file}: frame {number} starts with {head.strip()[:40]!r}, not a number of atoms; repair or remove the frame"
+                )
+            wanted = int(head) + 1
+            body = list(islice(iter(lambda: _next_line(lines, file), ""), wanted))
+            if len(body) < wanted:
+                raise ZooError(f"{file}: frame {number} is cut off after {len(body)} of {wanted} lines; download or copy the file again")
+            yield "".join((head, *body))
+            number += 1
+
+
+def _next_line(lines: TextIO, file: Path) -> str:
+    try:
+        return lines.readline()
+    except (EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise ZooError(f"{file}: is truncated or damaged ({first_line(error)}); download or copy it again") from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        with _opened(file) as lines:
+            return lines.read()
+    except (EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise ZooError(f"{file}: is truncated or damaged ({first_line(error)}); download or copy it again") from error
+
+
+def _opened(file: Path) -> TextIO:
+    return lzma.open(file, "rt", encoding="utf-8") if file.suffix == ".xz" else file.open(encoding="utf-8")
+
+
+def _text_beside(file: Path) -> Path | None:
+    stem = _STRUCTURES.sub("", file.name)
+    beside = (file.with_name(f"{stem}{suffix}") for suffix in (".txt.xz", ".txt"))
+    return next((one for one in beside if one.is_file()), None)
+
+
+def _recognises(path: Path) -> bool:
+    """A folder with such structure files, or one of them with its text beside it."""
+    if path.is_dir():
+        return any(_STRUCTURES.search(one.name) for one in path.rglob("*.extxyz*"))
+    return bool(_STRUCTURES.search(path.name)) and _text_beside(path) is not None
+
+
+FORMAT = Format(
+    name="oc20_raw",
+    description="OC20's raw pairs of extxyz.xz and txt.xz, with names and reference energies (a file, or a folder searched for them)",
+    recognises=_recognises,
+    read=_read,
+)
