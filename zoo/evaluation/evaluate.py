@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from ase.data import chemical_symbols
+from rich.console import Console
+from rich.progress import Progress
 
 from zoo.data.checks import LabelReport, check_elements
 from zoo.data.config import DataConfig
@@ -20,11 +22,12 @@ from zoo.data.source import load_splits
 from zoo.data.splits import overlap_notes
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.evaluation.metrics import METRICS, compute_metrics
-from zoo.evaluation.predictions import predict_frames
+from zoo.evaluation.predictions import Predictions, predict_frames
 from zoo.evaluation.provenance import base_record, data_record, git_commit, versions
 from zoo.evaluation.record import build_record, metric_records, write_record
 from zoo.evaluation.record_parts import ReferenceEnergyRecord
 from zoo.evaluation.reference import set_reference_energies
+from zoo.evaluation.unit_hints import unit_hints
 from zoo.potential import Potential
 
 
@@ -83,13 +86,22 @@ def evaluate_parts(
     for name, frames in chosen.items():
         if not any(frame.has_forces for frame in frames):
             notes.append(f"{name}: no forces in this set, energies only")
-        metrics[name] = compute_metrics(predict_frames(potential, frames, batch_size=batch_size), frames)
+        predictions = _predicted(potential, name, frames, batch_size)
+        notes += [f"warning: {name}: {hint}" for hint in unit_hints(predictions, frames)]
+        metrics[name] = compute_metrics(predictions, frames)
     if not any(metrics.values()):
         raise ZooError(
             f"{', '.join(chosen)}: no frame has an energy, forces or stress to compare with; pass data.energy_key=... or "
             "data.forces_key=..., or use zoo predict"
         )
     return Evaluation(metrics, splits.origin.metrics, tuple(notes), reference_energies, time.perf_counter() - started)
+
+
+def _predicted(potential: Potential, name: str, frames: Sequence[Frame], batch_size: int) -> Predictions:
+    """The predictions, with a progress bar where a person looks on."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=len(frames))
+        return predict_frames(potential, frames, batch_size=batch_size, progress=lambda done: bar.update(task, completed=done))
 
 
 def prepare_parts(

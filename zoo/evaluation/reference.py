@@ -119,25 +119,3 @@ def _of_every_element(energies_ev: Mapping[int, float] | None, splits: DataSplit
 def _unseen(fitted: ElementShifts, splits: DataSplits) -> str:
     unseen = [chemical_symbols[number] for number in splits.elements() if number not in fitted.shifts]
     return f"; in no training frame, so left at the model's own energy: {', '.join(unseen)}" if unseen else ""
-
-
-def unit_hint(potential: Potential, frames: Sequence[Frame], batch_size: int) -> str | None:
-    """A line where the labels' forces are a known unit's factor away from the base's, or None.
-
-    The slope of label forces on predicted ones does not depend on the zero of energy; foundation models come within 30 % of it on anything
-    they know.
-    """
-    labelled = [frame for frame in frames if frame.has_forces]
-    if not labelled:
-        return None
-    predictions = predict_frames(potential, labelled, batch_size=batch_size)
-    mine = np.concatenate([forces.ravel() for forces in predictions.forces])
-    theirs = np.concatenate([frame.forces.ravel() for frame in labelled])
-    if not np.any(mine) or np.corrcoef(mine, theirs)[0, 1] < -0.5:
-        return "forces point against the base's: is this file's sign that of the gradient instead of the force?" if np.any(mine) else None
-    slope = float(mine @ theirs / (mine @ mine))
-    factors = {"kcal/mol/Å": 23.0605, "Hartree/Bohr": 1 / 51.4221, "Hartree/Å": 1 / 27.2114, "meV/Å": 1000.0, "kJ/mol/Å": 96.4853}
-    for unit, factor in factors.items():
-        if 0.6 < slope / factor < 1.6:
-            return f"forces are {slope:.3g} times the base's: they look like {unit}; pass data.energy_unit=... (and data.length_unit=...)"
-    return None

@@ -14,7 +14,9 @@ from zoo.data.loader import GraphDataset, check_edges
 from zoo.data.parts import DataSplits
 from zoo.data.source import load_splits
 from zoo.errors import ZooError
-from zoo.evaluation.reference import Estimate, set_reference_energies, unit_hint
+from zoo.evaluation.predictions import predict_frames
+from zoo.evaluation.reference import Estimate, set_reference_energies
+from zoo.evaluation.unit_hints import unit_hints
 from zoo.graph import collate
 from zoo.loading import load
 from zoo.potential import Potential
@@ -140,9 +142,9 @@ def _check_identity(saved: Mapping[str, str], found: Mapping[str, str], folder: 
 
 def _set_reference(config: RunConfig, potential: Potential, splits: DataSplits, tell: Say) -> None:
     sample = splits.train[: min(8, len(splits.train))]
-    hint = unit_hint(potential, sample, config.training.batch_size) if config.strategy.weights == "card" else None
-    if hint is not None:
-        tell(f"warning: {hint}")
+    if config.strategy.weights == "card":
+        for hint in unit_hints(predict_frames(potential, sample, batch_size=config.training.batch_size), sample):
+            tell(f"warning: {hint}")
     estimate = estimate_reference(config, potential, splits)
     if estimate.note:
         tell(estimate.note)
