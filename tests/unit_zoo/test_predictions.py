@@ -13,7 +13,7 @@ from ase import Atoms
 
 from zoo.data.frame import FloatArray, Frame
 from zoo.errors import ZooError
-from zoo.evaluation.predictions import Predictions, predict_frames, write_extxyz
+from zoo.evaluation.predictions import MOST_ATOMS_IN_A_BATCH, Predictions, predict_frames, write_extxyz
 
 
 @dataclass
@@ -51,6 +51,18 @@ def test_batches_cover_every_frame_once_and_in_order() -> None:
     assert answer.names == tuple(frame.name for frame in many)
     np.testing.assert_array_equal(answer.energies, [(frame.positions**2).sum() / 2 for frame in many])
     assert answer.forces[0].dtype == np.float64
+
+
+def test_large_structures_get_smaller_batches() -> None:
+    potential = Harmonic()
+    large = Frame.unlabelled(
+        Atoms(f"Cu{MOST_ATOMS_IN_A_BATCH // 2}", positions=np.random.default_rng(0).random((MOST_ATOMS_IN_A_BATCH // 2, 3)))
+    )
+    beyond = Frame.unlabelled(Atoms(f"Cu{MOST_ATOMS_IN_A_BATCH + 1}"))
+    small = frames()[1]
+    answer = predict_frames(potential, [large, large, small, beyond, small, small], batch_size=4)
+    assert potential.batches == [2, 1, 1, 2]
+    assert len(answer) == 6
 
 
 def test_no_frames_give_empty_predictions() -> None:

@@ -99,7 +99,8 @@ def evaluate_parts(
 
 def _predicted(potential: Potential, name: str, frames: Sequence[Frame], batch_size: int) -> Predictions:
     """The predictions, with a progress bar where a person looks on."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=len(frames))
         return predict_frames(potential, frames, batch_size=batch_size, progress=lambda done: bar.update(task, completed=done))
 

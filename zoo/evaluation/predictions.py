@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,20 +78,24 @@ class Predictions:
         return len(self.names)
 
 
+MOST_ATOMS_IN_A_BATCH = 768
+"""16 cells of 108 copper atoms in one pass of SevenNet-0 with forces take 8 GB, and a data set's largest cells decide, not its usual ones."""
+
+
 def predict_frames(
     potential: Predictor, frames: Sequence[Frame], batch_size: int = 8, progress: Callable[[int], None] | None = None
 ) -> Predictions:
-    """Predict every frame, ``batch_size`` at a time.
+    """Predict every frame, ``batch_size`` at a time, or fewer where they are large.
 
     Args:
         potential: usually a `zoo.Potential`.
         frames: their labels are not used.
-        batch_size: structures a forward pass.
+        batch_size: structures a forward pass, at the most; also at most `MOST_ATOMS_IN_A_BATCH` atoms, unless one structure has more.
         progress: called after every batch with the number of frames done so far.
     """
     answers: list[PredictionLike] = []
-    for start in range(0, len(frames), batch_size):
-        answers.extend(potential.predict(frames[start : start + batch_size], batch_size=batch_size))
+    for batch in _batches(frames, batch_size):
+        answers.extend(potential.predict(batch, batch_size=len(batch)))
         if progress is not None:
             progress(len(answers))
     return Predictions(
@@ -100,6 +104,17 @@ def predict_frames(
         forces=tuple(np.asarray(answer.forces, dtype=np.float64) for answer in answers),
         stresses=tuple(None if answer.stress is None else np.asarray(answer.stress, dtype=np.float64) for answer in answers),
     )
+
+
+def _batches(frames: Sequence[Frame], batch_size: int) -> Iterator[list[Frame]]:
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and (len(batch) == batch_size or sum(map(len, batch)) + len(frame) > MOST_ATOMS_IN_A_BATCH):
+            yield batch
+            batch = []
+        batch.append(frame)
+    if batch:
+        yield batch
 
 
 def write_extxyz(path: Path, frames: Sequence[Frame], predictions: Predictions) -> None:

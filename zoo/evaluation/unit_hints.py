@@ -52,22 +52,7 @@ def unit_hints(predictions: Predictions, frames: Sequence[Frame]) -> tuple[str, 
     stresses = _pairs(
         [np.full((3, 3), np.nan) if stress is None else stress for stress in predictions.stresses], [frame.stress for frame in frames]
     )
-    hints = (
-        _hint(
-            *forces,
-            "forces",
-            _FORCE_FACTORS,
-            "are the labels gradients instead of forces?",
-            "data.energy_unit=... (and data.length_unit=...)",
-        ),
-        _hint(
-            *stresses,
-            "stresses",
-            _STRESS_FACTORS,
-            "VASP's and DeePMD's sign is not ASE's: data.stress_unit=-kbar, data.virial_key=...",
-            "data.stress_unit=...",
-        ),
-    )
+    hints = (_hint(*forces, _FORCES), _hint(*stresses, _STRESSES))
     return tuple(hint for hint in hints if hint is not None)
 
 
