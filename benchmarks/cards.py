@@ -1,9 +1,14 @@
-"""README's tables of models and data sets, from the cards: ``python -m benchmarks.cards``."""
+"""The tables of models, data sets, protocols, formats and metrics, from what declares them: ``python -m benchmarks.cards``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
+from zoo.data.cards import DataCard, DataFile, Protocol
 from zoo.data.catalogue import data_card, sets_by_card
+from zoo.data.readers import formats
+from zoo.evaluation.metrics import METRICS
 from zoo.registry import describe, list_models
 
 
@@ -30,15 +35,83 @@ def data_table() -> str:
     for names in sets_by_card().values():
         cards = [data_card(name) for name in names]
         theories = list(dict.fromkeys(card.level_of_theory for card in cards))
-        title = (
-            f"`{names[0]}`" if len(names) == 1 else f"`{names[0].split('/')[0]}/` " + ", ".join(f"`{name.split('/')[1]}`" for name in names)
-        )
         first = " ".join(cards[0].description.split()).split(". ")[0].rstrip(".")
         what = first if len(names) == 1 else f"{len(names)} sets, the first: {first}"
-        rows.append([title, what, theories[0] if len(theories) == 1 else "see `zoo data NAME`", cards[0].licence])
+        rows.append([_title(names), what, theories[0] if len(theories) == 1 else "see `zoo data NAME`", cards[0].licence])
     return markdown_table(["set", "what it is", "level of theory", "licence"], rows)
 
 
+def protocols_table() -> str:
+    """One row a protocol of each card: the pool and the sizes that are drawn from it, what was done, and the numbers that are reported."""
+    rows = []
+    for names in sets_by_card().values():
+        card = data_card(names[0])
+        for name, protocol in card.protocols.items():
+            title = f"`{name}`" + (" (default)" if name == card.default_protocol else "")
+            numbers = ", ".join(f"`{metric}`" for metric in protocol.metrics)
+            words = " ".join(protocol.description.split())
+            rows.append([_collection(names), title, _drawn(card, protocol), words, numbers, protocol.source])
+    return markdown_table(["set", "protocol", "drawn", "in words", "numbers", "after"], rows)
+
+
+def formats_table() -> str:
+    """One row a format, in the order in which they are tried."""
+    return markdown_table(["`data.format`", "what it reads"], [[f"`{one.name}`", one.description] for one in formats().values()])
+
+
+def metrics_table() -> str:
+    """One row a metric."""
+    rows = [[f"`{one.name}`", one.label, one.unit or "none", one.normalisation, one.better] for one in METRICS.values()]
+    return markdown_table(["name", "meaning", "unit", "mean over", "better"], rows)
+
+
+def unverified_table() -> str:
+    """The files whose SHA-256 nobody here knows, and what they are recognised by instead."""
+    rows = []
+    for names in sets_by_card().values():
+        by_md5: list[str] = []
+        by_name: list[str] = []
+        card = data_card(names[0])
+        for key, file in card.files.items():
+            containers = [card.archives[one.archive] if one.archive else one for one in (file, *file.alternatives)]
+            if not any(one.sha256 or (isinstance(one, DataFile) and one.tree) for one in containers):
+                (by_md5 if any(one.md5 for one in containers) else by_name).append(f"`{key}`")
+        if by_md5 or by_name:
+            rows.append([_collection(names), ", ".join(by_md5) or "none", ", ".join(by_name) or "none"])
+    return markdown_table(["set", "known by the publisher's MD5", "known by name alone"], rows)
+
+
+def _drawn(card: DataCard, protocol: Protocol) -> str:
+    """``300K: n_train=450 n_valid=50``."""
+    sizes = ("n_train", "n_valid", "n_test", "valid_fraction", "test_fraction")
+    pool = protocol.subset or card.default_pool
+    words = [f"{name}={getattr(protocol, name)}" for name in sizes if getattr(protocol, name) is not None]
+    if protocol.valid_from is not None:
+        words.append(f"(validation from `{protocol.valid_from}`)")
+    return " ".join(([f"`{pool}`:"] if pool else ["tests alone"]) + words)
+
+
+def _collection(names: list[str]) -> str:
+    """``rmd17/*`` for sets alike in everything but a name."""
+    return f"`{names[0]}`" if len(names) == 1 else f"`{names[0].split('/')[0]}/*` ({len(names)})"
+
+
+def _title(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"`{names[0]}`"
+    return f"`{names[0].split('/')[0]}/` " + ", ".join(f"`{name.split('/')[1]}`" for name in names)
+
+
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("README.md", "models"): models_table,
+    ("README.md", "data-sets"): data_table,
+    ("docs/data.md", "formats"): formats_table,
+    ("docs/data.md", "metrics"): metrics_table,
+    ("docs/benchmarks-data.md", "protocols"): protocols_table,
+    ("docs/benchmarks-data.md", "unverified"): unverified_table,
+}
+"""(page, markers) to what stands between them."""
+
 if __name__ == "__main__":
-    write_between_markers(ROOT / "README.md", "models", models_table())
-    write_between_markers(ROOT / "README.md", "data-sets", data_table())
+    for (page, name), table in TABLES.items():
+        write_between_markers(ROOT / page, name, table())

@@ -79,7 +79,7 @@ class Predictions:
 
 
 MOST_ATOMS_IN_A_BATCH = 768
-"""16 cells of 108 copper atoms in one pass of SevenNet-0 with forces take 8 GB, and a data set's largest cells decide, not its usual ones."""
+"""16 cells of 108 copper atoms in one pass of SevenNet-0 with forces take 8 GB; a data set's largest cells decide, not its usual ones."""
 
 
 def predict_frames(
