@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from adapters.adapter import Adapter
 from adapters.errors import AdapterError, first_line
+from adapters.files import write_atomically
 from adapters.manifest import FORMAT_VERSION, AdapterManifest, base_fingerprint, completed
 from adapters.method import create_method
 from adapters.stack import AdapterStack
@@ -57,7 +56,8 @@ def write_adapter(path: Path, adapter: Adapter, manifest: AdapterManifest) -> No
         text = _canonical({**fields, "content_sha256": _content_sha256(fields, tensors)})
     except ValueError as error:
         raise AdapterError(f"{path}: the manifest holds a number that is not finite ({error}); correct it before saving") from None
-    _write_atomically(path, serialise_safetensors(tensors, metadata={_METADATA_KEY: text}))
+    content = serialise_safetensors(tensors, metadata={_METADATA_KEY: text})
+    write_atomically(path, lambda partial: partial.write_bytes(content), AdapterError)
 
 
 def read_adapter(path: Path) -> tuple[AdapterManifest, dict[str, Tensor]]:
@@ -202,24 +202,3 @@ def _check_finite(tensors: Mapping[str, Tensor], path: str) -> None:
 
 def _damaged(path: str | Path, detail: str) -> AdapterError:
     return AdapterError(f"{path}: damaged adapter file ({detail}); copy it again from its source")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """A temporary file in the same folder, flushed, then renamed over ``path``."""
-    partial: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        partial = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.chmod(0o644)
-        os.replace(partial, path)
-    except OSError as error:
-        remedy = "free disk space and save again, or choose a folder you may write to"
-        raise AdapterError(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from None
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import adapters.files
 from zoo.errors import ZooError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to disk and rename it; a kill leaves the old file or the new one.
+    """`adapters.files.write_atomically` with this package's error.
 
     Raises:
         ZooError: where the folder cannot be written or the disk is full; the temporary file is removed.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        os.close(handle)
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be written ({error.strerror or error}); choose a folder you may write to") from None
-    partial = Path(name)
-    try:
-        write(partial)
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        partial.chmod(0o644)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise ZooError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); free disk space and run again") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    adapters.files.write_atomically(path, write, ZooError)
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -49,19 +49,19 @@ def _named(part: str) -> Callable[..., bool]:
 # what the process was doing when it died: the call that was just beginning, and which one of them
 KILLS = {
     "before anything was written": ("zoo.training.folder:RunFolder.prepare", 1, None),
-    "between config and environment": ("zoo.files:os.replace", 1, _named("environment.json")),
+    "between config and environment": ("adapters.files:os.replace", 1, _named("environment.json")),
     "before the first checkpoint": ("zoo.training.module:FineTuning.training_step", 3, None),
     "in the first validation": ("zoo.training.validation:Validation._validate", 1, None),
     "between two checkpoints": ("zoo.training.module:FineTuning.training_step", 5, None),
     "between an optimizer step and its validation": ("zoo.training.validation:Validation.on_train_batch_end", 6, None),
     "in a later validation": ("zoo.training.validation:Validation._validate", 3, None),
-    "with best weights half written": ("zoo.files:os.replace", 2, _named("best-")),
-    "with the history half written": ("zoo.files:os.replace", 2, _named("history.csv")),
-    "with a checkpoint half written": ("zoo.files:os.replace", 2, _named("last.ckpt")),
+    "with best weights half written": ("adapters.files:os.replace", 2, _named("best-")),
+    "with the history half written": ("adapters.files:os.replace", 2, _named("history.csv")),
+    "with a checkpoint half written": ("adapters.files:os.replace", 2, _named("last.ckpt")),
     "with old best weights not yet removed": ("zoo.training.validation:drop_older_best_weights", 2, None),
     "in the last step": ("zoo.training.module:FineTuning.training_step", 12, None),
     "in the final evaluation": ("zoo.training.artefacts:predict_tests", 2, None),
-    "with the adapter half written": ("adapters.state:os.replace", 1, _named("adapter.safetensors")),
+    "with the adapter half written": ("adapters.files:os.replace", 1, _named("adapter.safetensors")),
     "between adapter and record": ("zoo.training.artefacts:write_run_record", 1, None),
 }
 OFTEN = ("before the first checkpoint", "between two checkpoints", "in a later validation", "in the final evaluation")
