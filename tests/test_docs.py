@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ase.io import write
+import yaml
 
 from adapters import method
 from adapters.method import create_method, method_names
 from benchmarks.tables import between_markers, markdown_table, replace_between_markers
+from tests.documented_files import write_documented_files
 from zoo.commands import CheckConfig, EvaluateConfig, MergeConfig, PredictConfig
 from zoo.compose import compose
-from zoo.data.emt import emt_pool
+from zoo.data.cards import DataCard
+from zoo.data.catalogue import data_card, data_set_names
+from zoo.data.readers import format_names, formats
+from zoo.data.source import load_evaluated, load_splits
+from zoo.evaluation.metrics import METRICS
 from zoo.registry import describe, list_models
 from zoo.training.config import RunConfig, parse_config
 
@@ -62,11 +68,31 @@ def check_command(words: list[str]) -> None:
     if name in ("list", "info"):
         assert all(describe(word) for word in rest)
         return
-    given = [first_of_sweep(word) if "-m" in rest else word for word in rest if not word.startswith("-")]
-    config = parse_config(compose(name, [*given, *(["run.folder=x"] if name == "train" else [])]), CONFIGS[name])
+    if name == "data":
+        assert all(fnmatch.filter(data_set_names(), word) for word in rest), words
+        return
+    config = composed(name, rest)
     if isinstance(config, RunConfig) and "path" not in config.adapter:
         create_method(config.adapter)
     assert config.backbone.name in list_models()
+    if "data" in type(config).model_fields and config.data.name in data_set_names():
+        check_named_set(config)
+
+
+def composed(name: str, rest: list[str]) -> Any:
+    """The validated configuration of a command; of a sweep its first job."""
+    given = [first_of_sweep(word) if "-m" in rest else word for word in rest if not word.startswith("-")]
+    return parse_config(compose(name, [*given, *(["run.folder=x"] if name == "train" else [])]), CONFIGS[name])
+
+
+def check_named_set(config: Any) -> None:
+    """That the set has the protocol, subset and test sets that a command names."""
+    card = data_card(config.data.name)
+    card.protocol(config.data.protocol)
+    card.pool(config.data.subset)
+    named = [config.data.test] if isinstance(config.data.test, str) else list(config.data.test or [])
+    split = getattr(config, "split", None)
+    assert set(named) | ({split} - {None, "train", "valid", "test"}) <= set(card.tests), (card.name, named, split)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +101,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from zoo.training.run import fine_tune
 
     folder = tmp_path_factory.mktemp("docs")
-    structures = [frame.to_atoms() for frame in emt_pool()[:2]]
-    for name in ("my", "other", "frames", "train", "valid", "a", "b"):
-        write(folder / f"{name}.extxyz", structures)
+    write_documented_files(folder)
     words = ["experiment=quickstart", "data.n_train=1", "data.n_valid=1", "data.test=[]", "training.steps=1", "training.batch_size=1"]
     words += ["evaluation.plots=false", "training.loggers.tensorboard=false", "training.progress_bar=false", "adapter.rank=1"]
     fine_tune(parse_config(compose("train", [*words, f"run.folder={folder / 'runs' / 'quickstart'}"])), say=lambda line: None)
@@ -112,11 +136,42 @@ def test_every_command_of_the_help_pages_composes(workplace: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "line", ["train training.stepz=3", "train adapter=elora adapter.rnk=4", "info sevennet-9", "train data=absent.xyz"]
+    "line",
+    [
+        "train training.stepz=3",
+        "train adapter=elora adapter.rnk=4",
+        "info sevennet-9",
+        "train data=absent.xyz",
+        "data rmd18/aspirin",
+        "train data=acac data.protocol=elorra",
+        "evaluate data=3bpa split=test_900K",
+    ],
 )
 def test_a_wrong_command_would_be_found(line: str) -> None:
-    with pytest.raises(Exception, match=r"stepz|rnk|sevennet-9|absent"):
+    with pytest.raises(Exception, match=r"stepz|rnk|sevennet-9|absent|rmd18|elorra|test_900K"):
         check_command(shlex.split(line))
+
+
+def test_every_format_has_a_command_that_reads_such_a_file(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    read = set()
+    for name, *rest in commands(text_of("docs/data.md")):
+        config = composed(name, rest) if name in ("train", "evaluate") else None
+        if config is None or config.data.name != "file":
+            continue
+        splits = load_splits(config.data) if name == "train" else load_evaluated(config.data, config.split)
+        assert all(frame.has_energy and frame.has_forces for frames in splits.parts.values() for frame in frames), rest
+        path = Path(config.data.path or config.data.train)
+        read.add(next(one.name for one in formats().values() if one.recognises(path)))
+    assert read == set(format_names())
+
+
+def test_every_card_in_the_documentation_is_one(workplace: Path) -> None:
+    cards = re.findall(r"^```yaml\n(.*?)^```$", text_of("docs/data.md"), flags=re.MULTILINE | re.DOTALL)
+    assert cards
+    for text in cards:
+        card = DataCard.model_validate(yaml.safe_load(text))
+        assert {metric for protocol in card.protocols.values() for metric in protocol.metrics} <= set(METRICS)
 
 
 def test_every_fenced_command_is_marked_so_that_it_is_checked() -> None:
@@ -153,8 +208,9 @@ def test_every_internal_link_resolves(page: str) -> None:
 def test_the_tables_of_cards_are_those_of_the_cards() -> None:
     from benchmarks import cards
 
-    assert between_markers(text_of("README.md"), "models") == cards.models_table()
-    assert between_markers(text_of("README.md"), "data-sets") == cards.data_table()
+    assert {page for page, _ in cards.TABLES} == {"README.md", "docs/data.md", "docs/benchmarks-data.md"}
+    for (page, name), table in cards.TABLES.items():
+        assert between_markers(text_of(page), name) == table(), f"{page}: {name}: run python -m benchmarks.cards"
 
 
 def test_the_tables_of_counts_are_those_of_the_code() -> None:

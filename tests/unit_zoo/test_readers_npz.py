@@ -252,3 +252,20 @@ def test_damaged_bytes_and_bare_arrays_are_one_line(tmp_path: Path) -> None:
         np.save(stream, np.zeros(3))
     with pytest.raises(ZooError, match="holds one bare array"):
         read_frames(tmp_path / "bare.npz")
+
+
+@pytest.mark.parametrize("wrong", [{"energy_unit": "kcal/mol"}, {"length_unit": "Bohr"}])
+def test_units_that_the_archive_states_are_not_contradicted(tmp_path: Path, wrong: dict[str, str]) -> None:
+    np.savez(
+        tmp_path / "md.npz",
+        z=[1, 1],
+        R=[[[0.0, 0.0, 0.0], [0.0, 0.0, 0.7]]],
+        E=[1.0],
+        F=np.ones((1, 2, 3)),
+        e_unit="eV",
+        r_unit="Ang",
+    )
+    (frame,) = read_frames(tmp_path / "md.npz")
+    assert frame.energy == 1.0
+    with pytest.raises(ZooError, match="is set; remove the setting"):
+        read_frames(tmp_path / "md.npz", LabelKeys(**wrong))

@@ -22,7 +22,7 @@ from ase.constraints import FixAtoms
 from torch_geometric.data import Data
 
 from zoo.data.keys import LabelKeys
-from zoo.data.readers import read_file, read_frames
+from zoo.data.readers import formats, read_file, read_frames
 from zoo.errors import ZooError
 
 COUNT = 4
@@ -318,3 +318,14 @@ def test_the_fixed_atoms_of_a_real_slab_are_all_below_its_surface(data_folder, t
     assert set(frame.tags.tolist()) == {0, 1}
     assert frame.fixed.any()
     assert (frame.tags[frame.fixed] == 0).all()
+
+
+def test_a_text_of_something_else_beside_a_users_file_makes_it_no_oc20_pair(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "train.extxyz", Atoms("Cu", cell=[3, 3, 3], pbc=True))
+    assert not formats()["oc20_raw"].recognises(tmp_path / "train.extxyz")
+    (tmp_path / "train.txt").write_text("systems/a\nsystems/b\n")
+    assert not formats()["oc20_raw"].recognises(tmp_path / "train.extxyz")
+    assert not formats()["oc20_raw"].recognises(tmp_path)
+    (tmp_path / "train.txt").write_text("random1447590,frame12,-252.31\n")
+    assert formats()["oc20_raw"].recognises(tmp_path / "train.extxyz")
+    assert formats()["oc20_raw"].recognises(tmp_path)

@@ -95,9 +95,7 @@ def _obtained(card: DataCard, file: DataFile) -> Path:
         return obtain_tree(file.filename, _entries(file.tree), card.base_url, _place(card), data_roots())
     if file.archive is not None:
         archive = card.archives[file.archive]
-        return obtain_member(
-            obtain(_wanted(card, archive)), file.filename, cache_root() / "data" / _ARCHIVES / f"{archive.filename}.unpacked"
-        )
+        return obtain_member(obtain(_wanted(card, archive)), file.filename, _unpacked(archive))
     return obtain(_wanted(card, file))
 
 

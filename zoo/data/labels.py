@@ -190,7 +190,15 @@ class _Labels:
             length=self.keys.length_unit or documented.length,
             stress=self.keys.stress_unit or stated_stress or documented.stress,
         )
-        for what, stated, chosen in (("energy", stated_energy, units.energy), ("stress", stated_stress, units.stress)):
+        if documented.stated:
+            stated_energy = documented.energy
+        stated_length = documented.length if documented.stated else None
+        checked = (
+            ("energy", stated_energy, units.energy),
+            ("length", stated_length, units.length),
+            ("stress", stated_stress, units.stress),
+        )
+        for what, stated, chosen in checked:
             if stated is not None and stated != chosen:
                 raise ZooError(f"{self.frame.name} says {what}_unit={stated}, but data.{what}_unit={chosen} is set; remove the setting")
         stated_forces = self.found.get("forces_unit")

@@ -115,9 +115,7 @@ def _plan(card: DataCard, config: DataConfig, part: str | None) -> _Plan:
         sizes=SplitSizes(**{field: own[field] if value is None else value for field, value in given.items()}),
         seed=config.split_seed,
         metrics=() if protocol is None else protocol.metrics,
-        protocol_text=""
-        if name is None or (changed and not config.protocol)
-        else f" ({'changed from ' if changed else ''}protocol {name})",
+        protocol_text=_protocol_text(name, changed, config.protocol is not None),
     )
 
 

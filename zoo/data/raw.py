@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Units:
-    """The units a format documents for its labels, as `zoo.units` names them; a user's own setting goes before."""
+    """The units of a file's labels, as `zoo.units` names them.
+
+    Attributes:
+        stated: whether the file itself says so, which no setting contradicts; else its format documents them, and a user's setting goes
+            before.
+    """
 
     energy: str = "eV"
     length: str = "Angstrom"
     stress: str = "eV/Angstrom^3"
+    stated: bool = False
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ def _layout(path: Path, arrays: Arrays) -> _Layout:
 
 
 def _units(path: Path, arrays: Arrays, documented: Units) -> Units:
-    energy = _stated(path, arrays, "e_unit", _ENERGY_SPELLINGS) or documented.energy
-    return Units(energy=energy, length=_stated(path, arrays, "r_unit", _LENGTH_SPELLINGS) or documented.length)
+    energy, length = _stated(path, arrays, "e_unit", _ENERGY_SPELLINGS), _stated(path, arrays, "r_unit", _LENGTH_SPELLINGS)
+    return Units(energy=energy or documented.energy, length=length or documented.length, stated=bool(energy or length))
 
 
 def _stated(path: Path, arrays: Arrays, key: str, spellings: Mapping[str, str]) -> str | None:

@@ -20,6 +20,7 @@ from zoo.data.readers.ase_files import labels_of_atoms
 from zoo.errors import ZooError, first_line
 
 _STRUCTURES = re.compile(r"\.extxyz(\.xz)?$")
+_LINE = re.compile(r"[^,\s]+\s*,[^,]+,\s*[-+.\deE]+\s*$")
 
 
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
@@ -108,10 +109,22 @@ def _text_beside(file: Path) -> Path | None:
 
 
 def _recognises(path: Path) -> bool:
-    """A folder with such structure files, or one of them with its text beside it."""
+    """A folder with such pairs (or with structure files compressed as OC20 publishes them), or the structure file of one."""
     if path.is_dir():
-        return any(_STRUCTURES.search(one.name) for one in path.rglob("*.extxyz*"))
-    return bool(_STRUCTURES.search(path.name)) and _text_beside(path) is not None
+        return any(one.suffix == ".xz" or _is_of_a_pair(one) for one in path.rglob("*.extxyz*"))
+    return _is_of_a_pair(path)
+
+
+def _is_of_a_pair(file: Path) -> bool:
+    text = _text_beside(file) if _STRUCTURES.search(file.name) else None
+    if text is None:
+        return False
+    try:
+        with _opened(text) as lines:
+            # a user's own train.extxyz may have any train.txt beside it
+            return _LINE.match(lines.readline(500)) is not None
+    except (EOFError, lzma.LZMAError, UnicodeDecodeError):
+        return True  # to be refused as damaged, not to be read without its reference energies
 
 
 FORMAT = Format(
