@@ -84,6 +84,9 @@ def _sets_of(path: Path) -> dict[str, dict[str, Any]]:
         raise ZooError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); repair the card") from None
     if not isinstance(values, dict) or "name" not in values:
         raise ZooError(f"{path}: a card is a mapping with a name; repair the card")
+    for part in ("files", "members"):
+        if not isinstance(values.get(part) or {}, dict):
+            raise ZooError(f"{path}: {part} is not a mapping of names to their settings; repair the card")
     members, checksums = values.pop("members", None), values.pop("checksums", None)
     known = read_checksums(path.with_name(checksums)) if checksums is not None else {}
     if members is None:
@@ -106,6 +109,9 @@ def _filled(value: Any, facts: Mapping[str, object]) -> Any:
 def _with_checksums(values: dict[str, Any], known: Mapping[str, tuple[str | None, int | None]]) -> dict[str, Any]:
     files = {}
     for key, file in values.get("files", {}).items():
-        sha256, size = known.get(file.get("filename", ""), (None, None))
-        files[key] = {"sha256": sha256, "size": size, **file}
+        filled = file
+        if isinstance(file, dict):  # else the schema says what is wrong
+            sha256, size = known.get(file.get("filename", ""), (None, None))
+            filled = {"sha256": sha256, "size": size, **file}
+        files[key] = filled
     return {**values, "files": files}

@@ -105,7 +105,7 @@ def _plan(card: DataCard, config: DataConfig, part: str | None) -> _Plan:
     if given["test_fraction"] is not None:
         own["n_test"] = None
     other_pool = protocol is not None and protocol.subset not in (None, pool_name)
-    changed = other_pool or any(value is not None for value in given.values())
+    changed = other_pool or any(value not in (None, getattr(protocol, field, None)) for field, value in given.items())
     return _Plan(
         card=card,
         pool_name=pool_name,

@@ -123,7 +123,8 @@ def draw(pool: Sequence[Frame], sizes: SplitSizes, seed: int, what: str) -> Draw
     """Training, validation and test frames from one pool; raises `zoo.errors.ZooError` where the sizes do not fit."""
     n_train, n_valid, n_test = counts = sizes.resolve(len(pool), what)
     split = random_split(len(pool), counts, seed)
-    text = f"n_train={n_train} n_valid={n_valid}" + (f" n_test={n_test}" if n_test else "") + f" split_seed={seed}"
+    given = {"n_train": n_train, "n_valid": n_valid, "n_test": n_test}
+    text = " ".join([*(f"{name}={count}" for name, count in given.items() if count), f"split_seed={seed}"])
     return Drawn([pool[i] for i in split.train], [pool[i] for i in split.valid], [pool[i] for i in split.test], f"{what} {text}")
 
 
