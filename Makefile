@@ -6,6 +6,7 @@
 #   make slow         the tests that take longer
 #   make benchmarks   rewrite the tables of README and docs that a script makes, but for AcAc's (minutes)
 #   make benchmark-acac   README's AcAc table: trains what has not been trained
+#   make zero-shot    a record of SevenNet-0 on every data set that is on this disk (an hour), and their table
 #   make lint         style and types only
 #   make format       rewrite the sources in the house style
 #   make clean        remove .venv and the caches
@@ -18,7 +19,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := .venv/installed.stamp
 
-.PHONY: quickstart acac test slow benchmarks benchmark-acac lint format clean
+.PHONY: quickstart acac test slow benchmarks benchmark-acac zero-shot lint format clean
 .DEFAULT_GOAL := quickstart
 
 .venv: $(INSTALLED)
@@ -51,6 +52,9 @@ benchmarks: $(INSTALLED)
 
 benchmark-acac: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.acac
+
+zero-shot: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.zero_shot
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

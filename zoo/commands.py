@@ -150,9 +150,12 @@ def _evaluated(config: EvaluateConfig, potential: Potential, splits: DataSplits)
         if config.relaxation != RelaxationSettings():
             raise ZooError("relaxation.... has no effect without task=relaxation; add it or leave the settings out")
         return evaluate_parts(potential, splits, config.split, config.batch_size, config.reference_energies)
-    from zoo.evaluation.relaxation_task import evaluate_relaxations
+    from zoo.evaluation.relaxation_task import check_labelled, evaluate_relaxations
 
-    return evaluate_relaxations(potential, splits, config.split, config.reference_energies, config.relaxation)
+    if config.record is not None:
+        check_labelled(splits, config.split, f"record={config.record}")
+
+    return evaluate_relaxations(potential, splits, config.split, config.batch_size, config.reference_energies, config.relaxation)
 
 
 def _names_data(config: EvaluateConfig, arguments: Sequence[str]) -> bool:

@@ -55,13 +55,15 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
         return [argument]
     if key not in groups:
         return [f"++{key}={_quoted(value) if _is_file(value) else value}"]
+    if not value:
+        raise ZooError(f"{key}= has no value; give a name or a file")
     options = group_options(key)
     if value in options or value == "null":
         return [argument]
     if key == "data" and _names_published_sets(value):
         return ["data=named", f"data.name={value}"]
     if "," in value and not _is_there(value):  # a sweep: -m adapter=elora,full
-        return [f"backbone.name={value}"] if key == "backbone" else [argument]
+        return _swept(key, value, options)
     if key == "backbone":
         return ["backbone=card", f"backbone.name={_quoted(value)}"]
     if key == "data":
@@ -71,6 +73,19 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
             raise ZooError(f"{key}={value}: no such file{_or_name(value, options)}")
         return [f"{key}=file", f"{key}.path={_quoted(value)}"]
     raise ZooError(f"{key}={value}: not an option; {nearest_name_hint(value, options)}")
+
+
+def _swept(key: str, value: str, options: Sequence[str]) -> list[str]:
+    """Several values with commas: of one kind, because each kind has its own key."""
+    if key == "backbone":
+        return [f"backbone.name={value}"]
+    values = value.split(",")
+    if key in ("data", "adapter") and all(_is_there(one) for one in values):
+        return [f"{key}=file", f"{key}.path={','.join(_quoted(one) for one in values)}"]
+    for one in values:
+        if one not in options:
+            raise ZooError(f"{key}={value}: a sweep takes names of one kind or files, and {one!r} is neither here; sweep them one by one")
+    return [f"{key}={value}"]
 
 
 def _or_name(value: str, options: Sequence[str]) -> str:

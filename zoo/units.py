@@ -31,6 +31,20 @@ STRESS_IN_EV_PER_ANGSTROM3: dict[str, float] = {
 }
 
 
+_SPELLINGS: dict[str, str] = {
+    **{name.lower(): name for table in (ENERGY_IN_EV, LENGTH_IN_ANGSTROM, STRESS_IN_EV_PER_ANGSTROM3) for name in table},
+    "ha": "Hartree", "eh": "Hartree", "a.u.": "Hartree", "rydberg": "Ry", "kcal": "kcal/mol", "kj": "kJ/mol",
+    "a": "Angstrom", "å": "Angstrom", "ang": "Angstrom", "angstroms": "Angstrom", "a0": "Bohr",
+    "ev/a^3": "eV/Angstrom^3", "ev/å^3": "eV/Angstrom^3", "ev/ang^3": "eV/Angstrom^3", "ev/a3": "eV/Angstrom^3",
+    "kb": "kbar",
+}  # fmt: skip
+
+
+def unit_of_spelling(text: str) -> str | None:
+    """The unit that a file's own statement means, e.g. ``"eV/Angstrom^3"`` for ``"eV/A^3"``; None for one that is not known here."""
+    return _SPELLINGS.get(text.strip().lower().replace("**", "^"))
+
+
 def energy_factor(unit: str) -> float:
     """Factor from ``unit`` to eV; raises `ZooError` with the nearest name for an unknown unit."""
     return _factor(unit, ENERGY_IN_EV, "energy")

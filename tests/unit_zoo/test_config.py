@@ -14,7 +14,6 @@ TRAIN_GROUPS = ("backbone", "data", "training", "strategy", "adapter", "experime
 # an option that cannot stand alone, and what it needs
 NEEDS = {
     ("data", "named"): ["data.name=acac"],
-    ("data", "named"): ["data.name=acac"],
     ("adapter", "file"): ["adapter.path=some.safetensors"],
     ("training", "sparse_paper"): ["adapter=sparse"],
 }

@@ -275,3 +275,43 @@ def test_forces_of_fixed_atoms_are_labels_only_where_they_are_forces(tmp_path: P
     assert np.isfinite(frame.forces[:2]).all() == kept
     assert np.allclose(frame.forces[2:], forces[2:])
     assert ("kept as labels" if kept else "left out") in " ".join(content.notes)
+
+
+@pytest.mark.parametrize(
+    ("stated", "factor"), [("Hartree", units.Hartree), ("kcal/mol", units.kcal / units.mol), ("Ha", units.Hartree), ("eV", 1.0)]
+)
+def test_an_energy_unit_that_the_file_states_is_the_one_it_is_read_in(tmp_path: Path, stated: str, factor: float) -> None:
+    atoms = renamed(energy=-2.0)
+    atoms.info["energy_unit"] = stated
+    (frame,) = read_frames(write(tmp_path / "stated.xyz", [atoms]))
+    assert frame.energy == pytest.approx(-2.0 * factor, rel=1e-12)
+
+
+def test_a_length_unit_that_the_file_states_holds_for_positions_too(tmp_path: Path) -> None:
+    atoms = renamed(energy=-2.0)
+    atoms.info["length_unit"] = "Bohr"
+    (frame,) = read_frames(write(tmp_path / "bohr.xyz", [atoms]))
+    assert np.allclose(frame.positions, atoms.positions * units.Bohr, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("energy_unit", "foot-pound"), ("stress_unit", "psi"), ("forces_unit", "kcal/mol/A"), ("forces_unit", "dyn")]
+)
+def test_a_unit_that_the_file_states_and_nobody_knows_here_is_refused(tmp_path: Path, key: str, text: str) -> None:
+    atoms = renamed(energy=-2.0, forces=np.ones((3, 3)))
+    atoms.info[key] = text
+    with pytest.raises(ZooError, match=text) as failure:
+        read_frames(write(tmp_path / "odd.xyz", [atoms]))
+    one_line(failure)
+
+
+def test_a_virial_that_nobody_asked_for_is_at_least_mentioned(tmp_path: Path) -> None:
+    atoms = crystal()
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+    atoms.info["virial"] = np.eye(3)
+    content = read_file(write(tmp_path / "v.xyz", [atoms]))
+    assert not content.frames[0].has_stress
+    assert "data.virial_key=virial" in " ".join(content.notes)
+    asked = read_file(tmp_path / "v.xyz", LabelKeys(virial_key="virial"))
+    assert asked.frames[0].has_stress
+    assert not asked.notes

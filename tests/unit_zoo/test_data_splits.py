@@ -9,7 +9,8 @@ import pytest
 
 from zoo.data.emt import emt_frames
 from zoo.data.frame import Frame
-from zoo.data.splits import SplitSizes, frame_sha256, frames_sha256, overlap_notes, random_split, seeded_permutation
+from zoo.data.overlap import overlap_notes
+from zoo.data.splits import SplitSizes, frame_sha256, frames_sha256, random_split, seeded_permutation
 from zoo.errors import ZooError
 
 

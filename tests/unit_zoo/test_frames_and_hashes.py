@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from zoo.data.frame import Frame
-from zoo.data.splits import frame_sha256, frames_sha256, overlap_notes
+from zoo.data.overlap import overlap_notes
+from zoo.data.splits import frame_sha256, frames_sha256
 
 RARE: dict[str, Any] = {
     "fixed": np.array([True, False]),
@@ -104,10 +105,14 @@ def test_names_and_tags_are_not_hashed(field: str, whole: Frame) -> None:
 def test_one_geometry_with_other_spins_is_not_shared_and_with_equal_spins_is(plain: Frame) -> None:
     up = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 2.0]])
     up_up, up_down = replace(plain, magnetic_moments=up), replace(plain, magnetic_moments=up * [[1], [-1]])
-    assert overlap_notes([up_up], [], {"test": [up_down]}) == ()
-    assert overlap_notes([up_up], [], {"test": [plain]}) == ()
-    (note,) = overlap_notes([up_up], [], {"test": [up_down, replace(up_up, energy=0.0, magnetic_forces=up)]})
+    (note,) = overlap_notes([up_up], [], {"test": [up_down]})
+    assert note == "1 frame has in test the geometry, with other spins, of a frame in train"
+    # a container without the moments must not hide the leak
+    (note,) = overlap_notes([up_up], [], {"test": [plain]})
     assert note == "1 frame is in both train and test: errors on test are too optimistic"
+    shared, other = overlap_notes([up_up], [], {"test": [up_down, replace(up_up, energy=0.0, magnetic_forces=up)]})
+    assert shared == "1 frame is in both train and test: errors on test are too optimistic"
+    assert other.startswith("1 frame has in test the geometry")
     # as a text format gives them back
     (note,) = overlap_notes([], [up_up], {"test": [replace(up_up, magnetic_moments=up + 1e-8)]})
     assert note.startswith("1 frame is in both valid and test")

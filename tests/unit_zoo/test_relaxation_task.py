@@ -186,7 +186,9 @@ def test_a_file_of_structures_is_for_one_part(evaluate, unrelated, tmp_path):
     assert set(_values(whole.out, "other")) == set(_values(whole.out, "is2re")) != set()
     write(tmp_path / "points.xyz", [_slab(0)])
     for option in ("relaxation.output=relaxed.xyz", "relaxation.single_points=points.xyz"):
-        _refused(evaluate(*words, option), "relaxation.output and relaxation.single_points are for one part, found is2re, other; pass split=...")
+        _refused(
+            evaluate(*words, option), "relaxation.output and relaxation.single_points are for one part, found is2re, other; pass split=..."
+        )
     assert not (tmp_path / "relaxed.xyz").exists()
     one = evaluate(*words, "relaxation.output=relaxed.xyz", "split=other")
     assert one.code == 0, one.err

@@ -109,6 +109,8 @@ class Frame:
             raise ZooError(f"{source}: frame {frame_id} has {count} atoms but positions of shape {positions.shape}; repair the frame")
         if not np.isfinite(positions).all() or not np.isfinite(cell).all():
             raise ZooError(f"{source}: frame {frame_id} has a position or cell entry that is not a number; remove or repair the frame")
+        if not pbc.any():
+            return cls._unchecked(raw, positions, cell, pbc, source, frame_id)
         if np.any(pbc & (np.linalg.norm(cell, axis=1) == 0)):
             raise ZooError(
                 f"{source}: frame {frame_id} is periodic along a lattice vector of length zero (pbc={pbc.tolist()}); "
@@ -119,6 +121,11 @@ class Frame:
                 f"{source}: frame {frame_id} is periodic along linearly dependent lattice vectors (pbc={pbc.tolist()}), a cell without "
                 "extent; repair the cell or set pbc to False"
             )
+        return cls._unchecked(raw, positions, cell, pbc, source, frame_id)
+
+    @classmethod
+    def _unchecked(cls, raw: RawFrame, positions: FloatArray, cell: FloatArray, pbc: NDArray[np.bool_], source: str, frame_id: int) -> Self:
+        count = len(raw.numbers)
         return cls(
             atomic_numbers=np.array(raw.numbers, dtype=np.int64),
             positions=positions,

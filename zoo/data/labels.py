@@ -15,16 +15,14 @@ import numpy as np
 
 from zoo.data.frame import FloatArray, Frame
 from zoo.data.keys import LabelKeys
-from zoo.data.raw import RawFrame, Units
+from zoo.data.raw import RawFrame
+from zoo.data.stated_units import units_of
 from zoo.errors import ZooError
 from zoo.units import STRESS_IN_EV_PER_ANGSTROM3, energy_factor, length_factor, stress_factor
 
 Label = Literal["energy", "forces", "stress"]
 
 _LABEL_WORDS = ("energy", "force", "stress", "virial", "magmom", "moment")
-# how files spell the units they state in `energy_unit`, `forces_unit` and `stress_unit`
-_SPELLINGS = {"ev/a^3": "eV/Angstrom^3", "ev/å^3": "eV/Angstrom^3", "ev/ang^3": "eV/Angstrom^3", "kbar": "kbar", "gpa": "GPa"}
-_FORCE_UNITS = frozenset({"ev/a", "ev/å", "ev/ang", "ev/angstrom"})
 
 
 def labelled_frame(raw: RawFrame, source: str, frame_id: int, keys: LabelKeys, needs: Sequence[Label]) -> Frame:
@@ -73,7 +71,7 @@ def lenient_frame(raw: RawFrame, source: str, frame_id: int) -> Frame:
 
 
 def _structure(raw: RawFrame, source: str, frame_id: int, keys: LabelKeys) -> Frame:
-    length = length_factor(keys.length_unit or raw.units.length)
+    length = length_factor(units_of(raw, keys, f"{source}: frame {frame_id}").length)
     cell = np.zeros((3, 3)) if keys.pbc is False else np.asarray(raw.cell, dtype=np.float64) * length
     pbc = raw.pbc if keys.pbc is None else np.full(3, keys.pbc)
     positions = np.asarray(raw.positions, dtype=np.float64) * length
@@ -96,7 +94,7 @@ class _Labels:
     def __init__(self, frame: Frame, raw: RawFrame, keys: LabelKeys, needs: frozenset[Label]) -> None:
         self.frame, self.found, self.keys, self.needs = frame, raw.found, keys, needs
         self.documented = raw.units
-        self.units = self._units(raw.units)
+        self.units = units_of(raw, keys, frame.name)
 
     def energy(self) -> float:
         value = self._get("energy", self.keys.energy_key, "energy_key", [(), (1,), (1, 1)])
@@ -181,34 +179,6 @@ class _Labels:
             )
         return value
 
-    def _units(self, documented: Units) -> Units:
-        """The user's units, else the file's own statement, else the format's."""
-        stated_energy = self._stated("energy_unit", {"ev": "eV"})
-        stated_stress = self._stated("stress_unit", _SPELLINGS)
-        units = Units(
-            energy=self.keys.energy_unit or stated_energy or documented.energy,
-            length=self.keys.length_unit or documented.length,
-            stress=self.keys.stress_unit or stated_stress or documented.stress,
-        )
-        if documented.stated:
-            stated_energy = documented.energy
-        stated_length = documented.length if documented.stated else None
-        checked = (
-            ("energy", stated_energy, units.energy),
-            ("length", stated_length, units.length),
-            ("stress", stated_stress, units.stress),
-        )
-        for what, stated, chosen in checked:
-            if stated is not None and stated != chosen:
-                raise ZooError(f"{self.frame.name} says {what}_unit={stated}, but data.{what}_unit={chosen} is set; remove the setting")
-        stated_forces = self.found.get("forces_unit")
-        if isinstance(stated_forces, str) and stated_forces.lower() in _FORCE_UNITS and (units.energy, units.length) != ("eV", "Angstrom"):
-            raise ZooError(
-                f"{self.frame.name} says forces_unit={stated_forces}, but they would be read as {units.energy}/{units.length}; "
-                "set data.energy_unit and data.length_unit to what the file holds"
-            )
-        return units
-
     def _refuse_unclear_stress_unit(self) -> None:
         """A stress does not follow the units of energy and length by itself: who changes those says what it comes in."""
         changed = (self.units.energy, self.units.length) != (self.documented.energy, self.documented.length)
@@ -217,10 +187,6 @@ class _Labels:
                 f"{self.frame.name} has a stress, but data.energy_unit and data.length_unit say nothing of its unit; pass "
                 f"data.stress_unit=... (one of {', '.join(STRESS_IN_EV_PER_ANGSTROM3)}), data.virial_key=... or data.stress_key=null"
             )
-
-    def _stated(self, name: str, spellings: dict[str, str]) -> str | None:
-        stated = self.found.get(name)
-        return spellings.get(stated.lower()) if isinstance(stated, str) else None
 
     def _refuse_forces_under_another_name(self) -> None:
         shape = (len(self.frame), 3)

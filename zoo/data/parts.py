@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from zoo.data.checks import LabelReport, elements_of
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
-from zoo.data.splits import SplitSizes, frames_sha256, overlap_notes, random_split
+from zoo.data.overlap import overlap_notes, without_repeats
+from zoo.data.splits import SplitSizes, frames_sha256, random_split
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,16 @@ class Drawn:
 
 
 def draw(pool: Sequence[Frame], sizes: SplitSizes, seed: int, what: str) -> Drawn:
-    """Training, validation and test frames from one pool; raises `zoo.errors.ZooError` where the sizes do not fit."""
+    """Training, validation and test frames from one pool; raises `zoo.errors.ZooError` where the sizes do not fit.
+
+    A structure that the pool holds several times is drawn once: its repeats would land in training and test.
+    """
+    whole, pool = len(pool), without_repeats(pool)
     n_train, n_valid, n_test = counts = sizes.resolve(len(pool), what)
     split = random_split(len(pool), counts, seed)
     given = {"n_train": n_train, "n_valid": n_valid, "n_test": n_test}
-    text = " ".join([*(f"{name}={count}" for name, count in given.items() if count), f"split_seed={seed}"])
+    repeats = [f"(repeated frames left out: {whole - len(pool)})"] if len(pool) < whole else []
+    text = " ".join([*(f"{name}={count}" for name, count in given.items() if count), f"split_seed={seed}", *repeats])
     return Drawn([pool[i] for i in split.train], [pool[i] for i in split.valid], [pool[i] for i in split.test], f"{what} {text}")
 
 

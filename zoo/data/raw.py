@@ -61,12 +61,12 @@ class RawFrame:
 
     @classmethod
     def of_atoms(cls, atoms: Atoms, found: Mapping[str, Any], **fields: Any) -> RawFrame:
-        """From ASE `Atoms`, with its fixed atoms (``FixAtoms``) and non-zero tags."""
-        from ase.constraints import FixAtoms
+        """From ASE `Atoms`, with its fixed atoms (``FixAtoms``, ``FixCartesian`` in all directions) and non-zero tags."""
+        from ase.constraints import FixAtoms, FixCartesian
 
         fixed = np.zeros(len(atoms), dtype=bool)
         for constraint in atoms.constraints:
-            if isinstance(constraint, FixAtoms):
+            if isinstance(constraint, FixAtoms) or (isinstance(constraint, FixCartesian) and np.all(constraint.mask)):
                 fixed[constraint.index] = True
         tags = np.asarray(atoms.get_tags(), dtype=np.int64)
         given: dict[str, Any] = {"fixed": fixed if fixed.any() else None, "tags": tags if tags.any() else None, **fields}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ _PYG_CLASSES = (
     "torch_geometric.data.storage.GlobalStorage",
     "zoo.graph.AtomGraph",
 )
+# a record of the Open Catalyst sets takes some hundreds; twenty thousand nested tuples do not exhaust the stack
+_MOST_OPERATIONS = 20_000
 _ADVICE = "only tensors, arrays and PyG Data are read; do not use a file you do not trust"
 
 
@@ -190,11 +193,21 @@ def load_pickle(payload: bytes, where: str) -> Any:
         ZooError: a pickle that names anything beside PyG's `Data`, tensors and arrays, naming it; and bytes that are no pickle.
     """
     try:
+        _check_size(payload)
         return _Unpickler(io.BytesIO(payload)).load()
     except RefusedError as refused:
         raise ZooError(f"{where}: its pickle holds {refused}, which is not read because it could run code; {_ADVICE}") from None
     except Exception as error:  # a broken pickle raises whatever its opcodes meet
         raise ZooError(f"{where}: is no pickle of PyG data ({first_line(error)}); is the file complete?") from error
+
+
+def _check_size(payload: bytes) -> None:
+    """Refuse what would end the process or fill its memory: a deep nest, or an entry of the memo far beyond what the pickle can hold."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(payload)):
+        if count >= _MOST_OPERATIONS:
+            raise RefusedError(f"more than {_MOST_OPERATIONS:,} operations")
+        if "PUT" in opcode.name and isinstance(argument, int) and argument > _MOST_OPERATIONS:
+            raise RefusedError(f"a memo of {argument:,} entries")
 
 
 def load_torch_file(path: Path) -> Any:

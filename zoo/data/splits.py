@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,7 @@ def frame_sha256(frame: Frame) -> str:
     for name in ("fixed", "magnetic_moments", "magnetic_forces", "relaxed_positions"):
         rare = getattr(frame, name)
         if rare is not None:
-            digest.update(name.encode() + np.ascontiguousarray(rare, dtype="<f8").tobytes())
+            digest.update(name.encode() + np.ascontiguousarray(rare + 0.0, dtype="<f8").tobytes())
     if np.isfinite(frame.relaxed_energy):
         digest.update(b"relaxed_energy" + np.array([frame.relaxed_energy], dtype="<f8").tobytes())
     return digest.hexdigest()
@@ -112,28 +112,3 @@ def frames_sha256(frames: Sequence[Frame]) -> str:
     """Hash of a set of frames: the order they come in does not enter, how often each occurs does."""
     joined = "\n".join(sorted(frame_sha256(frame) for frame in frames))
     return hashlib.sha256(joined.encode()).hexdigest()
-
-
-def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) -> tuple[str, ...]:
-    """One line for every part that shares structures with one drawn before it, e.g. ``"3 frames are in both train and test_300K"``.
-
-    Compared by structure alone, because a leak with a relabelled energy is a leak as well. Test sets may share frames among themselves.
-    """
-    notes = []
-    for first_name, first in (("train", train), ("valid", valid)):
-        known = {_structure_key(frame) for frame in first}
-        others = {"valid": valid, **tests} if first_name == "train" else tests
-        for second_name, second in others.items():
-            shared = len(known & {_structure_key(frame) for frame in second})
-            if shared:
-                verb = "frame is" if shared == 1 else "frames are"
-                notes.append(f"{shared} {verb} in both {first_name} and {second_name}: errors on {second_name} are too optimistic")
-    return tuple(notes)
-
-
-def _structure_key(frame: Frame) -> bytes:
-    # 1e-6 Å: the digits that a text format keeps
-    # moments are part of the state that was computed: one geometry with other spins is another frame
-    spins = [] if frame.magnetic_moments is None else [frame.magnetic_moments]
-    arrays = (np.round(values, 6) + 0.0 for values in (frame.positions, frame.cell, *spins))
-    return frame.atomic_numbers.astype("<i8").tobytes() + frame.pbc.astype("u1").tobytes() + b"".join(a.tobytes() for a in arrays)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ase.data import chemical_symbols
+from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import Progress
 
@@ -16,10 +17,10 @@ from zoo.data.checks import LabelReport, check_elements
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
 from zoo.data.loader import check_edges
+from zoo.data.overlap import overlap_notes
 from zoo.data.parts import DataSplits
 from zoo.data.reference_choice import ReferenceChoice
 from zoo.data.source import load_splits
-from zoo.data.splits import overlap_notes
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
@@ -41,6 +42,7 @@ class Evaluation:
         notes: labels found, energies-only parts, the treatment of reference energies.
         reference_energies: where they came from.
         wall_seconds: of the predictions.
+        settings: what was done to get the numbers, as a record carries it: ``task``, and the limits and outcome of relaxations.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -48,6 +50,7 @@ class Evaluation:
     notes: tuple[str, ...]
     reference_energies: ReferenceChoice
     wall_seconds: float
+    settings: dict[str, JsonValue] = field(default_factory=lambda: {"task": "labels"})
 
     def text(self, choice: Literal["protocol", "all"] = "protocol") -> str:
         """Notes, then one aligned line a metric: those of the protocol, or all."""
@@ -59,7 +62,7 @@ class Evaluation:
             hidden += len(metrics) - len(shown)
             lines += [f"{part:<18} {METRICS[name].label:<44} {metrics[name]:12.3f}  {METRICS[name].unit}" for name in shown]
         if hidden:
-            lines.append(f"({hidden} more with metrics=all; the record holds all of them)")
+            lines.append(f"({hidden} more numbers with metrics=all)")
         return "\n".join(lines)
 
 
@@ -163,6 +166,7 @@ def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits
             values={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
         ),
         training=None,
+        evaluation=evaluation.settings,
         metrics=metric_records(evaluation.metrics),
         zero_shot_metrics=(),
         cost=None,

@@ -96,4 +96,5 @@ def data_record(splits: DataSplits) -> DataRecord:
         level_of_theory=splits.level_of_theory or None,
         licence=splits.licence or None,
         splits={name: SplitRecord(frames=counts[name], sha256=sha256) for name, sha256 in splits.hashes.items()},
+        notes=splits.notes,
     )

@@ -50,6 +50,7 @@ class RecordContent(RecordPart):
     seed: NonNegativeInt | None
     reference_energies: ReferenceEnergyRecord
     training: dict[str, JsonValue] | None
+    evaluation: dict[str, JsonValue]
     metrics: tuple[MetricRecord, ...] = Field(min_length=1)
     zero_shot_metrics: tuple[MetricRecord, ...]
     cost: CostRecord | None
@@ -92,13 +93,15 @@ class Record(RecordContent):
 
 
 def build_record(**fields: Any) -> Record:
-    """A `Record` from the fields of `RecordContent` (models or plain dicts); the id is computed, ``created`` is now unless given.
+    """A `Record` from the fields of `RecordContent` (models or plain dicts); the id is computed.
+
+    Unless given, ``created`` is now and ``evaluation`` that of predicted labels.
 
     Raises:
         ZooError: one line naming the first field that is wrong.
     """
     try:
-        content = RecordContent.model_validate({"created": datetime.now(UTC), **fields})
+        content = RecordContent.model_validate({"created": datetime.now(UTC), "evaluation": {"task": "labels"}, **fields})
         # one round through JSON, so that the object equals what a reader will get from the file
         plain = content.model_dump_json(exclude={"id"})
         return Record.model_validate({**json.loads(plain), "id": f"{_slug(content)}-{content.content_sha256()[:12]}"})

@@ -69,13 +69,17 @@ class SplitRecord(RecordPart):
 
 
 class DataRecord(RecordPart):
-    """The data set and every split used: ``train``, ``valid`` and one a test set, which metrics refer to by name."""
+    """The data set and every split used: ``train``, ``valid`` and one a test set, which metrics refer to by name.
+
+    ``notes``: how files were read, and structures that parts share.
+    """
 
     name: Text
     protocol: Text
     level_of_theory: Text | None
     licence: Text | None
     splits: dict[Text, SplitRecord]
+    notes: tuple[Text, ...] = ()
 
 
 class ReferenceEnergyRecord(RecordPart):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
@@ -30,6 +31,7 @@ def evaluate_relaxations(
     potential: Potential,
     splits: DataSplits,
     part: str | None,
+    batch_size: int,
     reference_energies: ReferenceChoice,
     settings: RelaxationSettings,
 ) -> Evaluation:
@@ -39,36 +41,49 @@ def evaluate_relaxations(
         potential: its reference shifts change as ``reference_energies`` says.
         splits: the data.
         part: as `zoo.evaluation.evaluate.evaluate_parts` takes it.
+        batch_size: structures a forward pass where reference energies are fitted first.
         reference_energies: as there.
         settings: how to relax.
 
     Raises:
-        ZooError: as `evaluate_parts`; frames without a relaxed structure to compare with; a file of structures for several parts.
+        ZooError: as `evaluate_parts`; frames without a relaxed structure to compare with; a file of structures for several parts. Whatever
+            can be refused is refused before the first relaxation.
     """
-    chosen, notes = prepare_parts(potential, splits, part, settings.batch_size, reference_energies)
+    chosen, notes = prepare_parts(potential, splits, part, batch_size, reference_energies)
     if len(chosen) > 1 and (settings.output or settings.single_points):
-        raise ZooError(f"output and single_points are for one part, found {', '.join(chosen)}; pass split=...")
+        raise ZooError(f"relaxation.output and relaxation.single_points are for one part, found {', '.join(chosen)}; pass split=...")
+    if settings.output is None and settings.single_points is None:
+        check_labelled(splits, part, "task=relaxation")
+    points = None if settings.single_points is None else read_file(settings.single_points).frames
     started = time.perf_counter()
-    metrics = {}
+    metrics, outcome = {}, {}
     for name, frames in chosen.items():
         relaxed = relax_frames(potential, frames, settings.fmax_ev_per_angstrom, settings.max_steps)
-        notes.append(
-            f"{name}: {int(relaxed.converged.sum())} of {len(relaxed)} relaxations converged, {relaxed.steps.mean():.0f} steps each"
-        )
-        metrics[name] = relaxation_metrics(relaxed, frames)
-        if settings.single_points is not None:
-            points = average_force_below_threshold(relaxed, frames, read_file(settings.single_points).frames)
-            metrics[name]["average_force_below_threshold_percent"] = points.percent
-            notes.append(f"{name}: AFbT over {points.structures} single points, {points.left_out} without forces left out")
+        converged = int(relaxed.converged.sum())
+        outcome[name] = {"structures": len(relaxed), "converged": converged, "mean_steps": float(relaxed.steps.mean())}
+        notes.append(f"{name}: {converged} of {len(relaxed)} relaxations converged, {relaxed.steps.mean():.0f} steps each")
         if settings.output is not None:
             write_relaxed(Path(settings.output), frames, relaxed)
             notes.append(f"relaxed structures: {settings.output}")
-    if not any(metrics.values()) and settings.output is None:
+        metrics[name] = relaxation_metrics(relaxed, frames)
+        if points is not None:
+            below = average_force_below_threshold(relaxed, frames, points)
+            metrics[name]["average_force_below_threshold_percent"] = below.percent
+            notes.append(f"{name}: AFbT over {below.structures} single points, {below.left_out} without forces left out")
+    limits = settings.model_dump(include={"fmax_ev_per_angstrom", "max_steps"})
+    record = {"task": "relaxation", "optimiser": "LBFGS", **limits, "outcome": outcome}
+    return Evaluation(metrics, splits.origin.metrics, tuple(notes), reference_energies, time.perf_counter() - started, record)
+
+
+def check_labelled(splits: DataSplits, part: str | None, what: str) -> None:
+    """Raise `ZooError` where no frame of what would be relaxed has a relaxed energy or structure to compare with."""
+    parts = splits.tested if part is None else {part: splits.parts.get(part, [])}
+    frames = [frame for group in parts.values() for frame in group]
+    if not any(np.isfinite(frame.relaxed_energy) or frame.relaxed_positions is not None for frame in frames):
         raise ZooError(
-            f"{', '.join(chosen)}: no frame is labelled with a relaxed energy or structure, as OC20's IS2RE sets are; pass output=FILE to "
-            "write the relaxed structures, or leave task=relaxation out"
+            f"{what}: {', '.join(parts)}: no frame is labelled with a relaxed energy or structure, as OC20's IS2RE sets are; pass "
+            "relaxation.output=FILE to write the relaxed structures alone, or leave it out"
         )
-    return Evaluation(metrics, splits.origin.metrics, tuple(notes), reference_energies, time.perf_counter() - started)
 
 
 def write_relaxed(path: Path, frames: list[Frame], relaxed: RelaxedStructures) -> None:

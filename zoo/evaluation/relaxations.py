@@ -42,7 +42,6 @@ class RelaxationSettings(BaseModel):
 
     Attributes:
         fmax_ev_per_angstrom, max_steps: see `relax_frames`.
-        batch_size: structures a forward pass where reference energies are fitted first.
         output: extended XYZ for the relaxed structures, in the order of the frames: what the reference method is run on for AFbT.
         single_points: that method's results for them, in the same order, for AFbT.
     """
@@ -51,7 +50,6 @@ class RelaxationSettings(BaseModel):
 
     fmax_ev_per_angstrom: float = Field(default=FMAX_EV_PER_ANGSTROM, gt=0)
     max_steps: int = Field(default=MAX_STEPS, ge=1)
-    batch_size: int = Field(default=16, ge=1)
     output: str | None = None
     single_points: str | None = None
 

@@ -71,7 +71,9 @@ def _hint(mine: FloatArray, theirs: FloatArray, quantity: _Quantity) -> str | No
     if similarity < -_SIMILAR:
         return f"{quantity.name} point against the model's (correlation {similarity:.2f}): {quantity.other_sign}"
     slope = float(mine @ theirs / (mine @ mine))
-    for unit, factor in quantity.factors.items():
-        if similarity > _SIMILAR and 0.6 < slope / factor < 1.6:
-            return f"{quantity.name} are {slope:.3g} times the model's: they look like {unit}; pass {quantity.option}"
+    if similarity < _SIMILAR:
+        return None
+    unit, factor = min((("", 1.0), *quantity.factors.items()), key=lambda item: abs(np.log(slope / item[1])))
+    if unit and 0.6 < slope / factor < 1.6:
+        return f"{quantity.name} are {slope:.3g} times the model's: they look like {unit}; pass {quantity.option}"
     return None

@@ -63,7 +63,7 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     saved = None if checkpoint is None else AtomicCheckpointIO().load_checkpoint(checkpoint)
     first_step = 0 if saved is None else int(saved["global_step"])
     potential = build_potential(config)
-    splits = load_splits(config.data, sanity.needed_labels(config.training.loss))
+    splits = load_splits(config.data, sanity.labels_of_every_frame(config.training.loss))
     identity = _identity(config, potential, splits)
     if saved is not None:
         _check_identity(saved["equizoo"]["identity"], identity, config.run.folder)

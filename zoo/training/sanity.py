@@ -25,6 +25,12 @@ def needed_labels(loss: LossConfig) -> list[Label]:
     return [name for name in labels if getattr(loss, name).weight > 0]
 
 
+def labels_of_every_frame(loss: LossConfig) -> list[Label]:
+    """Those of `needed_labels` that no frame may lack: a stress beside other labels counts where it is known."""
+    needed = needed_labels(loss)
+    return needed if needed == ["stress"] else [label for label in needed if label != "stress"]
+
+
 def check_labels(splits: DataSplits, loss: LossConfig) -> None:
     """Refuse training or validation frames that lack a label the loss weighs."""
     for part, frames in (("train", splits.train), ("valid", splits.valid)):
@@ -32,12 +38,15 @@ def check_labels(splits: DataSplits, loss: LossConfig) -> None:
             raise ZooError(f"data: {splits.name}: the {part} split has no frames; change data.n_train, data.n_valid or data.valid_fraction")
         for label in needed_labels(loss):
             missing = [frame for frame in frames if not getattr(frame, f"has_{label}")]
-            if missing and (label != "stress" or needed_labels(loss) == ["stress"]):
+            if missing and label in labels_of_every_frame(loss):
                 raise ZooError(
                     f"{missing[0].name} has no {label}, which the loss weighs; remove the frame or set training.loss.{label}.weight=0"
                 )
             if label == "stress" and len(missing) == len(frames):
-                raise ZooError(f"data: no {part} frame has a stress, which the loss weighs; set training.loss.stress.weight=0")
+                raise ZooError(
+                    f"data: no {part} frame has a stress, which the loss weighs; pass data.stress_key=... or "
+                    "data.virial_key=..., or set training.loss.stress.weight=0"
+                )
 
 
 def describe_data(splits: DataSplits, say: Say) -> None:

@@ -119,7 +119,10 @@ def _format_of(path: Path, name: str | None) -> Format:
     for candidate in known.values():
         if candidate.recognises(path):
             return candidate
-    raise ZooError(f"{path}: is a folder of no kind that is known here; give a structure file, or one of data.format={', '.join(known)}")
+    raise ZooError(
+        f"{path}: is a folder of no kind that is known here (DeePMD systems, OC20 pairs, LMDB, PyG); of structure files give one, or "
+        "several as data.train=FILE data.valid=FILE data.test=[FILE,...]"
+    )
 
 
 def _frame_notes(raw: RawFrame, frame: Frame, keys: LabelKeys) -> Iterator[str]:
@@ -127,6 +130,8 @@ def _frame_notes(raw: RawFrame, frame: Frame, keys: LabelKeys) -> Iterator[str]:
         yield f"energies taken as {raw.units.energy}, as the format documents"
     if keys.pbc is not None and bool(raw.pbc.any()) != keys.pbc:
         yield f"periodicity of the file replaced by pbc={keys.pbc}"
+    if "virial" in raw.found and keys.virial_key is None and frame.pbc.all() and not frame.has_stress and keys.stress_key is not None:
+        yield "has a virial, which is not read as a stress unless asked for: data.virial_key=virial (stress = -virial / volume)"
     if frame.fixed is not None and frame.has_forces and frame.forces[frame.fixed].size:
         kept = bool((frame.forces[frame.fixed] == frame.forces[frame.fixed]).all())
         yield "forces of fixed atoms are kept as labels" if kept else "forces of fixed atoms are left out of loss and metrics"

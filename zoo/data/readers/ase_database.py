@@ -60,9 +60,19 @@ def _decoded(value: bytes | None, where: str) -> Any:
     if value is None:
         raise ZooError(f"{where} is missing; is it complete, and an ASE database?")
     try:
-        return decode(zlib.decompress(value).decode("utf-8"))
+        return decode(_decompressed(value).decode("utf-8"))
     except (zlib.error, ValueError) as error:
         raise ZooError(f"{where} is damaged ({first_line(error)}); download or copy the file again") from error
+
+
+def _decompressed(value: bytes) -> bytes:
+    # a hundred times a frame of 10,000 atoms; a few kilobytes can be made to claim gigabytes
+    limit = 1 << 28
+    decompressor = zlib.decompressobj()
+    content = decompressor.decompress(value, limit)
+    if decompressor.unconsumed_tail or not decompressor.eof:
+        raise zlib.error("it is cut off, or unpacks to more than 256 MiB")
+    return content
 
 
 FORMAT = Format(

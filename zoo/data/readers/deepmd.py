@@ -39,14 +39,18 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
         raise ZooError(f"{path}: holds no DeePMD system; wanted a folder with a type.raw in it or below it, or a list of such folders")
 
 
-def _systems_below(folder: Path, source: str) -> Iterator[tuple[Path, str]]:
-    """Every system in ``folder`` or below, sorted, with its path from the folder that was asked for."""
+def _systems_below(folder: Path, source: str, seen: set[Path] | None = None) -> Iterator[tuple[Path, str]]:
+    """Every system in ``folder`` or below once, sorted, with its path from the folder that was asked for."""
+    seen = set() if seen is None else seen
+    if folder.resolve() in seen:
+        return  # a link to what was read already: its frames must not count twice
+    seen.add(folder.resolve())
     if _is_system(folder):
         yield folder, source
-    for child in sorted(folder.iterdir()):
-        leads_back = child.is_symlink() and folder.resolve().is_relative_to(child.resolve())
-        if child.is_dir() and not child.name.startswith("set.") and not leads_back:
-            yield from _systems_below(child, f"{source}/{child.name}".lstrip("/"))
+    # links last, so that a system is named by its own folder
+    for child in sorted(folder.iterdir(), key=lambda child: (child.is_symlink(), child.name)):
+        if child.is_dir() and not child.name.startswith("set."):
+            yield from _systems_below(child, f"{source}/{child.name}".lstrip("/"), seen)
 
 
 def _systems_listed(file: Path) -> Iterator[tuple[Path, str]]:

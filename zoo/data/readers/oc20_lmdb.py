@@ -79,7 +79,7 @@ def _raw_frame(fields: Mapping[str, Any], where: str, source: str) -> RawFrame:
         cell=np.asarray(fields["cell"], dtype=np.float64).reshape(3, 3),
         pbc=np.ones(3, dtype=bool),
         found=found,
-        fixed=None if fixed is None else _integers(fixed, "fixed", where).astype(bool),
+        fixed=None if fixed is None or not np.any(fixed) else _integers(fixed, "fixed", where).astype(bool),
         tags=None if tags is None else _integers(tags, "tags", where),
         identifier=system_and_frame(fields),
         source=source,
