@@ -35,10 +35,10 @@ PROTOCOLS = [
     ("acac", "few-shot", {}, {"train": 50, "valid": 50, **ACAC_TESTS}, "300K n_train=50 n_valid=50 split_seed=0 (protocol few-shot)"),
     # 8:1:1
     ("lam/sse-pbe-ligeps", "subset-mae", {}, {"train": 2799, "valid": 350, "test": 350}, "n_test=350 split_seed=0 (protocol subset-mae)"),
-    # 13 frames that the set holds twice are drawn once
+    # 77 structures that the set holds twice, some of them shifted, are drawn once
     (
-        "lam/hfo2-init", "subset-rmse", {}, {"train": 933, "valid": 117, "test": 117},
-        "n_test=117 split_seed=0 (repeated frames left out: 13) (protocol subset-rmse)",
+        "lam/hfo2-init", "subset-rmse", {}, {"train": 883, "valid": 110, "test": 110},
+        "n_test=110 split_seed=0 (repeated frames left out: 77) (protocol subset-rmse)",
     ),
     (
         "cu-snap", None, {}, {"train": 235, "valid": 29, "test": 29},
@@ -47,8 +47,8 @@ PROTOCOLS = [
     ("mptrj-1k", None, {}, {"train": 800, "valid": 100, "test": 100}, "n_train=800 n_valid=100 n_test=100 split_seed=0 (protocol random)"),
     ("nio-deltaspin", None, {}, {"train": 108, "valid": 12, "data_2": 31}, "n_train=108 n_valid=12 split_seed=0 (protocol example)"),
     (
-        "oc20/samples", None, {}, {"train": 36, "valid": 5, "slab": 1, "test": 5},
-        "trajectory n_train=36 n_valid=5 n_test=5 split_seed=0 (repeated frames left out: 1) (protocol random)",
+        "oc20/samples", None, {}, {"train": 37, "valid": 5, "slab": 1, "test": 5},
+        "trajectory n_train=37 n_valid=5 n_test=5 split_seed=0 (protocol random)",
     ),
     ("chgnet-vasp", None, {}, {"outcar": 1, "vasprun": 1}, "chgnet-vasp tests alone (protocol single)"),
 ]  # fmt: skip
