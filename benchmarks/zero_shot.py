@@ -10,15 +10,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
+from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.commands import evaluate
 from zoo.data.card_files import on_this_disk
 from zoo.data.catalogue import data_card, data_set_names
 from zoo.evaluation.metrics import METRICS
+from zoo.evaluation.provenance import hardware
 from zoo.evaluation.record import Record, read_record
 
 CARD = "sevennet-0"
-RECORDS = ROOT / "leaderboard" / "records" / "zero-shot"
+RECORDS = ROOT / "leaderboard" / "records"
 # labels at the base's own level of theory: its energies are compared as they are
 SAME_LEVEL = ("mptrj-1k", "mptrj-highest-stress-1k", "mpf-tp")
 # reference energies of one or two compositions are determined by few frames, and predicting thousands of large cells takes an hour
@@ -92,6 +93,20 @@ def table(records: dict[str, Record]) -> str:
     return markdown_table(["set", "test", "frames", "reference energies", "error"], rows)
 
 
+def note(records: dict[str, Record]) -> str:
+    """When, with what and at which commits the numbers were made, from the records themselves."""
+    made = [record.created for record in records.values()]
+    commits = sorted({f"`{record.git_commit.sha[:12]}`" for record in records.values() if record.git_commit is not None})
+    versions = next(iter(records.values())).versions
+    software = f"torch {versions['torch']}, sevenn {versions['sevenn']}"
+    same_level = ", ".join(f"`{name}`" for name in SAME_LEVEL)
+    return (
+        f"Made by `python -m benchmarks.zero_shot` from {min(made):%Y-%m-%d} to {max(made):%Y-%m-%d}, {hardware()}; {software}, commits "
+        f"{', '.join(commits)}. SevenNet-0 was trained on MPtrj, and so perhaps on frames of {same_level}, whose labels are at its own "
+        "level of theory (of the last as far as known)."
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the records that are missing and rewrite the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -103,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"not on this disk: {', '.join(name for name in chosen.sets if name not in here) or 'none'}", flush=True)
     records = {name: record_of(name, chosen.folder) for name in here}
     if chosen.sets == list(data_set_names()):
-        write_between_markers(chosen.page, "zero-shot", f"{table(records)}\n\n{stamp('python -m benchmarks.zero_shot')}")
+        write_between_markers(chosen.page, "zero-shot", f"{table(records)}\n\n{note(records)}")
 
 
 if __name__ == "__main__":

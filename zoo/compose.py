@@ -185,13 +185,14 @@ def plain_values(config: Any) -> dict[str, Any]:
 
 
 def register_resolvers() -> None:
-    """``slug`` (a name fit for a folder) and ``adapter_label`` (a method's or a file's name), once a process."""
+    """``slug`` (a name fit for a folder), ``adapter_label`` and ``data_label`` (a method's, a set's or a file's name), once a process."""
     from omegaconf import OmegaConf
 
     if _RESOLVERS_DONE:
         return
     OmegaConf.register_new_resolver("slug", _slug)
     OmegaConf.register_new_resolver("adapter_label", _adapter_label)
+    OmegaConf.register_new_resolver("data_label", _data_label)
     _RESOLVERS_DONE.append(True)
 
 
@@ -199,6 +200,12 @@ def _slug(value: object) -> str:
     """``my/model.pth`` -> ``model``, ``rmd17/aspirin`` -> ``rmd17_aspirin``."""
     text = str(value)
     return re.sub(r"[^A-Za-z0-9._-]+", "_", Path(text).stem if "/" in text and Path(text).suffix else text)
+
+
+def _data_label(data: Mapping[str, Any]) -> str:
+    """A set's name, or the stem of a file's: runs on two files must not want one folder."""
+    path = data.get("path") or data.get("train")
+    return _slug(Path(str(path)).stem if path else data.get("name", "data"))
 
 
 def _adapter_label(adapter: Mapping[str, Any]) -> str:

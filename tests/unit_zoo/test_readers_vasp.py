@@ -30,7 +30,7 @@ def forces_of(step: int) -> np.ndarray:
 
 
 def positions_of(step: int) -> np.ndarray:
-    return np.array([[0.0, 0.0, 0.0], [1.5, 1.25, 0.5], [2.5, 3.0, 3.5]]) + step / 16
+    return np.array([[0.0, 0.0, 0.0], [1.5, 1.25, 0.5], [2.5, 3.0, 3.5]]) + step / 16 * np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]])
 
 
 def rows(*columns: np.ndarray) -> str:

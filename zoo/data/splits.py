@@ -53,6 +53,11 @@ class SplitSizes:
         n_test = self.n_test if self.n_test is not None else round((self.test_fraction or 0.0) * count)
         n_valid = self.n_valid if self.n_valid is not None else max(1, round(valid_fraction * count))
         n_train = self.n_train if self.n_train is not None else count - n_valid - n_test
+        if count < 2:
+            raise ZooError(
+                f"{source}: holds one frame, and training and validation want one each; give more frames (several files as data.train, "
+                "data.valid and data.test, or in a zip), or evaluate it"
+            )
         if min(n_train, n_valid, n_test) < 0 or n_train < 1 or n_train + n_valid + n_test > count:
             raise ZooError(
                 f"{source}: {count} frames cannot give n_train={n_train}, n_valid={n_valid} and n_test={n_test}; "

@@ -122,7 +122,10 @@ def prepare_parts(
     if estimate.note:
         notes.append(estimate.note)
     elif not potential.get_reference_shifts():
-        notes.append("energies: with the base's own reference energies; pass reference_energies=model to fit them on the training split")
+        notes.append(
+            "energies: with the base's own zero of energy, which need not be that of the labels; reference_energies=model fits it on a "
+            "training split (of your own file: with data.n_train=... and data.n_test=...)"
+        )
     return chosen, notes
 
 

@@ -174,5 +174,5 @@ def summary_table(results: TestResults) -> str:
             )
             lines.append(f"{test_set:<16} {metric.label:<26} {metric.unit:<9} {old}")
     if results.zero_shot:
-        lines.append("zero-shot energies include the reference energies estimated on the training split")
+        lines.append("zero-shot energies include the reference energies set before the training")
     return "\n".join(lines)

@@ -86,7 +86,7 @@ class RunFolder:
             raise ZooError(f"{self.path}: cannot be written (no permission in {existing}); pass another run.name=... or hydra.run.dir=...")
         found = sorted(path.name for path in self.path.iterdir()) if self.path.exists() else []
         if found and not config.run.resume:
-            raise ZooError(f"{self.path}: not empty; pass run.resume=true to continue that run, or another run.name=...")
+            raise ZooError(f"{self.path}: not empty; pass another run.name=..., or run.resume=true to continue that run")
         if self.config.exists():
             _check_same_config(self.config, config.model_dump(mode="json"))
         elif any(not is_partial(name) for name in found):
