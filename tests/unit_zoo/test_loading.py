@@ -243,29 +243,6 @@ def test_weights_other_than_the_cards_are_refused_and_not_kept(own_cards, checkp
     assert not list((tmp_path / "cache").rglob("toy.pth"))
 
 
-def test_weights_fetched_by_hand_are_found_below_zoo_data_under_any_name(own_cards, checkpoint, tmp_path, monkeypatch):
-    nowhere = (tmp_path / "nowhere.pth").as_uri()
-    card_yaml(own_cards, "mine", {"url": nowhere, "sha256": file_sha256(checkpoint), "size": checkpoint.stat().st_size})
-    folder = tmp_path / "data" / "deep" / "down"
-    folder.mkdir(parents=True)
-    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
-    one_line(lambda: zoo.load("mine"), "nowhere.pth", "ZOO_DATA")
-    (folder / "nowhere.pth").write_bytes(b"another file of that name")
-    one_line(lambda: zoo.load("mine"), "nowhere.pth")
-    (folder / "renamed").write_bytes(checkpoint.read_bytes())
-    assert zoo.load("mine").base_sha256 == zoo.load(checkpoint).base_sha256
-    assert local_weights(zoo.describe("mine")) == folder / "renamed"
-    assert not list((tmp_path / "cache").rglob("*.pth"))
-
-
-def test_a_card_without_a_checksum_takes_nothing_from_zoo_data_by_its_name(own_cards, checkpoint, tmp_path, monkeypatch):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "absent.pth").write_bytes(checkpoint.read_bytes())
-    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "data"))
-    card_yaml(own_cards, "mine", {"url": (tmp_path / "absent.pth").as_uri()})
-    one_line(lambda: zoo.load("mine"), "absent.pth")
-
-
 def test_the_first_download_of_an_unverified_card_is_remembered(own_cards, checkpoint, tmp_path):
     published = tmp_path / "published.pth"
     published.write_bytes(checkpoint.read_bytes())
