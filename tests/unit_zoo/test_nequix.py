@@ -108,6 +108,19 @@ def test_reference_energies_go_into_both_copies_of_the_atom_energies(file, tmp_p
     assert read_file(file)[1]["atom_energies"]["6"] == -1.0  # of the original, which keeps its own
 
 
+def test_large_atom_energies_do_not_round_the_differences_of_energies_in_float32(file, tmp_path):
+    potential = zoo.load(file)
+    potential.set_reference_shifts(dict.fromkeys(potential.backbone.elements, -4096.0))
+    potential.save_upstream_checkpoint(tmp_path / "shifted.nqx")
+    shifted, structures = zoo.load(tmp_path / "shifted.nqx"), [Atoms("CO", [[0, 0, 0], [0, 0, d]]) for d in (1.1, 1.2)]
+    assert shifted.dtype == torch.float32
+    near, far = (found.energy for found in shifted.predict(structures))
+    assert near < -8000
+    potential.set_reference_shifts({})
+    expected = [found.energy for found in potential.predict(structures)]
+    assert near - far == pytest.approx(expected[0] - expected[1], abs=1e-9)
+
+
 def test_tensors_and_settings_survive_the_way_through_the_file(file, tmp_path):
     toy, loaded = load_family("nequix").toy(0), zoo.load(file).backbone
     for (name, own), found in zip(toy.named_parameters(), loaded.parameters(), strict=True):

@@ -114,7 +114,7 @@ class NequixNetwork(nn.Module):
             centre: (E,) index of the atom each edge brings them to.
 
         Returns:
-            (N,) eV.
+            (N,) eV, float64: in float32, totals of thousands of eV would lose tenths of meV.
         """
         lengths = edge_vectors.norm(dim=1)  # (E,)
         radial = bessel_basis(lengths, self.config.radial_basis_size, self.config.cutoff)  # (E, basis)
@@ -124,7 +124,7 @@ class NequixNetwork(nn.Module):
         for layer in self.layers:
             features = layer(features, harmonics, radial, neighbour, centre)
         energies: Tensor = self.readout(features)[:, 0]  # (N,)
-        return energies * self.config.scale + self.config.shift + self.atom_energies[species]
+        return (energies * self.config.scale + self.config.shift).to(torch.float64) + self.atom_energies[species].to(torch.float64)
 
     @torch.no_grad()
     def randomise(self) -> None:
