@@ -181,3 +181,9 @@ def _torch_embedding(module: Any) -> list[WeightBlock]:
 def _sevenn_bessel_basis(module: Any) -> list[WeightBlock]:
     """Frequencies of the radial basis."""
     return [vector_block("coeffs", module.coeffs.numel(), "radial_basis")]
+
+
+@rule("zoo.backbones.nequix_model.IrrepsRMSNorm")
+def _nequix_norm(module: Any) -> list[WeightBlock]:
+    """A weight for each copy of an irrep."""
+    return [vector_block("weight", module.weight.numel(), "norm")]

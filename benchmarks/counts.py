@@ -1,4 +1,4 @@
-"""Coverage and trainable counts of every card, for ``docs/adapters.md``: ``python -m benchmarks.counts``."""
+"""Coverage and trainable counts of the cards whose weights a package ships, for ``docs/adapters.md``: ``python -m benchmarks.counts``."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ METHODS: dict[str, Mapping[str, Any]] = {
 
 
 def load_all() -> dict[str, Potential]:
-    """Every card's potential; a multi-head model with its first head, which changes no count."""
-    return {name: load(name, head=(describe(name).heads or (None,))[0]) for name in list_models()}
+    """The potential of every card whose weights a package ships, so that the tables can be made without a download.
+
+    A multi-head model has its first head, which changes no count.
+    """
+    shipped = {name: describe(name) for name in list_models() if describe(name).file.package is not None}
+    return {name: load(name, head=(card.heads or (None,))[0]) for name, card in shipped.items()}
 
 
 def coverage_table(coverages: Mapping[str, Coverage]) -> str:

@@ -179,7 +179,7 @@ Energies (eV), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3) 
 _MERGE_PAGE = """
 usage: zoo merge run=FOLDER | backbone=CARD adapter=FILE  output=FILE
 
-Base + adapter + reference energies as one checkpoint of the base's own package (SevenNet: sevenn's .pth).
+Base + adapter + reference energies as one checkpoint of the base's own package (SevenNet: sevenn's .pth, Nequix: .nqx).
 """
 _CHECK_PAGE = """
 usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]] [input=FILE frames=4] [randomise=true] [seed=0]

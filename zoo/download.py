@@ -47,7 +47,7 @@ class _Job:
         return self.destination.with_name(self.destination.name + ".part")
 
     def by_hand(self) -> str:
-        return f"fetch {self.url} by hand and place it at {self.destination} (data sets: in any folder of ZOO_DATA)"
+        return f"fetch {self.url} by hand and place it at {self.destination} (or, its checksum known, in a folder of ZOO_DATA)"
 
     def remedy(self) -> str:
         """What to do about a file of other content."""

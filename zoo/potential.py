@@ -204,12 +204,12 @@ class Potential(nn.Module):
         """
         from zoo.files import write_atomically
 
+        shifts = self.get_reference_shifts()
         self.adapters.merge()
         try:
-            payload = self.backbone.upstream_checkpoint(self.get_reference_shifts())
+            write_atomically(path, lambda partial: self.backbone.write_upstream_checkpoint(partial, shifts))
         finally:
             self.adapters.unmerge()
-        write_atomically(path, lambda partial: torch.save(payload, partial))
 
 
 def _apply_strain(graph: AtomGraph) -> tuple[AtomGraph, Tensor, Tensor]:

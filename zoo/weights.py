@@ -1,11 +1,12 @@
-"""From a card to a verified local file."""
+"""From a card to a verified local file: inside an installed package, below ``ZOO_DATA``, in the cache, or downloaded into the cache."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 
-from zoo.cache import cache_root
+from zoo.cache import cache_root, data_roots
+from zoo.data.local import Wanted, find_local
 from zoo.digests import file_sha256
 from zoo.download import fetch_remembering
 from zoo.errors import ZooError
@@ -13,13 +14,16 @@ from zoo.registry import Card
 
 
 def local_weights(card: Card) -> Path:
-    """The card's checkpoint on this disk, its SHA-256 checked; downloaded into the cache where no package ships it.
+    """The card's checkpoint on this disk, its SHA-256 checked.
+
+    Where no package ships it, a file of the card's SHA-256 below the folders of ``ZOO_DATA`` is taken, under any name; else it is
+    downloaded into the cache. A card without a SHA-256 has nothing to recognise a file by, so only the cache is looked at.
 
     Raises:
         ZooError: where the package is not installed, the download fails, or the file is not the one the card names.
     """
     if card.file.url is not None:
-        return _downloaded(card, card.file.url)
+        return _fetched_by_hand(card, card.file.url) or _downloaded(card, card.file.url)
     package, path = card.file.package, card.file.path
     assert package is not None
     assert path is not None
@@ -33,6 +37,14 @@ def local_weights(card: Card) -> Path:
         raise ZooError(f"{card.name}: the installed {package!r} has no {path}; reinstall the version that constraints.txt names")
     _check(card, file)
     return file
+
+
+def _fetched_by_hand(card: Card, url: str) -> Path | None:
+    """The card's file below a folder of ``ZOO_DATA``."""
+    if card.file.sha256 is None:
+        return None
+    wanted = Wanted(Path(url).name, card.file.sha256, card.file.size, None, url, card.name)
+    return find_local(wanted, data_roots())
 
 
 def _downloaded(card: Card, url: str) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from adapters.method import method_names
 from zoo.backbones import family_names, load_family
@@ -59,7 +58,7 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     def write(family: str) -> Path:
         path = folder / f"{family}.pth"
         if not path.exists():
-            torch.save(load_family(family).toy(0).upstream_checkpoint({}), path)
+            load_family(family).toy(0).write_upstream_checkpoint(path, {})
         return path
 
     return write

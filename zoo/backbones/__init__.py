@@ -15,8 +15,14 @@ from zoo.errors import ZooError, nearest_name_hint
 if TYPE_CHECKING:
     from zoo.backbones.base import Family
 
-_MODULES = {"sevennet": "zoo.backbones.sevennet"}
-_PACKAGES = {"sevennet": ("sevenn", "pip install -c constraints.txt sevenn")}
+_MODULES = {
+    "nequix": "zoo.backbones.nequix",
+    "sevennet": "zoo.backbones.sevennet",
+}
+_PACKAGES = {
+    "nequix": ("e3nn", "pip install -c constraints.txt e3nn"),
+    "sevennet": ("sevenn", "pip install -c constraints.txt sevenn"),
+}
 
 
 def family_names() -> tuple[str, ...]:

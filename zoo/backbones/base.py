@@ -52,11 +52,20 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> dict[str, Any]:
-        """What ``torch.save`` writes so that the family's own package loads this model.
+        """The content of the family's own checkpoint of this model; `write_upstream_checkpoint` writes it.
 
         Args:
             element_shifts_ev: atomic number to eV, to be folded into the model's own per-element energies.
         """
+
+    def write_upstream_checkpoint(self, path: Path, element_shifts_ev: Mapping[int, float]) -> None:
+        """Write `upstream_checkpoint` in the family's own file format: with ``torch.save``, where a family has no other.
+
+        Args:
+            path: of a new file.
+            element_shifts_ev: as in `upstream_checkpoint`.
+        """
+        torch.save(self.upstream_checkpoint(element_shifts_ev), path)
 
     @property
     def dtype(self) -> torch.dtype:
