@@ -123,8 +123,8 @@ def prepare_parts(
         notes.append(estimate.note)
     elif not potential.get_reference_shifts():
         notes.append(
-            "energies: with the base's own zero of energy, which need not be that of the labels; reference_energies=model fits it on a "
-            "training split (of your own file: with data.n_train=... and data.n_test=...)"
+            "energies: with the base's own zero of energy, which need not be that of the labels; pass reference_energies=model to fit it "
+            "on a training split (of your own file: with data.n_train=... and data.n_test=...)"
         )
     return chosen, notes
 
