@@ -1,0 +1,2 @@
+def recovered_config(model, source):
+    raise RuntimeError
