@@ -20,6 +20,7 @@ Rule = Callable[[Any], list[WeightBlock]]
 
 E3NN_LINEAR = "e3nn.o3._linear.Linear"
 FULLY_CONNECTED_TENSOR_PRODUCT = "e3nn.o3._tensor_product._sub.FullyConnectedTensorProduct"
+ALLEGRO_TENSOR_PRODUCT = "allegro.nn._strided._contract.Contracter"
 _TENSOR_PRODUCT = "e3nn.o3._tensor_product._tensor_product.TensorProduct"
 
 _RULES: dict[str, Rule] = {}
@@ -203,7 +204,7 @@ def _nequip_scale_shift(module: Any) -> list[WeightBlock]:
     return [vector_block(name, getattr(module, name).numel(), "scale_shift") for name in ("scales", "shifts")]
 
 
-@rule("allegro.nn._strided._contract.Contracter")
+@rule(ALLEGRO_TENSOR_PRODUCT)
 def _allegro_tensor_product(module: Any) -> list[WeightBlock]:
     """Weights (channels, paths), from paths to channels; a vector where paths and channels are not coupled or there is one path.
 
