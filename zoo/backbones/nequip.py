@@ -161,6 +161,8 @@ def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
     backbone = NequIPFramework(config, torch.float64 if config["model_dtype"] == "float64" else torch.float32)
     parameters = dict(backbone.network.named_parameters())
     if upstream.averaged is not None:
+        if len(upstream.averaged) != len(parameters):
+            raise ZooError(f"{path}: {len(upstream.averaged)} moving averages for {len(parameters)} parameters; the file is inconsistent")
         state.update(zip(parameters, upstream.averaged, strict=True))
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -168,7 +170,33 @@ def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
                 found = tuple(state[name].shape) if name in state else "nothing"
                 raise ZooError(f"{path}: {name}: found {found}, wanted {tuple(parameter.shape)} by its configuration; the file is inconsistent")
             parameter.copy_(state[name])
+    if upstream.packaged is not None:
+        _compare_with_package(backbone, upstream.packaged, path)
     return backbone
+
+
+@torch.no_grad()
+def _compare_with_package(backbone: NequIPFramework, packaged: Any, path: Path) -> None:
+    """Refuse a rebuilt network that gives other energies than the package's own code: a setting of its was not seen.
+
+    Raises:
+        ZooError: where they differ by more than rounding.
+    """
+    network = packaged.model.func
+    types = torch.arange(len(backbone.elements)).repeat(2)[: max(2, len(backbone.elements))]  # (N,)
+    positions = 0.35 * backbone.cutoff * torch.rand(len(types), 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centre, neighbour = (positions[:, None] - positions[None]).norm(dim=-1).fill_diagonal_(torch.inf).lt(backbone.cutoff).nonzero().T
+    data = {
+        keys.POSITIONS_KEY: positions,
+        keys.EDGE_VECTORS_KEY: positions[neighbour] - positions[centre],
+        keys.EDGE_INDEX_KEY: torch.stack([centre, neighbour]),
+        keys.ATOM_TYPE_KEY: types,
+        keys.BATCH_KEY: torch.zeros_like(types),
+        keys.NUM_NODES_KEY: torch.tensor([len(types)]),
+    }
+    wanted, found = (part(dict(data))[keys.TOTAL_ENERGY_KEY].item() for part in (network.eval(), backbone.network))
+    if abs(found - wanted) > (1e-10 if backbone.dtype == torch.float64 else 1e-4) * max(1.0, abs(wanted)):
+        raise ZooError(f"{path}: rebuilt here it gives {found:.6f} eV where the package's own code gives {wanted:.6f} eV; it is of another version")
 
 
 def randomise(backbone: Backbone) -> Backbone:

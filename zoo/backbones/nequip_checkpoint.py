@@ -34,11 +34,13 @@ class UpstreamModel:
         config: cleaned (`zoo.backbones.nequip_build.clean_config`).
         state: parameter and buffer names to tensors.
         averaged: moving averages of the parameters in the model's order, which upstream evaluates with; None where the run kept none.
+        packaged: the model of a package, made by the package's own code.
     """
 
     config: Config
     state: dict[str, Tensor]
     averaged: list[Tensor] | None = None
+    packaged: Any = None
 
 
 def read_model(path: Path, trust_pickle: bool) -> UpstreamModel:
@@ -95,8 +97,8 @@ def _read_package(path: Path, trust_pickle: bool) -> UpstreamModel:
     state = _network_state(model.state_dict())
     raw = _packaged_config(path)
     if str(raw.get("_target_")).rpartition(".")[2].startswith("ModelFrom"):  # a fine-tuned model: its own file names only what it began with
-        return UpstreamModel(clean_config(recovered_config(model, str(path)), str(path)), state)
-    return UpstreamModel(clean_config(raw, str(path)), state)
+        return UpstreamModel(clean_config(recovered_config(model, str(path)), str(path)), state, packaged=model)
+    return UpstreamModel(clean_config(raw, str(path)), state, packaged=model)
 
 
 def _packaged_config(path: Path) -> Mapping[str, Any]:
@@ -153,7 +155,7 @@ def _example_data(config: Config) -> dict[str, Any]:
     ]
     dataset = {"_target_": "nequip.data.dataset.EMTTestDataset", "supercell": [2, 2, 2], "num_frames": 1, "transforms": transforms}
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 1}
-    return {"_target_": "nequip.data.datamodule.NequIPDataModule", "seed": 0, "train_dataset": dataset, "train_dataloader": loader}
+    return {"_target_": "nequip.data.datamodule.NequIPDataModule", "seed": 0, "train_dataset": dataset, "val_dataset": dataset, "train_dataloader": loader}
 
 
 def _check_archive(path: Path) -> None:
