@@ -1,4 +1,4 @@
-"""Allegro (Musaelian et al., Nat. Commun. 2023, 14, 579), an extension of the NequIP framework: strictly local, edges carry the features."""
+"""Allegro (Musaelian et al., Nat. Commun. 2023, 14, 579), an extension of the NequIP framework: strictly local, features on edges."""
 
 from __future__ import annotations
 

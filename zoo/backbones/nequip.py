@@ -168,7 +168,9 @@ def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
         for name, parameter in parameters.items():
             if name not in state or state[name].shape != parameter.shape:
                 found = tuple(state[name].shape) if name in state else "nothing"
-                raise ZooError(f"{path}: {name}: found {found}, wanted {tuple(parameter.shape)} by its configuration; the file is inconsistent")
+                raise ZooError(
+                    f"{path}: {name}: found {found}, wanted {tuple(parameter.shape)} by its configuration; the file is inconsistent"
+                )
             parameter.copy_(state[name])
     if upstream.packaged is not None:
         _compare_with_package(backbone, upstream.packaged, path)
@@ -196,7 +198,9 @@ def _compare_with_package(backbone: NequIPFramework, packaged: Any, path: Path) 
     }
     wanted, found = (part(dict(data))[keys.TOTAL_ENERGY_KEY].item() for part in (network.eval(), backbone.network))
     if abs(found - wanted) > (1e-10 if backbone.dtype == torch.float64 else 1e-4) * max(1.0, abs(wanted)):
-        raise ZooError(f"{path}: rebuilt here it gives {found:.6f} eV where the package's own code gives {wanted:.6f} eV; it is of another version")
+        raise ZooError(
+            f"{path}: rebuilt here it gives {found:.6f} eV where the package's own code gives {wanted:.6f} eV; it is of another version"
+        )
 
 
 def randomise(backbone: Backbone) -> Backbone:
@@ -227,6 +231,4 @@ def _toy(seed: int) -> Backbone:
     return NequIPFramework({"_target_": "nequip.model.NequIPGNNModel", **toy_config(seed), **own}, torch.float64)
 
 
-FAMILY = Family(
-    name="nequip", load=load_network, randomise=randomise, toy=_toy, recognises=lambda path: recognises(path, "nequip")
-)
+FAMILY = Family(name="nequip", load=load_network, randomise=randomise, toy=_toy, recognises=lambda path: recognises(path, "nequip"))

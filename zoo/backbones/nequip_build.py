@@ -32,7 +32,7 @@ _BUILDERS = {
         for module in ("nequip.model", "nequip.model.nequip_models")
         for name in ("NequIPGNNModel", "PresetNequIPGNNModel", "FullNequIPGNNModel")
     },
-    "allegro": {f"{module}.{name}" for module in ("allegro.model", "allegro.model.allegro_models") for name in ("AllegroModel", "FullAllegroModel")},
+    "allegro": {f"allegro.model.{name}" for name in ("AllegroModel", "allegro_models.AllegroModel", "allegro_models.FullAllegroModel")},
 }
 # hydra calls whatever a nested ``_target_`` names, so a file's configuration may name these and nothing else
 _PARTS = {
@@ -96,7 +96,9 @@ def clean_config(raw: Any, source: str) -> Config:
         ZooError: for a builder this project does not know, or one whose package is missing, and for inputs an `AtomGraph` does not carry.
     """
     if not isinstance(raw, Mapping):
-        raise ZooError(f"{source}: its model configuration is a {type(raw).__name__}, wanted a mapping with _target_; pass a file nequip wrote")
+        raise ZooError(
+            f"{source}: its model configuration is a {type(raw).__name__}, wanted a mapping with _target_; pass a file nequip wrote"
+        )
     config = {str(key): _plain(value) for key, value in raw.items()}
     if config.get("_target_") in _MODIFY:
         modifiers = config.get("modifiers") or []
@@ -107,7 +109,9 @@ def clean_config(raw: Any, source: str) -> Config:
     family_of_config(config, source)
     _check_parts(config, source)
     if config.get("categorical_graph_field_embed"):
-        raise ZooError(f"{source}: the model reads categorical fields of each structure, which structures here do not carry; it cannot be used")
+        raise ZooError(
+            f"{source}: the model reads categorical fields of each structure, which structures here do not carry; it cannot be used"
+        )
     config.pop("compile_mode", None)
     config["type_names"] = [str(name) for name in config["type_names"]]
     unknown_types = [name for name in config["type_names"] if name not in atomic_numbers or name == "X"]
@@ -139,7 +143,9 @@ def family_of_config(config: Mapping[str, Any], source: str) -> str:
     for family, builders in _BUILDERS.items():
         if target in builders:
             if family == "allegro" and importlib.util.find_spec("allegro") is None:
-                raise ZooError(f"{source}: an Allegro model needs the package 'nequip-allegro', which is not installed; run: {ALLEGRO_COMMAND}")
+                raise ZooError(
+                    f"{source}: an Allegro model needs the package 'nequip-allegro', which is not installed; run: {ALLEGRO_COMMAND}"
+                )
             return family
     known = ", ".join(sorted(name for builders in _BUILDERS.values() for name in builders if name.count(".") == 2))
     raise ZooError(f"{source}: the model is built by {target}, which is not known here (known: {known}); save it as one of these")
@@ -149,7 +155,9 @@ def _check_parts(value: Any, source: str, nested: bool = False) -> None:
     if isinstance(value, Mapping):
         target = value.get("_target_")
         if nested and target is not None and target not in _PARTS:
-            raise ZooError(f"{source}: its configuration would call {target}, which is not one of the framework's known parts; do not load it")
+            raise ZooError(
+                f"{source}: its configuration would call {target}, which is not one of the framework's known parts; do not load it"
+            )
         for entry in value.values():
             _check_parts(entry, source, nested=True)
     elif isinstance(value, list):

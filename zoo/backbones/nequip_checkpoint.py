@@ -1,4 +1,4 @@
-"""Files of the NequIP framework: Lightning checkpoints (``.ckpt``), read as plain tensors, and packages (``.nequip.zip``), which run code."""
+"""Files of the NequIP framework: Lightning checkpoints (``.ckpt``), read as values, and packages (``.nequip.zip``), which run code."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def _read_checkpoint(path: Path, trust_pickle: bool) -> UpstreamModel:
     try:
         raw, tensors = payload["hyper_parameters"]["model"], payload["state_dict"]
     except (KeyError, TypeError):
-        raise ZooError(f"{path}: a NequIP checkpoint holds 'state_dict' and 'hyper_parameters'; pass the file that nequip-train wrote") from None
+        raise ZooError(
+            f"{path}: a NequIP checkpoint holds 'state_dict' and 'hyper_parameters'; pass the file that nequip-train wrote"
+        ) from None
     models = sorted({name.split(".")[1] for name in tensors if name.startswith("model.")})
     if models != [_SOLE_MODEL]:
         raise ZooError(f"{path}: holds the models {', '.join(models)}; only checkpoints of a single model are read")
@@ -96,7 +98,9 @@ def _read_package(path: Path, trust_pickle: bool) -> UpstreamModel:
         raise ZooError(f"{path}: nequip cannot read this package ({first_line(error)}); name it *.nequip.zip, or fetch it again") from None
     state = _network_state(model.state_dict())
     raw = _packaged_config(path)
-    if str(raw.get("_target_")).rpartition(".")[2].startswith("ModelFrom"):  # a fine-tuned model: its own file names only what it began with
+    if (
+        str(raw.get("_target_")).rpartition(".")[2].startswith("ModelFrom")
+    ):  # a fine-tuned model: its own file names only what it began with
         return UpstreamModel(clean_config(recovered_config(model, str(path)), str(path)), state, packaged=model)
     return UpstreamModel(clean_config(raw, str(path)), state, packaged=model)
 
@@ -124,7 +128,11 @@ def checkpoint_payload(config: Config, model_state: Mapping[str, Tensor]) -> dic
     from nequip import __version__ as nequip_version
 
     versions = {"nequip": nequip_version}
-    module = {"_target_": "nequip.train.NequIPLightningModule", "model": config, "num_datasets": {"train": 1, "val": 0, "test": 0, "predict": 0}}
+    module = {
+        "_target_": "nequip.train.NequIPLightningModule",
+        "model": config,
+        "num_datasets": {"train": 1, "val": 0, "test": 0, "predict": 0},
+    }
     hyper_parameters = {
         "model": config,
         "num_datasets": module["num_datasets"],
@@ -155,7 +163,13 @@ def _example_data(config: Config) -> dict[str, Any]:
     ]
     dataset = {"_target_": "nequip.data.dataset.EMTTestDataset", "supercell": [2, 2, 2], "num_frames": 1, "transforms": transforms}
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 1}
-    return {"_target_": "nequip.data.datamodule.NequIPDataModule", "seed": 0, "train_dataset": dataset, "val_dataset": dataset, "train_dataloader": loader}
+    return {
+        "_target_": "nequip.data.datamodule.NequIPDataModule",
+        "seed": 0,
+        "train_dataset": dataset,
+        "val_dataset": dataset,
+        "train_dataloader": loader,
+    }
 
 
 def _check_archive(path: Path) -> None:

@@ -33,7 +33,9 @@ def recovered_config(model: Any, source: str) -> dict[str, Any]:
         specific = _allegro(network) if hasattr(network, "allegro") else _nequip(network)
         common = _common(model, network)
     except AttributeError as error:
-        raise ZooError(f"{source}: not a NequIP or Allegro network of this version ({error}); package it again with the nequip installed here") from None
+        raise ZooError(
+            f"{source}: not a NequIP or Allegro network of this version ({error}); package it again with the nequip installed here"
+        ) from None
     return {**common, **specific}
 
 
@@ -94,7 +96,7 @@ def _nequip(network: Any) -> dict[str, Any]:
 def _allegro(network: Any) -> dict[str, Any]:
     allegro, embed = network.allegro, network.radial_chemical_embed
     return {
-        "_target_": "allegro.model.FullAllegroModel",
+        "_target_": "allegro.model.allegro_models.FullAllegroModel",
         "irreps_edge_sh": str(network.tensor_embed.sh.irreps_out),
         "tensor_track_allowed_irreps": str(allegro.tensor_track_allowed_irreps),
         "radial_chemical_embed": _radial_embed(embed),
@@ -128,7 +130,10 @@ def _mlp(prefix: str, module: Any) -> dict[str, Any]:
     """Depth, width and activation of upstream's multi-layer perceptron."""
     activations = [_ACTIVATIONS[type(part).__name__] for part in module.modules() if type(part).__name__ in _ACTIVATIONS]
     hidden = list(module.dims[1:-1])
-    config: dict[str, Any] = {f"{prefix}_hidden_layers_depth": len(hidden), f"{prefix}_nonlinearity": activations[0] if activations else None}
+    config: dict[str, Any] = {
+        f"{prefix}_hidden_layers_depth": len(hidden),
+        f"{prefix}_nonlinearity": activations[0] if activations else None,
+    }
     if hidden:
         config[f"{prefix}_hidden_layers_width"] = int(hidden[0])
     return config
