@@ -27,8 +27,9 @@ METHODS: dict[str, Mapping[str, Any]] = {
 
 
 def load_all() -> dict[str, Potential]:
-    """Every card's potential; a multi-head model with its first head, which changes no count."""
-    return {name: load(name, head=(describe(name).heads or (None,))[0]) for name in list_models()}
+    """The potential of every card whose weights ship with a package; a multi-head model with its first head, which changes no count."""
+    shipped = [name for name in list_models() if describe(name).file.package is not None]
+    return {name: load(name, head=(describe(name).heads or (None,))[0]) for name in shipped}
 
 
 def coverage_table(coverages: Mapping[str, Coverage]) -> str:

@@ -85,7 +85,7 @@ def _nequip(network: Any) -> dict[str, Any]:
         "num_bessels": int(network.bessel_encode.num_bessels),
         "bessel_trainable": bool(network.bessel_encode.trainable),
         "polynomial_cutoff_p": network.bessel_encode.cutoff.p,
-        "avg_num_neighbors": _neighbours(layers[0].conv.avg_num_neighbors_norm.norm_const, network),
+        "avg_num_neighbors": _neighbours(_norm_of_sums(layers[0].conv), network),
         "convnet_sc": any(uses_self_connection),
         "learnable_shift": uses_self_connection[0] or layers[0].resnet,
         "convnet_resnet": any(layer.resnet for layer in layers),
@@ -106,7 +106,7 @@ def _allegro(network: Any) -> dict[str, Any]:
         "num_tensor_features": int(allegro.num_tensor_features),
         "tp_path_channel_coupling": bool(allegro.tps[0].path_channel_coupling),
         "weight_individual_irreps": bool(allegro._env_weighter.weight_individual_irreps),
-        "avg_num_neighbors": _neighbours(allegro.avg_num_neighbors_norm.norm_const, network),
+        "avg_num_neighbors": _neighbours(_norm_of_sums(allegro), network),
         **_mlp("scalar_embed_mlp", network.scalar_embed_mlp.mlp_module),
         **_mlp("allegro_mlp", allegro.latents[0]),
         **_mlp("readout_mlp", network.edge_readout.mlp_module),
@@ -137,6 +137,14 @@ def _mlp(prefix: str, module: Any) -> dict[str, Any]:
     if hidden:
         config[f"{prefix}_hidden_layers_width"] = int(hidden[0])
     return config
+
+
+def _norm_of_sums(module: Any) -> torch.Tensor:
+    """1 / sqrt(neighbours), which packages before nequip 0.16 keep as one number of the layer."""
+    if hasattr(module, "avg_num_neighbors_norm"):
+        constant: torch.Tensor = module.avg_num_neighbors_norm.norm_const
+        return constant
+    return torch.as_tensor(module.scatter_norm_factor, dtype=torch.float64)
 
 
 def _neighbours(norm_const: torch.Tensor, network: Any) -> float | dict[str, float]:
