@@ -83,7 +83,11 @@ def random_network_table(family: str, dtype: torch.dtype) -> str:
     names = [chemical_symbols[number] for number in numbers]
     toy = load_family(family).toy(0)
     assert isinstance(toy, NequIPFramework)
-    values = {"per_type_energy_scales": 1.0, "per_type_energy_shifts": dict(zip(names, [-0.1 * n for n in numbers], strict=True))}
+    values = {
+        "avg_num_neighbors": 12.0,
+        "per_type_energy_scales": 1.0,
+        "per_type_energy_shifts": dict(zip(names, [-0.1 * n for n in numbers], strict=True)),
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random.ckpt"
         Potential(NequIPFramework({**toy.config, **values, "type_names": names}, dtype)).save_upstream_checkpoint(path)

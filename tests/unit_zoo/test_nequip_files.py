@@ -134,6 +134,10 @@ def test_damaged_inconsistent_and_foreign_files_are_one_line_each(tmp_path):
     content["state_dict"][name] = content["state_dict"][name][:5]
     with pytest.raises(ZooError, match=r"linear_1.weight: found \(5,\), wanted \(36,\)"):
         zoo.load(written(tmp_path / "short.ckpt", content))
+    strange = payload()
+    strange["hyper_parameters"]["model"]["no_such_setting"] = 1
+    with pytest.raises(ZooError, match="not one that the nequip installed here builds.*no_such_setting"):
+        zoo.load(written(tmp_path / "strange.ckpt", strange))
     several = payload()
     several["state_dict"]["model.second.x"] = torch.zeros(1)
     with pytest.raises(ZooError, match="only checkpoints of a single model"):
@@ -193,6 +197,18 @@ def test_a_configuration_is_recovered_from_the_modules_of_a_model(config):
     found, wanted = (Potential(backbone).predict([sheared_crystal()])[0] for backbone in (other, one))
     assert found.energy == pytest.approx(wanted.energy, abs=1e-12)
     np.testing.assert_allclose(found.forces, wanted.forces, rtol=0, atol=1e-12)
+
+
+def test_the_neighbours_of_an_older_package_are_recovered_too():
+    model = build_graph_model({**toy_config(5), **NEQUIP, "avg_num_neighbors": 16.0}, torch.float64)
+    for index in range(2):
+        convolution = model.model.func.get_submodule(f"layer{index}_convnet.conv")
+        del convolution.avg_num_neighbors_norm
+        convolution.scatter_norm_factor = 0.25  # one number of the layer, as published packages have it
+    assert recovered_config(model, "a package")["avg_num_neighbors"] == pytest.approx(16.0)
+    del convolution.edge_mlp
+    with pytest.raises(ZooError, match="not a NequIP or Allegro network of this version"):
+        recovered_config(model, "a package")
 
 
 @pytest.fixture(scope="module")

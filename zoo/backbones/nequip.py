@@ -21,7 +21,7 @@ from zoo.backbones.base import Backbone, Family, Symmetry, choose_head
 from zoo.backbones.convolution import PathConvolution
 from zoo.backbones.nequip_build import Config, build_graph_model, energy_network, family_of_config
 from zoo.backbones.nequip_checkpoint import checkpoint_payload, read_model, recognises
-from zoo.errors import ZooError
+from zoo.errors import ZooError, first_line
 from zoo.graph import AtomGraph
 
 _SCALE_SHIFT = "per_type_energy_scale_shift"
@@ -158,7 +158,14 @@ def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
         if values:
             names = config["type_names"]
             config[f"per_type_energy_{quantity}"] = dict(zip(names, values * len(names) if len(values) == 1 else values, strict=True))
-    backbone = NequIPFramework(config, torch.float64 if config["model_dtype"] == "float64" else torch.float32)
+    dtype = torch.float64 if config.get("model_dtype") == "float64" else torch.float32
+    try:
+        backbone = NequIPFramework(config, dtype)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # what builders say of arguments that another version knew
+        reason = first_line(error)
+        raise ZooError(
+            f"{path}: its configuration is not one that the nequip installed here builds ({reason}); install the version it names"
+        ) from None
     parameters = dict(backbone.network.named_parameters())
     if upstream.averaged is not None:
         if len(upstream.averaged) != len(parameters):
