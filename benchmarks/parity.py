@@ -49,7 +49,7 @@ def upstream_calculator(card: Card, head: str | None) -> Any:
 
 def framework_calculator(path: Path) -> Any:
     """NequIP's own calculator on a checkpoint or a package; it computes in its own process-wide state, so it comes last on a page."""
-    from nequip.ase import NequIPCalculator
+    from nequip.integrations.ase import NequIPCalculator
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -199,7 +199,7 @@ assert sevennet() == before
 UPSTREAM_IN_A_FRESH_PROCESS = """
 import json, sys
 import ase.io
-from nequip.ase import NequIPCalculator
+from nequip.integrations.ase import NequIPCalculator
 
 for path in sys.argv[2:]:
     calculator = NequIPCalculator._from_saved_model(path)

@@ -136,7 +136,7 @@ def test_damaged_inconsistent_and_foreign_files_are_one_line_each(tmp_path):
         zoo.load(written(tmp_path / "short.ckpt", content))
     strange = payload()
     strange["hyper_parameters"]["model"]["no_such_setting"] = 1
-    with pytest.raises(ZooError, match="not one that the nequip installed here builds.*no_such_setting"):
+    with pytest.raises(ZooError, match=r"not one that the nequip installed here builds.*no_such_setting"):
         zoo.load(written(tmp_path / "strange.ckpt", strange))
     several = payload()
     several["state_dict"]["model.second.x"] = torch.zeros(1)
