@@ -27,12 +27,9 @@ METHODS: dict[str, Mapping[str, Any]] = {
 
 
 def load_all() -> dict[str, Potential]:
-    """The potential of every card whose weights a package ships, so that the tables can be made without a download.
-
-    A multi-head model has its first head, which changes no count.
-    """
-    shipped = {name: describe(name) for name in list_models() if describe(name).file.package is not None}
-    return {name: load(name, head=(card.heads or (None,))[0]) for name, card in shipped.items()}
+    """The potential of every card whose weights ship with a package; a multi-head model with its first head, which changes no count."""
+    shipped = [name for name in list_models() if describe(name).file.package is not None]
+    return {name: load(name, head=(describe(name).heads or (None,))[0]) for name in shipped}
 
 
 def coverage_table(coverages: Mapping[str, Coverage]) -> str:
