@@ -181,3 +181,21 @@ def _torch_embedding(module: Any) -> list[WeightBlock]:
 def _sevenn_bessel_basis(module: Any) -> list[WeightBlock]:
     """Frequencies of the radial basis."""
     return [vector_block("coeffs", module.coeffs.numel(), "radial_basis")]
+
+
+@rule("mace.modules.symmetric_contraction.Contraction")
+def _mace_contraction(module: Any) -> list[WeightBlock]:
+    """The highest order, (elements, paths, channels): one matrix (elements * paths, channels), for ELoRA shares B among the elements."""
+    return _contraction_weights("weights_max", module.weights_max)
+
+
+@rule("torch.nn.modules.container.ParameterList")
+def _parameter_list(module: Any) -> list[WeightBlock]:
+    """MACE keeps a contraction's lower orders, (elements, paths, channels), in a list; other shapes have no rule."""
+    return [block for name, weight in module._parameters.items() if weight.ndim == 3 for block in _contraction_weights(name, weight)]
+
+
+def _contraction_weights(name: str, weight: Any) -> list[WeightBlock]:
+    elements, paths, channels = weight.shape
+    rows = elements * paths
+    return [WeightBlock(name, "weight", "contraction", f"{elements} elements x {paths} paths -> {channels}", 1, rows, channels, 0, (rows * channels, channels, 1))]

@@ -15,8 +15,14 @@ from zoo.errors import ZooError, nearest_name_hint
 if TYPE_CHECKING:
     from zoo.backbones.base import Family
 
-_MODULES = {"sevennet": "zoo.backbones.sevennet"}
-_PACKAGES = {"sevennet": ("sevenn", "pip install -c constraints.txt sevenn")}
+_MODULES = {
+    "mace": "zoo.backbones.mace",
+    "sevennet": "zoo.backbones.sevennet",
+}
+_PACKAGES = {
+    "mace": ("mace", "pip install --no-deps mace-torch==0.3.16"),
+    "sevennet": ("sevenn", "pip install -c constraints.txt sevenn"),
+}
 
 
 def family_names() -> tuple[str, ...]:
