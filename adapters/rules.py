@@ -198,4 +198,5 @@ def _parameter_list(module: Any) -> list[WeightBlock]:
 def _contraction_weights(name: str, weight: Any) -> list[WeightBlock]:
     elements, paths, channels = weight.shape
     rows = elements * paths
-    return [WeightBlock(name, "weight", "contraction", f"{elements} elements x {paths} paths -> {channels}", 1, rows, channels, 0, (rows * channels, channels, 1))]
+    path = f"{elements} elements x {paths} paths -> {channels}"
+    return [WeightBlock(name, "weight", "contraction", path, 1, rows, channels, 0, (rows * channels, channels, 1))]

@@ -1,8 +1,8 @@
 """In which signs a network's Clebsch-Gordan coefficients are, and how to have them in another precision without losing the signs.
 
 Libraries differ in the sign of coupling coefficients: e3nn 0.5 changed 44 of the 203 sorted triples (l1, l2, l3) up to l = 11. A network
-couples through columns of MACE's U matrices and through Wigner 3j tensors, both saved as buffers, and each may have either sign. Weights are
-only meaningful together with the signs they were trained with: copied into a network of other signs they are wrong by about 1e-3 eV/Å.
+couples through columns of MACE's U matrices and through Wigner 3j tensors, both saved as buffers, and each may have either sign. Weights
+are only meaningful together with the signs they were trained with: copied into a network of other signs they are wrong by up to 1e-3 eV/Å.
 """
 
 from __future__ import annotations

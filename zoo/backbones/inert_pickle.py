@@ -26,6 +26,7 @@ from zoo.errors import ZooError, first_line
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError, KeyError, IndexError, TypeError, AttributeError)
 # packages whose names a model's pickle may hold; they become inert objects all the same
 _EXPECTED_PACKAGES = frozenset({"mace", "e3nn", "torch", "__torch__", "numpy", "opt_einsum_fx"})
+_EXPECTED_BUILTINS = frozenset(f"builtins.{name}" for name in ("getattr", "object", "slice", "int", "float", "bool", "str", "tuple"))
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -38,6 +39,7 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_LARGEST_LEGACY_STORAGE = 2**28
 _PLAIN_NUMBERS = re.compile(r"[<|=]?([fiu][1248]|b1)")
 
 
@@ -166,10 +168,12 @@ def _tensors(module: Inert, prefix: str, trust_pickle: bool) -> Iterator[tuple[s
             yield from _tensors(child, f"{prefix}{name}.", trust_pickle)
     for name, code in (fields.get("__codegen__") or {}).items():
         kind, content = code if isinstance(code, tuple) else ("torchscript", code)  # e3nn 0.4 stored the bytes alone
-        if kind != "torchscript":
-            raise RefusedError(f"{prefix}{name} is compiled as {kind!r}, wanted 'torchscript'")
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            yield from _tensors(_read_archive(archive, trust_pickle), f"{prefix}{name}.", trust_pickle)
+        if kind == "fx":
+            compiled = _Unpickler(io.BytesIO(content), _no_storage, trust_pickle).load()
+        else:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                compiled = _read_archive(archive, trust_pickle)
+        yield from _tensors(compiled, f"{prefix}{name}.", trust_pickle)
 
 
 def _read_archive(archive: zipfile.ZipFile, trust_pickle: bool) -> Any:
@@ -182,6 +186,28 @@ def _read_archive(archive: zipfile.ZipFile, trust_pickle: bool) -> Any:
         raise RefusedError("numbers in big-endian order")
     with archive.open(pickles[0]) as stream:
         return _Unpickler(io.BytesIO(stream.read()), lambda key: archive.read(f"{root}data/{key}"), trust_pickle).load()
+
+
+def _no_storage(key: str) -> bytes:
+    raise RefusedError(f"a storage {key!r} outside an archive")
+
+
+def _load_from_bytes(content: bytes) -> Tensor:
+    """A storage in torch's older format, which a tensor in a plain pickle carries: five pickles, then sizes and numbers.
+
+    The pickles are torch's magic number, a version, facts about the machine, the storage by its key, and the keys in the order they follow.
+    """
+    stream = io.BytesIO(content)
+    unpickler = _LegacyUnpickler(stream)
+    for _ in range(3):
+        _LegacyUnpickler(stream).load()
+    storage = unpickler.load()
+    (key,) = _LegacyUnpickler(stream).load()
+    count = int.from_bytes(stream.read(8), "little")
+    numbers = bytearray(stream.read(count * storage.dtype.itemsize))
+    if key != unpickler.key or count != storage.numel():
+        raise RefusedError("a storage that is not the one announced")
+    return torch.frombuffer(numbers, dtype=storage.dtype) if numbers else storage
 
 
 class _Unpickler(pickle.Unpickler):
@@ -213,9 +239,24 @@ class _Unpickler(pickle.Unpickler):
             return _TABLE[qualified]
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        if module.partition(".")[0] in _EXPECTED_PACKAGES or self._trust_pickle:
+        if module.partition(".")[0] in _EXPECTED_PACKAGES or qualified in _EXPECTED_BUILTINS or self._trust_pickle:
             return type(name, (Inert,), {"qualified_name": qualified})
         raise RefusedError(f"it names {qualified}")
+
+
+class _LegacyUnpickler(_Unpickler):
+    """Of a single storage, whose numbers follow behind the pickles."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream, _no_storage, trust_pickle=False)
+        self.key = ""
+
+    def persistent_load(self, identifier: Any) -> Tensor:
+        """A flat tensor of the storage's type and size, not yet filled."""
+        _, dtype, self.key, _, count, *_ = identifier
+        if not isinstance(dtype, torch.dtype) or count > _LARGEST_LEGACY_STORAGE:
+            raise RefusedError(f"a storage of {count} numbers of {dtype!r}")
+        return torch.empty(count, dtype=dtype)
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
@@ -266,12 +307,11 @@ _TABLE: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch.storage._load_from_bytes": _load_from_bytes,
     "torch.Size": tuple,
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
-    "builtins.getattr": type("getattr", (Inert,), {"qualified_name": "builtins.getattr"}),
     "copyreg._reconstructor": lambda kind, _base, state: kind(state),
-    "builtins.object": type("object", (Inert,), {"qualified_name": "builtins.object"}),
     "_codecs.encode": _encode,
     "numpy.dtype": _NumpyType,
     "numpy.ndarray": type("ndarray", (Inert,), {"qualified_name": "numpy.ndarray"}),

@@ -6,11 +6,13 @@ one-hot in the model's own order of elements. Energies are summed here, in float
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from e3nn.o3._spherical_harmonics import _spherical_harmonics
 from torch import Tensor, nn
 
 from zoo.backbones.base import Backbone, Family, choose_head
@@ -34,7 +36,6 @@ class Mace(Backbone):
     """
 
     family = "mace"
-    symmetry = "O(3)"
     adapter_roles: ClassVar[dict[str, str]] = {
         "*node_embedding.*": "embedding",
         "*.source_embedding.*": "embedding",
@@ -108,9 +109,10 @@ class Mace(Backbone):
         The shifts are added to the reference energies of the head in use.
         """
         with torch.random.fork_rng(devices=[]):
-            upstream = build_network(self.config, self.dtype)
+            upstream: Any = build_network(self.config, self.dtype, "script")
+        upstream.spherical_harmonics.sph_func = _spherical_harmonics  # by reference: a TorchScript function cannot be pickled
         load_state(upstream, {name: value.detach().cpu() for name, value in self.network.state_dict().items()}, "model")
-        energies = torch.atleast_2d(upstream.get_buffer("atomic_energies_fn.atomic_energies"))  # (heads, elements), a view
+        energies = upstream.get_buffer("atomic_energies_fn.atomic_energies").view(-1, len(self.config.atomic_numbers))  # (heads, elements)
         for atomic_number, value in element_shifts_ev.items():
             energies[self.head_index, self.config.atomic_numbers.index(atomic_number)] += value
         return upstream
@@ -130,8 +132,8 @@ class Mace(Backbone):
     def restricted_to(self, elements: Sequence[int]) -> Mace:
         """The same model for fewer elements, equal on them to rounding: weights of the others are left out.
 
-        Weights that mix the one-hot attributes are divided by the square root of the number of elements in e3nn's Linear and tensor product; they
-        are scaled so that the quotient stays the same.
+        e3nn divides weights that mix the one-hot attributes by the square root of the number of elements; they are scaled so that the
+        quotient stays the same.
 
         Args:
             elements: atomic numbers to keep.
@@ -153,25 +155,32 @@ class Mace(Backbone):
         with torch.random.fork_rng(devices=[]):
             smaller = build_network(config, self.dtype)
         wanted = smaller.state_dict()
-        state = {
-            name: _of_elements(name, value.detach().cpu(), kept, total, wanted[name]) for name, value in self.network.state_dict().items()
-        }
+        state = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+        for name, value in state.items():
+            if name == "atomic_numbers" or name.endswith("atomic_energies"):
+                state[name] = value[..., kept]
+            elif value.shape != wanted[name].shape and ".contractions." in name:
+                state[name] = value[kept]  # (elements, paths, channels)
+            elif value.shape != wanted[name].shape:
+                layer: Any = self.network.get_submodule(name.rpartition(".")[0])
+                state[name] = _weights_of_elements(value, [path.path_shape for path in layer.instructions], kept, total)
         load_state(smaller, state, "restricted model")
         return Mace(smaller, config, self.head, self.convention).to(next(self.parameters()).device)
 
 
-def _of_elements(name: str, value: Tensor, kept: list[int], total: int, wanted: Tensor) -> Tensor:
-    """The part of one tensor of the state that belongs to the elements ``kept`` of ``total``."""
-    if name == "atomic_numbers" or name.endswith("atomic_energies"):
-        return value[..., kept]
-    if value.shape == wanted.shape:
-        return value
-    if ".contractions." in name:
-        return value[kept]  # (elements, paths, channels)
-    scale = (len(kept) / total) ** 0.5
-    if "skip_tp" in name:  # per path (u, elements, w), row-major
-        raise AssertionError(name)
-    return value.reshape(total, -1)[kept].reshape(-1) * scale
+def _weights_of_elements(weight: Tensor, path_shapes: Sequence[tuple[int, ...]], kept: list[int], total: int) -> Tensor:
+    """The part of a Linear's or tensor product's weight that the elements ``kept`` of ``total`` see.
+
+    Args:
+        weight: flat, path after path, each row-major.
+        path_shapes: (elements, out) of a Linear, (in, elements, out) of a tensor product.
+        kept: indices of the elements.
+        total: number of elements of the whole model.
+    """
+    scale = (len(kept) / total) ** 0.5  # e3nn divides by the square root of the number of inputs
+    parts = weight.split([math.prod(shape) for shape in path_shapes])
+    chosen = [part.reshape(shape)[..., kept, :].flatten() for part, shape in zip(parts, path_shapes, strict=True)]
+    return torch.cat(chosen).mul(scale)
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -118,9 +118,10 @@ def config_of(module: Inert, state: dict[str, Tensor], source: str) -> MaceConfi
     Raises:
         ZooError: for a model that is no plain energy model (dipoles, charges, long range, extra embeddings).
     """
-    if module.class_name not in ("MACE", "ScaleShiftMACE") or module.get("joint_embedding") is not None:
-        found = module.qualified_name + (" with embeddings of total charge or the like" if module.get("joint_embedding") is not None else "")
-        raise ZooError(f"{source}: holds {found}, wanted MACE or ScaleShiftMACE without them; this kind of model is not supported")
+    if module.class_name not in ("MACE", "ScaleShiftMACE"):
+        raise ZooError(f"{source}: holds {module.qualified_name}, wanted MACE or ScaleShiftMACE; this kind of model is not supported")
+    if module.get("joint_embedding") is not None:
+        raise ZooError(f"{source}: embeds more than elements (total charge, spin or the like), which is not supported; pass a plain model")
     layers, products, readouts = (_children(module, name) for name in ("interactions", "products", "readouts"))
     heads = tuple(module.get("heads") or ("Default",))
     hidden, last = irreps_text(products[0].at("linear.irreps_out")), irreps_text(products[-1].at("linear.irreps_out"))
@@ -128,39 +129,40 @@ def config_of(module: Inert, state: dict[str, Tensor], source: str) -> MaceConfi
     transform = radial.get("distance_transform")
     nonlinear = readouts[-1].get("hidden_irreps")
     edge_irreps = module.get("edge_irreps")
-    return MaceConfig(
-        model=module.class_name,
-        r_max=float(state["r_max"]),
-        num_bessel=int(radial.get("out_dim")),
-        num_polynomial_cutoff=int(state["radial_embedding.cutoff_fn.p"]),
-        max_ell=max(degree for _, degree, _ in _irreps(layers[0].get("edge_attrs_irreps"))),
-        interaction_cls=layers[-1].class_name,
-        interaction_cls_first=layers[0].class_name,
-        num_interactions=len(layers),
-        hidden_irreps=hidden,
-        mlp_irreps="16x0e" if nonlinear is None else _per_head(nonlinear, len(heads)),
-        avg_num_neighbors=float(layers[0].get("avg_num_neighbors")),
-        atomic_numbers=tuple(state["atomic_numbers"].tolist()),
-        correlation=tuple(len(_children(product, "symmetric_contractions.contractions.0.weights")) + 1 for product in products),
-        gate=_gate(readouts[-1]),
-        pair_repulsion=module.get("pair_repulsion_fn") is not None,
-        apply_cutoff=bool(module.get("apply_cutoff", True)),
-        use_reduced_cg=bool(module.get("use_reduced_cg", False)),
-        use_so3=bool(module.get("use_so3", False)),
-        use_agnostic_product=bool(module.get("use_agnostic_product", False)),
-        use_last_readout_only=len(readouts) < len(layers),
-        use_edge_irreps_first=bool(module.get("use_edge_irreps_first", False)),
-        keep_last_layer_irreps=len(layers) > 1 and last == hidden and hidden != irreps_text(_irreps(hidden)[:1]),
-        distance_transform="None" if transform is None else _TRANSFORMS.get(transform.class_name, transform.class_name),
-        edge_irreps=None if edge_irreps is None else irreps_text(edge_irreps),
-        radial_mlp=_radial_mlp(layers[0]),
-        radial_type=_RADIAL_TYPES.get(radial.get("bessel_fn").class_name, radial.get("bessel_fn").class_name),
-        readout_cls="NonLinearReadoutBlock" if nonlinear is None else readouts[-1].class_name,
-        heads=heads,
-        atomic_energies_shape=tuple(state["atomic_energies_fn.atomic_energies"].shape),
-        scale_shape=tuple(state["scale_shift.scale"].shape) if "scale_shift.scale" in state else (),
-        trained_buffers=_trained_buffers(module),
-    )
+    fields = {
+        "model": module.class_name,
+        "r_max": float(state["r_max"]),
+        "num_bessel": int(radial.get("out_dim")),
+        "num_polynomial_cutoff": int(state["radial_embedding.cutoff_fn.p"]),
+        "max_ell": max(degree for _, degree, _ in _irreps(layers[0].get("edge_attrs_irreps"))),
+        "interaction_cls": layers[-1].class_name,
+        "interaction_cls_first": layers[0].class_name,
+        "num_interactions": len(layers),
+        "hidden_irreps": hidden,
+        "mlp_irreps": "16x0e" if nonlinear is None else _per_head(nonlinear, len(heads)),
+        "avg_num_neighbors": float(layers[0].get("avg_num_neighbors")),
+        "atomic_numbers": tuple(state["atomic_numbers"].tolist()),
+        "correlation": tuple(len(_children(product, "symmetric_contractions.contractions.0.weights")) + 1 for product in products),
+        "gate": _gate(readouts[-1]),
+        "pair_repulsion": module.get("pair_repulsion_fn") is not None,
+        "apply_cutoff": bool(module.get("apply_cutoff", True)),
+        "use_reduced_cg": bool(module.get("use_reduced_cg", False)),
+        "use_so3": bool(module.get("use_so3", False)),
+        "use_agnostic_product": bool(module.get("use_agnostic_product", False)),
+        "use_last_readout_only": len(readouts) < len(layers),
+        "use_edge_irreps_first": bool(module.get("use_edge_irreps_first", False)),
+        "keep_last_layer_irreps": len(layers) > 1 and last == hidden and hidden != irreps_text(_irreps(hidden)[:1]),
+        "distance_transform": "None" if transform is None else _TRANSFORMS.get(transform.class_name, transform.class_name),
+        "edge_irreps": None if edge_irreps is None else irreps_text(edge_irreps),
+        "radial_mlp": _radial_mlp(layers[0]),
+        "radial_type": _RADIAL_TYPES.get(radial.get("bessel_fn").class_name, radial.get("bessel_fn").class_name),
+        "readout_cls": "NonLinearReadoutBlock" if nonlinear is None else readouts[-1].class_name,
+        "heads": heads,
+        "atomic_energies_shape": tuple(state["atomic_energies_fn.atomic_energies"].shape),
+        "scale_shape": tuple(state["scale_shift.scale"].shape) if "scale_shift.scale" in state else (),
+        "trained_buffers": _trained_buffers(module),
+    }
+    return MaceConfig.model_validate(fields)
 
 
 def _children(module: Inert, path: str) -> list[Any]:

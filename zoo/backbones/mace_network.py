@@ -78,8 +78,13 @@ class MaceConfig(BaseModel):
     trained_buffers: tuple[str, ...] = ()
 
 
-def build_network(config: MaceConfig, dtype: torch.dtype) -> nn.Module:
+def build_network(config: MaceConfig, dtype: torch.dtype, generated_code: Literal["eager", "script"] = "eager") -> nn.Module:
     """The network with random weights from torch's global generator, its constants computed in ``dtype``.
+
+    Args:
+        config: of the network.
+        dtype: of weights and constants.
+        generated_code: what e3nn makes of its generated code; TorchScript is what pickled models hold that every e3nn reads.
 
     Raises:
         ZooError: for a block that the installed mace does not have.
@@ -96,7 +101,7 @@ def build_network(config: MaceConfig, dtype: torch.dtype) -> nn.Module:
 
     if config.model == "ScaleShiftMACE":
         taken.update(atomic_inter_scale=np.ones(config.scale_shape), atomic_inter_shift=np.zeros(config.scale_shape))
-    with _default_dtype(dtype), _scripted_e3nn():
+    with _default_dtype(dtype), _generated_code(generated_code):
         network: nn.Module = getattr(modules, config.model)(
             **taken,
             radial_MLP=list(config.radial_mlp),
@@ -116,7 +121,8 @@ def build_network(config: MaceConfig, dtype: torch.dtype) -> nn.Module:
     for name in config.trained_buffers:
         owner, _, short = name.rpartition(".")
         module = network.get_submodule(owner)
-        value = module._buffers.pop(short)
+        value = module.get_buffer(short)
+        del module._buffers[short]
         module.register_parameter(short, nn.Parameter(value))
     return network
 
@@ -129,7 +135,7 @@ def import_mace() -> Any:
 
 def _named(classes: dict[str, Any], name: str) -> Any:
     if name not in classes:
-        raise ZooError(f"the installed mace-torch has no block {name!r}; {nearest_name_hint(name, classes)}, or install the version it needs")
+        raise ZooError(f"the installed mace-torch has no block {name!r}; {nearest_name_hint(name, classes)}")
     return classes[name]
 
 
@@ -156,13 +162,13 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _scripted_e3nn() -> Iterator[None]:
-    """e3nn's own default for generated code: nequip's global state turns it off for the process, and files would then differ."""
+def _generated_code(mode: str) -> Iterator[None]:
+    """e3nn's default depends on the version of torch, and nequip changes it for the process; networks here do not depend on either."""
     import e3nn
 
-    previous = dict(e3nn.get_optimization_defaults())
-    e3nn.set_optimization_defaults(jit_mode="script")
+    previous = e3nn.get_optimization_defaults()["jit_mode"]
+    e3nn.set_optimization_defaults(jit_mode=mode)
     try:
         yield
     finally:
-        e3nn.set_optimization_defaults(jit_mode=previous["jit_mode"])
+        e3nn.set_optimization_defaults(jit_mode=previous)
