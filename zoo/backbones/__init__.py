@@ -46,9 +46,19 @@ def load_family(name: str) -> Family:
 
 
 def family_of_checkpoint(path: Path) -> Family:
-    """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it."""
+    """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it.
+
+    Families whose package is not installed are left out, and named in the error.
+    """
+    missing = []
     for name in family_names():
+        if importlib.util.find_spec(_PACKAGES[name][0]) is None:
+            missing.append(f"{name} (run: {_PACKAGES[name][1]})")
+            continue
         family = load_family(name)
         if family.recognises(path):
             return family
-    raise ZooError(f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files")
+    absent = f"; not installed: {', '.join(missing)}" if missing else ""
+    raise ZooError(
+        f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files{absent}"
+    )

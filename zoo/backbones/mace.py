@@ -19,6 +19,7 @@ from zoo.backbones.base import Backbone, Family, choose_head
 from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
 from zoo.backbones.mace_checkpoint import read_checkpoint, recognises
 from zoo.backbones.mace_network import MaceConfig, build_network
+from zoo.conversion import converted_in_cache
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 
@@ -178,7 +179,7 @@ def _weights_of_elements(weight: Tensor, path_shapes: Sequence[tuple[int, ...]],
         total: number of elements of the whole model.
     """
     scale = (len(kept) / total) ** 0.5  # e3nn divides by the square root of the number of inputs
-    parts = weight.split([math.prod(shape) for shape in path_shapes])
+    parts = torch.split_with_sizes(weight, [math.prod(shape) for shape in path_shapes])
     chosen = [part.reshape(shape)[..., kept, :].flatten() for part, shape in zip(parts, path_shapes, strict=True)]
     return torch.cat(chosen).mul(scale)
 
@@ -232,7 +233,7 @@ def from_state(config: MaceConfig, state: Mapping[str, Tensor], head: str | None
 
 
 def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
-    config, state = read_checkpoint(path, trust_pickle)
+    config, state = read_checkpoint(converted_in_cache(path, trust_pickle), trust_pickle)
     return from_state(config, state, head, str(path))
 
 

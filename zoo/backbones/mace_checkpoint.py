@@ -35,7 +35,7 @@ _TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
 def recognises(path: Path) -> bool:
     """Whether ``path`` is a pickled MACE model or a converted one, by its first bytes and its pickle's names; nothing is unpickled."""
     try:
-        if _is_converted(path):
+        if is_converted(path):
             return True
         if not zipfile.is_zipfile(path):
             return False
@@ -52,7 +52,7 @@ def read_checkpoint(path: Path, trust_pickle: bool = False) -> tuple[MaceConfig,
     Raises:
         ZooError: a damaged or hostile file, or a model of a kind that is not supported.
     """
-    if _is_converted(path):
+    if is_converted(path):
         return _read_converted(path)
     module = read_module(path, trust_pickle)
     try:
@@ -77,8 +77,8 @@ def write_converted(path: Path, config: MaceConfig, state: dict[str, Tensor]) ->
     write_atomically(path, lambda partial: partial.write_bytes(content))
 
 
-def _is_converted(path: Path) -> bool:
-    """Whether the file's safetensors header holds our entry."""
+def is_converted(path: Path) -> bool:
+    """Whether the file is one that `write_converted` wrote, by its header."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         return 0 < length < 2**26 and f'"{_METADATA_KEY}"'.encode() in stream.read(length)
