@@ -65,10 +65,12 @@ def card_table(card: Card, head: str | None) -> str:
 
 
 def page_content() -> str:
-    """A table for every card and head."""
+    """A table for every card whose weights need no download, and every head."""
     parts = []
     for name in list_models():
         card = describe(name)
+        if not card.ships_with_a_package:
+            continue
         for head in card.heads or (None,):
             parts.append(f"**`{name}`{f', head `{head}`' if head else ''}**\n\n{card_table(card, head)}")
     return "\n\n".join([*parts, stamp("python -m benchmarks.parity")])

@@ -88,10 +88,11 @@ def test_from_then_on_nothing_is_unpickled(folder, structures, reference, tmp_pa
     monkeypatch.setattr("pickle.Unpickler", forbidden)
     for path in (folder / f"{NAME}.model", converted):
         assert_agrees(zoo.load(path).predict(structures), reference, 1e-12)
+    shutil.copy(folder / f"{NAME}.model", tmp_path / "other.model")
+    (tmp_path / "other.model").chmod(0o644)
+    with (tmp_path / "other.model").open("ab") as stream:
+        stream.write(b"another checksum")
     with pytest.raises(AssertionError, match="read again"):  # the positive control
-        shutil.copy(folder / f"{NAME}.model", tmp_path / "other.model")
-        with (tmp_path / "other.model").open("ab") as stream:
-            stream.write(b"another checksum")
         zoo.load(tmp_path / "other.model")
 
 
