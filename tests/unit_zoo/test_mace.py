@@ -81,15 +81,22 @@ def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_every_block_gives_the_numbers_of_maces_own_calculator(variant):
+@pytest.fixture
+def own_default_dtype():
+    """mace's calculator changes torch's default dtype for the process."""
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_every_block_gives_the_numbers_of_maces_own_calculator(variant, own_default_dtype):
     from mace.calculators import MACECalculator
 
     backbone = toy(variant)
-    potential = Potential(backbone)
+    predictions = Potential(backbone).predict(STRUCTURES)
+    assert torch.get_default_dtype() == torch.float32
     head = {"head": backbone.head} if backbone.head else {}
     calculator = MACECalculator(models=[backbone.network], device="cpu", default_dtype="float64", **head)
-    for atoms in STRUCTURES:
-        prediction = potential.predict([atoms])[0]
+    for atoms, prediction in zip(STRUCTURES, predictions, strict=True):
         atoms = atoms.copy()
         atoms.calc = calculator
         assert atoms.get_potential_energy() == pytest.approx(prediction.energy, abs=1e-12)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.backbones.base import Backbone, Family, choose_head
 from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
 from zoo.backbones.mace_checkpoint import read_checkpoint, recognises
-from zoo.backbones.mace_network import MaceConfig, build_network
+from zoo.backbones.mace_network import MaceConfig, build_network, default_dtype
 from zoo.conversion import converted_in_cache
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
@@ -68,6 +68,12 @@ class Mace(Backbone):
 
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
         """``{"energy": (G,)}`` in eV, float64."""
+        with default_dtype(self.dtype):  # the pair repulsion raises integers to a power: float32 unless the default is another
+            energy_of_atom = self._energy_of_atom(graph)  # (N,)
+        energy = energy_of_atom.new_zeros(graph.graph_count).index_add(0, graph.graph_of_atom, energy_of_atom)  # (G,)
+        return {"energy": energy}
+
+    def _energy_of_atom(self, graph: AtomGraph) -> Tensor:
         network: Any = self.network
         species = self.get_buffer("species_of_number")[graph.atomic_numbers]  # (N,)
         one_hot = nn.functional.one_hot(species, len(self.config.atomic_numbers)).to(self.dtype)  # (N, elements)
@@ -100,9 +106,8 @@ class Mace(Backbone):
         if self.config.model == "ScaleShiftMACE":
             interaction_energy = network.scale_shift(interaction_energy, heads)
         isolated = network.atomic_energies_fn(one_hot)[atoms, heads]  # (N,)
-        energy_of_atom = interaction_energy.to(torch.float64) + isolated.to(torch.float64)  # thousands of eV: float32 would resolve 1 meV
-        energy = energy_of_atom.new_zeros(graph.graph_count).index_add(0, graph.graph_of_atom, energy_of_atom)  # (G,)
-        return {"energy": energy}
+        energy_of_atom: Tensor = interaction_energy.double() + isolated.double()  # thousands of eV: float32 would resolve 1 meV
+        return energy_of_atom
 
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
         """The whole module, which ``MACECalculator`` and mace's other tools load, in this model's precision.

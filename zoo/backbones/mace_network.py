@@ -101,7 +101,7 @@ def build_network(config: MaceConfig, dtype: torch.dtype, generated_code: Litera
 
     if config.model == "ScaleShiftMACE":
         taken.update(atomic_inter_scale=np.ones(config.scale_shape), atomic_inter_shift=np.zeros(config.scale_shape))
-    with _default_dtype(dtype), _generated_code(generated_code):
+    with default_dtype(dtype), _generated_code(generated_code):
         network: nn.Module = getattr(modules, config.model)(
             **taken,
             radial_MLP=list(config.radial_mlp),
@@ -152,7 +152,8 @@ def _environment_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Torch's default floating-point type for a while: mace builds its constants, and computes some of its numbers, in it."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
