@@ -163,10 +163,14 @@ def _tensors(module: Inert, prefix: str, trust_pickle: bool) -> Iterator[tuple[s
         for name, value in fields.get(group, {}).items():
             if isinstance(value, Tensor) and not (group == "_buffers" and name in transient):
                 yield prefix + name, value.detach()
+    generated = fields.get("__codegen__")
+    codes = dict(generated) if isinstance(generated, dict) else {}
     for name, child in fields.get("_modules", {}).items():
         if isinstance(child, Inert):
             yield from _tensors(child, f"{prefix}{name}.", trust_pickle)
-    for name, code in (fields.get("__codegen__") or {}).items():
+        elif isinstance(child, _TorchScript):
+            codes[name] = child.stream.content
+    for name, code in codes.items():
         kind, content = code if isinstance(code, tuple) else ("torchscript", code)  # e3nn 0.4 stored the bytes alone
         if kind == "fx":
             compiled = _Unpickler(io.BytesIO(content), _no_storage, trust_pickle).load()
@@ -267,6 +271,26 @@ def _rebuild_parameter(data: Tensor, requires_grad: bool, *_: Any) -> nn.Paramet
     return nn.Parameter(data, requires_grad=requires_grad)
 
 
+class _Bytes:
+    """Stands for a ``BytesIO``."""
+
+    content = b""
+
+    def __setstate__(self, state: Any) -> None:
+        self.content = bytes(state[0])
+
+
+class _TorchScript:
+    """A TorchScript module as the call that would load it."""
+
+    def __init__(self, stream: _Bytes) -> None:
+        self.stream = stream
+
+
+def _set_attributes(instance: Inert, state: Any) -> None:
+    instance.__setstate__(state)
+
+
 class _NumpyType:
     """A NumPy dtype of plain numbers."""
 
@@ -308,6 +332,9 @@ _TABLE: dict[str, Any] = {
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
     "torch.storage._load_from_bytes": _load_from_bytes,
+    "torch._utils._set_obj_state": _set_attributes,
+    "torch.jit._serialization.load": _TorchScript,
+    "_io.BytesIO": _Bytes,
     "torch.Size": tuple,
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
