@@ -33,6 +33,7 @@ class _Reduction:
 
     def __call__(self, protocol: int) -> tuple[Any, ...]:
         attributes = {name: value for name, value in self.module.__dict__.items() if name != _HOOK}
+        attributes.pop("weight_index_slices", None)  # read by nobody, and of a class that e3nn 0.4 does not have
         generated = getattr(self.module, "__codegen__", [])
         attributes["_modules"] = {name: _Archived(child) if name in generated else child for name, child in self.module._modules.items()}
         return (copyreg.__newobj__, (type(self.module),), attributes, None, None, torch._utils._set_obj_state)  # type: ignore[attr-defined]
@@ -43,7 +44,7 @@ class _Archived:
 
     def __init__(self, script: torch.jit.ScriptModule) -> None:
         stream = io.BytesIO()
-        torch.jit.save(script, stream)  # type: ignore[no-untyped-call]
+        torch.jit.save(script, stream)
         self.content = stream.getvalue()
 
     def __reduce__(self) -> tuple[Any, ...]:
