@@ -82,18 +82,18 @@ def variant(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def own_default_dtype():
-    """mace's calculator changes torch's default dtype for the process."""
+def default_dtype_restored():
     yield
     torch.set_default_dtype(torch.float32)
 
 
-def test_every_block_gives_the_numbers_of_maces_own_calculator(variant, own_default_dtype):
+def test_every_block_gives_the_numbers_of_maces_own_calculator(variant, default_dtype_restored):
     from mace.calculators import MACECalculator
 
     backbone = toy(variant)
     predictions = Potential(backbone).predict(STRUCTURES)
     assert torch.get_default_dtype() == torch.float32
+    torch.set_default_dtype(torch.float64)  # without it mace's pair repulsion computes in float32, whatever the model is in
     head = {"head": backbone.head} if backbone.head else {}
     calculator = MACECalculator(models=[backbone.network], device="cpu", default_dtype="float64", **head)
     for atoms, prediction in zip(STRUCTURES, predictions, strict=True):
