@@ -222,3 +222,22 @@ def _allegro_tensor_product(module: Any) -> list[WeightBlock]:
     channels, paths = weights.shape
     text = f"{module.irreps_in1} x {module.irreps_in2} -> {module.irreps_out}"
     return [WeightBlock("weights", "paths", "tensor_product", text, 1, paths, channels, 0, (channels * paths, 1, paths))]
+
+
+@rule("mace.modules.symmetric_contraction.Contraction")
+def _mace_contraction(module: Any) -> list[WeightBlock]:
+    """The highest order, (elements, paths, channels): one matrix (elements * paths, channels), for ELoRA shares B among the elements."""
+    return _contraction_weights("weights_max", module.weights_max)
+
+
+@rule("torch.nn.modules.container.ParameterList")
+def _parameter_list(module: Any) -> list[WeightBlock]:
+    """MACE keeps a contraction's lower orders, (elements, paths, channels), in a list; other shapes have no rule."""
+    return [block for name, weight in module._parameters.items() if weight.ndim == 3 for block in _contraction_weights(name, weight)]
+
+
+def _contraction_weights(name: str, weight: Any) -> list[WeightBlock]:
+    elements, paths, channels = weight.shape
+    rows = elements * paths
+    path = f"{elements} elements x {paths} paths -> {channels}"
+    return [WeightBlock(name, "weight", "contraction", path, 1, rows, channels, 0, (rows * channels, channels, 1))]

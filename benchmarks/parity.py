@@ -152,7 +152,7 @@ def page_content() -> str:
     parts = []
     for name in list_models():
         card = describe(name)
-        if card.file.package is None:
+        if not card.ships_with_a_package:
             continue  # not downloaded for a page
         for head in card.heads or (None,):
             table = stored_table(card) if card.family in BY_STORED_NUMBERS else card_table(card, head)

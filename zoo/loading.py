@@ -20,7 +20,7 @@ from zoo.weights import local_weights
 
 AdapterSpec = str | Path | Mapping[str, Any] | None
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_CHECKPOINT_SUFFIXES = {".pt", ".pth", ".model", ".ckpt", ".zip", ".nqx"}
+_CHECKPOINT_SUFFIXES = {".pt", ".pth", ".model", ".ckpt", ".zip", ".nqx", ".safetensors"}
 
 
 def load(  # noqa: PLR0913 - the signature is fixed by the project's users

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from adapters.method import method_names
 from zoo.backbones import family_names, is_installed, load_family

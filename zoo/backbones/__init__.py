@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "allegro": "zoo.backbones.allegro",
+    "mace": "zoo.backbones.mace",
     "nequip": "zoo.backbones.nequip",
     "nequix": "zoo.backbones.nequix",
     "sevennet": "zoo.backbones.sevennet",
 }
 _PACKAGES = {
     "allegro": ("allegro", "pip install -c constraints.txt nequip-allegro"),
+    "mace": ("mace", "pip install --no-deps mace-torch==0.3.16"),
     "nequip": ("nequip", "pip install -c constraints.txt nequip"),
     "nequix": ("e3nn", "pip install -c constraints.txt e3nn"),
     "sevennet": ("sevenn", "pip install -c constraints.txt sevenn"),
@@ -55,9 +57,19 @@ def load_family(name: str) -> Family:
 
 
 def family_of_checkpoint(path: Path) -> Family:
-    """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it."""
-    for name in filter(is_installed, family_names()):
+    """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it.
+
+    Families whose package is not installed are left out, and named in the error.
+    """
+    missing = []
+    for name in family_names():
+        if not is_installed(name):
+            missing.append(f"{name} (run: {_PACKAGES[name][1]})")
+            continue
         family = load_family(name)
         if family.recognises(path):
             return family
-    raise ZooError(f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files")
+    absent = f"; not installed: {', '.join(missing)}" if missing else ""
+    raise ZooError(
+        f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files{absent}"
+    )
