@@ -45,6 +45,7 @@ class AdapterManifest(BaseModel):
         base_card: the base's card, or the local checkpoint's name.
         base_family: the base's model family.
         base_sha256: `base_fingerprint` of the base.
+        base_convention: the signs of the base's Clebsch-Gordan coefficients, empty where they are no part of its state.
         base_licence: SPDX identifier or name; the adapter is derived from the base.
         head: the base's output head, None for a single-head model.
         blocks: the adapted blocks; filled in by `adapters.state.write_adapter`.
@@ -65,6 +66,7 @@ class AdapterManifest(BaseModel):
     base_card: str
     base_family: str
     base_sha256: str
+    base_convention: str = ""
     base_licence: str = ""
     head: str | None = None
     blocks: tuple[BlockEntry, ...] = ()
@@ -81,13 +83,18 @@ def base_fingerprint(model: nn.Module) -> str:
     """SHA-256 of a model's parameter values: names sorted, shapes, and values as float32 little-endian bytes.
 
     A float64 copy of a float32 model has the same fingerprint. Buffers are left out: they hold constants and statistics that packages move
-    about.
+    about. What a model says of its constants (`convention_of`) counts: the same values mean another model in other signs.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(convention_of(model).encode())
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
+
+
+def convention_of(model: nn.Module) -> str:
+    """The name of the signs of the model's Clebsch-Gordan coefficients: its attribute ``convention``, empty where it has none."""
+    return str(getattr(model, "convention", ""))
 
 
 def completed(manifest: AdapterManifest, adapter: Adapter) -> AdapterManifest:

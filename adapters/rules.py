@@ -20,6 +20,7 @@ Rule = Callable[[Any], list[WeightBlock]]
 
 E3NN_LINEAR = "e3nn.o3._linear.Linear"
 FULLY_CONNECTED_TENSOR_PRODUCT = "e3nn.o3._tensor_product._sub.FullyConnectedTensorProduct"
+ALLEGRO_TENSOR_PRODUCT = "allegro.nn._strided._contract.Contracter"
 _TENSOR_PRODUCT = "e3nn.o3._tensor_product._tensor_product.TensorProduct"
 
 _RULES: dict[str, Rule] = {}
@@ -187,3 +188,56 @@ def _sevenn_bessel_basis(module: Any) -> list[WeightBlock]:
 def _nequix_norm(module: Any) -> list[WeightBlock]:
     """A weight for each copy of an irrep."""
     return [vector_block("weight", module.weight.numel(), "norm")]
+
+
+@rule("nequip.nn.mlp.ScalarLinearLayer")
+def _nequip_scalar_linear(module: Any) -> list[WeightBlock]:
+    """Weight (in, out), scaled by a constant in the forward; bias, where there is one, as a vector."""
+    rows, cols = module.weight.shape
+    weight = WeightBlock("weight", "weight", "linear", f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, cols, 1))
+    return [weight, vector_block("bias", cols, "bias")]
+
+
+@rule("nequip.nn.embedding._edge.BesselEdgeLengthEncoding")
+def _nequip_bessel_encoding(module: Any) -> list[WeightBlock]:
+    """Frequencies of the radial basis, where they train."""
+    return [vector_block("bessel_weights", module.bessel_weights.numel(), "radial_basis")]
+
+
+@rule("nequip.nn.atomwise.PerTypeScaleShift")
+def _nequip_scale_shift(module: Any) -> list[WeightBlock]:
+    """Energy scale and shift of each element, where they train."""
+    return [vector_block(name, getattr(module, name).numel(), "scale_shift") for name in ("scales", "shifts")]
+
+
+@rule(ALLEGRO_TENSOR_PRODUCT)
+def _allegro_tensor_product(module: Any) -> list[WeightBlock]:
+    """Weights (channels, paths), from paths to channels; a vector where paths and channels are not coupled or there is one path.
+
+    Every path couples whole irreps with its Clebsch-Gordan coefficients, so that any value of a weight keeps the symmetry.
+    """
+    weights = module.weights
+    if weights.ndim < 2:
+        return [vector_block("weights", weights.numel(), "tensor_product", path=f"{module.num_paths} paths")]
+    channels, paths = weights.shape
+    text = f"{module.irreps_in1} x {module.irreps_in2} -> {module.irreps_out}"
+    return [WeightBlock("weights", "paths", "tensor_product", text, 1, paths, channels, 0, (channels * paths, 1, paths))]
+
+
+@rule("mace.modules.symmetric_contraction.Contraction")
+def _mace_contraction(module: Any) -> list[WeightBlock]:
+    """The highest order, (elements, paths, channels): one matrix (elements * paths, channels), for ELoRA shares B among the elements."""
+    return _contraction_weights("weights_max", module.weights_max)
+
+
+@rule("torch.nn.modules.container.ParameterList")
+def _parameter_list(module: Any) -> list[WeightBlock]:
+    """MACE keeps a contraction's lower orders, (elements, paths, channels), in a list; other shapes have no rule."""
+    return [block for name, weight in module._parameters.items() if weight.ndim == 3 for block in _contraction_weights(name, weight)]
+
+
+def _contraction_weights(name: str, weight: Any) -> list[WeightBlock]:
+    elements, paths, channels = weight.shape
+    rows = elements * paths
+    path = f"{elements} elements x {paths} paths -> {channels}"
+    return [WeightBlock(name, "weight", "contraction", path, 1, rows, channels, 0, (rows * channels, channels, 1))]

@@ -22,15 +22,15 @@ from torch import Tensor, nn
 
 from adapters.blocks import WeightBlock
 from adapters.method import AdapterMethod, MethodConfig, register
-from adapters.rules import E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT
+from adapters.rules import ALLEGRO_TENSOR_PRODUCT, E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT
 
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
 
 _LAYER_TYPES = {
     "linear": {E3NN_LINEAR},
-    "fctp": {FULLY_CONNECTED_TENSOR_PRODUCT},
-    "all": {E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT},
+    "fctp": {FULLY_CONNECTED_TENSOR_PRODUCT, ALLEGRO_TENSOR_PRODUCT},
+    "all": {E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT, ALLEGRO_TENSOR_PRODUCT},
 }
 
 
@@ -44,8 +44,8 @@ class SparseConfig(MethodConfig):
             run, and a pruned entry returns when the threshold falls.
         start: ``"random"``, the paper's D ~ N(0, sigma^2), differs from the base at step 0; ``"base"`` starts at D = 0, inside the
             threshold, where the true gradient is zero, so pruned entries get a straight-through gradient. Only for the form ``"str"``.
-        setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products), ``"all"``
-            (both); ``"every"`` is every block of the model, radial networks too.
+        setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products; in
+            Allegro, which has neither, its weighted paths), ``"all"`` (both); ``"every"`` is every block of the model, radial networks too.
         sigma: standard deviation of the start ``"random"``.
         threshold_start: delta at the start.
         tau_learning_rate: eta_tau, which the paper never states.

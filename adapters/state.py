@@ -22,7 +22,7 @@ from torch import Tensor
 from adapters.adapter import Adapter
 from adapters.errors import AdapterError, first_line
 from adapters.files import write_atomically
-from adapters.manifest import FORMAT_VERSION, AdapterManifest, base_fingerprint, completed
+from adapters.manifest import FORMAT_VERSION, AdapterManifest, base_fingerprint, completed, convention_of
 from adapters.method import create_method
 from adapters.stack import AdapterStack
 
@@ -105,6 +105,12 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
     """
     if stack.is_merged:
         raise AdapterError("cannot attach an adapter file while adapters are merged into the model; call unmerge() first")
+    convention = convention_of(stack.model)
+    if manifest.base_convention != convention and manifest.base_convention:
+        raise AdapterError(
+            f"adapter trained on Clebsch-Gordan coefficients in the signs {manifest.base_convention!r}, found a base in {convention!r}: "
+            f"the same weights mean another model there; load the adapter with zoo.load({manifest.base_card!r}, adapter=...)"
+        )
     found = base_fingerprint(stack.model)
     if found != manifest.base_sha256:
         raise AdapterError(

@@ -9,7 +9,7 @@ from zoo.data.cards import DataCard, DataFile, Protocol
 from zoo.data.catalogue import data_card, sets_by_card
 from zoo.data.readers import formats
 from zoo.evaluation.metrics import METRICS
-from zoo.registry import describe, list_models
+from zoo.registry import Card, describe, list_models
 
 
 def models_table() -> str:
@@ -19,12 +19,14 @@ def models_table() -> str:
         card = describe(name)
         theory = "; ".join(f"head `{head}`: {text}" for head, text in card.level_of_theory_of_head.items()) or card.level_of_theory
         weights = "the `sevenn` package" if card.file.package == "sevenn" else "download"
-        rows.append(
-            [f"`{name}`", f"{card.parameter_count:,}", f"{card.cutoff_angstrom:g}", str(card.element_count), theory, card.licence, weights]
-        )
+        rows.append([f"`{name}`", _count(card), f"{card.cutoff_angstrom:g}", str(card.element_count), theory, card.licence, weights])
     return markdown_table(
         ["card", "trainable parameters", "cutoff / Å", "elements", "level of theory", "licence of the weights", "weights from"], rows
     )
+
+
+def _count(card: Card) -> str:
+    return "" if card.parameter_count is None else f"{card.parameter_count:,}"
 
 
 def data_table() -> str:

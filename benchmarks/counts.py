@@ -27,12 +27,9 @@ METHODS: dict[str, Mapping[str, Any]] = {
 
 
 def load_all() -> dict[str, Potential]:
-    """The potential of every card whose weights a package ships, so that the tables can be made without a download.
-
-    A multi-head model has its first head, which changes no count.
-    """
-    shipped = {name: describe(name) for name in list_models() if describe(name).file.package is not None}
-    return {name: load(name, head=(card.heads or (None,))[0]) for name, card in shipped.items()}
+    """The potential of each card whose weights need no download; a multi-head model with its first head, which changes no count."""
+    cards = [card for card in map(describe, list_models()) if card.ships_with_a_package]
+    return {card.name: load(card.name, head=(card.heads or (None,))[0]) for card in cards}
 
 
 def coverage_table(coverages: Mapping[str, Coverage]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,17 @@ from typing import Any
 
 import ase.io
 import numpy as np
+import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from benchmarks.structures import parity_structures
 from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
+from zoo.backbones import is_installed, load_family
 from zoo.cache import data_roots
 from zoo.data.folders import listings
 from zoo.loading import load
+from zoo.potential import Potential
 from zoo.registry import Card, describe, list_models
 from zoo.weights import local_weights
 
@@ -42,13 +47,24 @@ class Difference:
 
 def upstream_calculator(card: Card, head: str | None) -> Any:
     """The ASE calculator of the card's own package, on the same file."""
-    from sevenn.calculator import SevenNetCalculator
-
+    if card.family in ("nequip", "allegro"):
+        return framework_calculator(local_weights(card))
     if card.family != "sevennet":
         raise ValueError(f"{card.name}: no upstream calculator known for the family {card.family!r}; add it here")
+    from sevenn.calculator import SevenNetCalculator
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         return SevenNetCalculator(str(local_weights(card)), device="cpu", modal=head)
+
+
+def framework_calculator(path: Path) -> Any:
+    """NequIP's own calculator on a checkpoint or a package; it computes in its own process-wide state, so it comes last on a page."""
+    from nequip.integrations.ase import NequIPCalculator
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return NequIPCalculator._from_saved_model(str(path))
 
 
 def compare(ours: Any, theirs: Any, atoms: Atoms) -> Difference:
@@ -67,8 +83,26 @@ def compare(ours: Any, theirs: Any, atoms: Atoms) -> Difference:
 
 def card_table(card: Card, head: str | None) -> str:
     """One row a structure."""
-    ours, theirs = load(card.name, head=head, dtype="float32").calculator(), upstream_calculator(card, head)
-    return difference_table({name: compare(ours, theirs, atoms) for name, atoms in parity_structures().items()})
+    return structures_table(load(card.name, head=head, dtype="float32").calculator(), upstream_calculator(card, head))
+
+
+def random_network_table(family: str, dtype: torch.dtype) -> str:
+    """One row a structure, for a network of random weights that knows their elements, through the family's own checkpoint file."""
+    from zoo.backbones.nequip import NequIPFramework
+
+    numbers = sorted({int(number) for atoms in parity_structures().values() for number in atoms.numbers})
+    names = [chemical_symbols[number] for number in numbers]
+    toy = load_family(family).toy(0)
+    assert isinstance(toy, NequIPFramework)
+    values = {
+        "avg_num_neighbors": 12.0,
+        "per_type_energy_scales": 1.0,
+        "per_type_energy_shifts": dict(zip(names, [-0.1 * n for n in numbers], strict=True)),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.ckpt"
+        Potential(NequIPFramework({**toy.config, **values, "type_names": names}, dtype)).save_upstream_checkpoint(path)
+        return structures_table(load(path).calculator(), framework_calculator(path))
 
 
 def stored_table(card: Card) -> str | None:
@@ -99,6 +133,11 @@ def compare_stored(ours: Any, reference: Path, structures: list[Atoms]) -> dict[
     return found
 
 
+def structures_table(ours: Any, theirs: Any) -> str:
+    """One row a structure, for two calculators."""
+    return difference_table({name: compare(ours, theirs, atoms) for name, atoms in parity_structures().items()})
+
+
 def difference_table(differences: dict[str, Difference]) -> str:
     """One row a structure."""
     rows = []
@@ -113,10 +152,16 @@ def page_content() -> str:
     parts = []
     for name in list_models():
         card = describe(name)
+        if not card.ships_with_a_package:
+            continue  # not downloaded for a page
         for head in card.heads or (None,):
             table = stored_table(card) if card.family in BY_STORED_NUMBERS else card_table(card, head)
             if table is not None:
                 parts.append(f"**`{name}`{f', head `{head}`' if head else ''}**\n\n{table}")
+    for family in filter(is_installed, ("allegro", "nequip")):
+        for dtype in (torch.float64, torch.float32):
+            name = str(dtype).removeprefix("torch.")
+            parts.append(f"**{family}, random weights, {name}**\n\n{random_network_table(family, dtype)}")
     return "\n\n".join([*parts, stamp("python -m benchmarks.parity")])
 
 

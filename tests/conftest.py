@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+
+# What tests load is converted into a cache; not into the user's own.
+if "ZOO_CACHE" not in os.environ:
+    os.environ["ZOO_CACHE"] = tempfile.mkdtemp(prefix="zoo-tests-cache-")
+    atexit.register(shutil.rmtree, os.environ["ZOO_CACHE"], ignore_errors=True)
 
 NO_DATA = "needs real data: ZOO_DATA"
 
@@ -44,6 +52,19 @@ def data_folder(zoo_data: Path) -> Callable[[str], Path]:
         if not folder.is_dir():
             pytest.skip(f"{NO_DATA} has no folder {name!r}")
         return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Callable[[str], Path]:
+    """``golden_folder("mace_e3nn04")`` is that folder of reference numbers below ``$ZOO_GOLDEN``; the test skips where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = Path(os.environ.get("ZOO_GOLDEN", "")) / name
+        if not os.environ.get("ZOO_GOLDEN") or not folder.is_dir():
+            pytest.skip(f"needs reference numbers: ZOO_GOLDEN names no folder with {name!r}")
+        return folder.resolve()
 
     return find
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BACKBONE_PACKAGES = ("sevenn", "nequip", "mace", "fairchem")
+BACKBONE_PACKAGES = ("sevenn", "nequip", "allegro", "mace", "fairchem")
 
 # (importing module or package, what it must not import, why)
 RULES = [

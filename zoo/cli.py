@@ -101,6 +101,12 @@ def _merge(words: list[str]) -> None:
     merge(words)
 
 
+def _convert(words: list[str]) -> None:
+    from zoo.commands import convert
+
+    convert(words)
+
+
 def _check_equivariance(words: list[str]) -> None:
     from zoo.commands import check_equivariance
 
@@ -181,6 +187,13 @@ usage: zoo merge run=FOLDER | backbone=CARD adapter=FILE  output=FILE
 
 Base + adapter + reference energies as one checkpoint of the base's own package (SevenNet: sevenn's .pth, Nequix: .nqx).
 """
+_CONVERT_PAGE = """
+usage: zoo convert FILE.model [output=FILE.mace.safetensors] [trust_pickle=true]
+
+A MACE .model (a pickle of the module, tied to the e3nn that wrote it) as configuration and safetensors, every number as it was. zoo.load
+and backbone=FILE take both; a .model is converted into the cache when it is first loaded. Nothing of the file is run; one that names
+packages no model needs is refused unless trust_pickle=true.
+"""
 _CHECK_PAGE = """
 usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]] [input=FILE frames=4] [randomise=true] [seed=0]
 
@@ -199,5 +212,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
     "merge": Command("base + adapter as one checkpoint of the base's own package", _MERGE_PAGE, _merge),
+    "convert": Command("a pickled MACE model as configuration and safetensors", _CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),
 }

@@ -190,6 +190,20 @@ def merge(arguments: Sequence[str]) -> None:
     print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {config.output}")
 
 
+def convert(arguments: Sequence[str]) -> None:
+    """``zoo convert``: a pickled MACE model as configuration and safetensors."""
+    from zoo.conversion import convert as write
+
+    files = [word for word in arguments if "=" not in word]
+    options = dict(word.split("=", 1) for word in arguments if "=" in word)
+    unknown = sorted(options.keys() - {"output", "trust_pickle"})
+    if len(files) != 1 or unknown or options.get("trust_pickle", "false") not in ("true", "false"):
+        found = " ".join(arguments) or "nothing"
+        raise ZooError(f"zoo convert takes one FILE, output=FILE and trust_pickle=true, found: {found}; zoo convert --help explains them")
+    output = Path(options["output"]) if "output" in options else None
+    print(f"{files[0]} -> {write(Path(files[0]), output, options.get('trust_pickle') == 'true')}")
+
+
 def check_equivariance(arguments: Sequence[str]) -> None:
     """``zoo check-equivariance``: every claimed symmetry and derivative, in float64; raises `ZooError` where one fails."""
     from zoo.data.readers import read_structures

@@ -16,7 +16,8 @@ def list_cards(pattern: str = "*") -> None:
     width = max(map(len, names))
     for name in names:
         card = describe(name)
-        print(f"{name:<{width}}  {card.parameter_count / 1e6:6.2f} M  {card.licence:<6}  {card.description}")
+        count = "        " if card.parameter_count is None else f"{card.parameter_count / 1e6:6.2f} M"
+        print(f"{name:<{width}}  {count}  {card.licence.split(' ')[0]:<6}  {card.description}")
 
 
 def list_data(pattern: str = "*") -> None:

@@ -44,7 +44,13 @@ class CardFile(BaseModel):
 
 
 class Card(BaseModel):
-    """One published checkpoint. Energies in eV, lengths in Å."""
+    """One published checkpoint. Energies in eV, lengths in Å.
+
+    Attributes:
+        parameter_count: trainable parameters, counted on the loaded weights; None where nobody has loaded them here yet.
+        accept_licence: word by which a user accepts a licence that forbids more than redistribution (``asl``), in ``ZOO_ACCEPT_LICENCES``;
+            None where no acceptance is asked for.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +58,7 @@ class Card(BaseModel):
     family: str
     description: str
     file: CardFile
-    parameter_count: int
+    parameter_count: int | None = None
     cutoff_angstrom: float
     element_count: int
     heads: tuple[str, ...] = ()
@@ -62,7 +68,13 @@ class Card(BaseModel):
     level_of_theory: str
     level_of_theory_of_head: dict[str, str] = Field(default_factory=dict)
     licence: str
+    accept_licence: str | None = None
     citation: str
+
+    @property
+    def ships_with_a_package(self) -> bool:
+        """Whether the weights are in an installed package: no download, no trust on first use."""
+        return self.file.package is not None
 
     def text(self) -> str:
         """The card as aligned lines for people."""
@@ -70,7 +82,7 @@ class Card(BaseModel):
             "name": self.name,
             "description": self.description,
             "family": self.family,
-            "trainable parameters": f"{self.parameter_count:,}",
+            "trainable parameters": "counted when loaded" if self.parameter_count is None else f"{self.parameter_count:,}",
             "cutoff": f"{self.cutoff_angstrom} Å",
             "elements": str(self.element_count),
             "heads": ", ".join(self.heads) or "one",
@@ -78,7 +90,7 @@ class Card(BaseModel):
             "forces": "gradient of the energy (conservative)" if self.conservative else "direct (not conservative)",
             "training data": self.training_data,
             "level of theory": self.level_of_theory,
-            "licence": self.licence,
+            "licence": self.licence + (f"; accept it with ZOO_ACCEPT_LICENCES={self.accept_licence}" if self.accept_licence else ""),
             "citation": self.citation,
             "weights": self.file.url or f"inside the installed package {self.file.package!r}",
         }

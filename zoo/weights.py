@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 from zoo.cache import cache_root, data_roots
@@ -20,8 +21,10 @@ def local_weights(card: Card) -> Path:
     downloaded into the cache. A card without a SHA-256 has nothing to recognise a file by, so only the cache is looked at.
 
     Raises:
-        ZooError: where the package is not installed, the download fails, or the file is not the one the card names.
+        ZooError: where the package is not installed, the download fails, the file is not the one the card names, or its licence wants to be
+            accepted first.
     """
+    _check_licence(card)
     if card.file.url is not None:
         return _fetched_by_hand(card, card.file.url) or _downloaded(card, card.file.url)
     package, path = card.file.package, card.file.path
@@ -45,6 +48,16 @@ def _fetched_by_hand(card: Card, url: str) -> Path | None:
         return None
     wanted = Wanted(Path(url).name, card.file.sha256, card.file.size, None, url, card.name)
     return find_local(wanted, data_roots())
+
+
+def _check_licence(card: Card) -> None:
+    """Some weights may not be used commercially: the user says once that the licence was read."""
+    accepted = {word.strip().lower() for word in os.environ.get("ZOO_ACCEPT_LICENCES", "").split(",")}
+    if card.accept_licence is not None and card.accept_licence.lower() not in accepted:
+        raise ZooError(
+            f"{card.name}: its weights are under {card.licence}, which has to be accepted first (it is in the repository that "
+            f"{card.file.url or card.file.package} belongs to); then set ZOO_ACCEPT_LICENCES={card.accept_licence}"
+        )
 
 
 def _downloaded(card: Card, url: str) -> Path:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from adapters.method import method_names
-from zoo.backbones import family_names, load_family
+from zoo.backbones import family_names, is_installed, load_family
 from zoo.data.frame import Frame
 from zoo.evaluation.probes import probe_frames
 from zoo.potential import Potential
@@ -30,6 +31,8 @@ def spec_id(spec: dict[str, Any]) -> str:
 
 @pytest.fixture(params=family_names())
 def family(request: pytest.FixtureRequest) -> str:
+    if not is_installed(request.param):
+        pytest.skip(f"the optional package of the family {request.param!r} is not installed")
     return str(request.param)
 
 
@@ -58,7 +61,7 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     def write(family: str) -> Path:
         path = folder / f"{family}.pth"
         if not path.exists():
-            load_family(family).toy(0).write_upstream_checkpoint(path, {})
+            load_family(family).toy(0).rebuilt(torch.float32).write_upstream_checkpoint(path, {})
         return path
 
     return write

@@ -200,7 +200,7 @@ def test_a_saved_adapter_attached_again_predicts_the_same_bits(family, frames, s
     loaded = zoo.load(checkpoint_of(family), adapter=tmp_path / "adapter.safetensors", dtype="float64")
     assert loaded.level_of_theory == "a test's"
     assert_identical(loaded.predict(frames), trained.predict(frames))
-    in_float32 = zoo.load(checkpoint_of(family), adapter=str(tmp_path / "adapter.safetensors"))
+    in_float32 = zoo.load(checkpoint_of(family), adapter=str(tmp_path / "adapter.safetensors"), dtype="float32")
     assert in_float32.dtype == torch.float32
     assert 0 < relative_difference(in_float32.predict(frames), trained.predict(frames)) < 1e-3
 

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from zoo.backbones.base import Family
 
 _MODULES = {
+    "allegro": "zoo.backbones.allegro",
+    "mace": "zoo.backbones.mace",
+    "nequip": "zoo.backbones.nequip",
     "nequix": "zoo.backbones.nequix",
     "sevennet": "zoo.backbones.sevennet",
 }
 _PACKAGES = {
+    "allegro": ("allegro", "pip install -c constraints.txt nequip-allegro"),
+    "mace": ("mace", "pip install --no-deps mace-torch==0.3.16"),
+    "nequip": ("nequip", "pip install -c constraints.txt nequip"),
     "nequix": ("e3nn", "pip install -c constraints.txt e3nn"),
     "sevennet": ("sevenn", "pip install -c constraints.txt sevenn"),
 }
@@ -28,6 +34,11 @@ _PACKAGES = {
 def family_names() -> tuple[str, ...]:
     """The registered families, in alphabetical order."""
     return tuple(sorted(_MODULES))
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package of a registered family is there; it is not imported."""
+    return importlib.util.find_spec(_PACKAGES[name][0]) is not None
 
 
 def load_family(name: str) -> Family:
@@ -39,16 +50,26 @@ def load_family(name: str) -> Family:
     if name not in _MODULES:
         raise ZooError(f"unknown family {name!r}; {nearest_name_hint(name, _MODULES)}")
     package, command = _PACKAGES[name]
-    if importlib.util.find_spec(package) is None:
+    if not is_installed(name):
         raise ZooError(f"family {name!r} needs the package {package!r}, which is not installed; run: {command}")
     family: Family = importlib.import_module(_MODULES[name]).FAMILY
     return family
 
 
 def family_of_checkpoint(path: Path) -> Family:
-    """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it."""
+    """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it.
+
+    Families whose package is not installed are left out, and named in the error.
+    """
+    missing = []
     for name in family_names():
+        if not is_installed(name):
+            missing.append(f"{name} (run: {_PACKAGES[name][1]})")
+            continue
         family = load_family(name)
         if family.recognises(path):
             return family
-    raise ZooError(f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files")
+    absent = f"; not installed: {', '.join(missing)}" if missing else ""
+    raise ZooError(
+        f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files{absent}"
+    )

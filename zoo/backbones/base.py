@@ -33,6 +33,8 @@ class Backbone(nn.Module):
         conservative: forces are the gradient of the energy.
         heads: names of the output heads (levels of theory), empty for a single-head model.
         head: the head in use, None for a single-head model.
+        convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
+            model in other signs), else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
     """
 
@@ -44,6 +46,7 @@ class Backbone(nn.Module):
     conservative: bool = True
     heads: tuple[str, ...] = ()
     head: str | None = None
+    convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
 
     @abstractmethod
@@ -51,7 +54,7 @@ class Backbone(nn.Module):
         """``{"energy": (G,)}`` in eV, differentiable in the graph's positions and cell."""
 
     @abstractmethod
-    def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> dict[str, Any]:
+    def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
         """The content of the family's own checkpoint of this model; `write_upstream_checkpoint` writes it.
 
         Args:

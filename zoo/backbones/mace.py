@@ -1,0 +1,290 @@
+"""MACE (Batatia et al., NeurIPS 2022): higher-order equivariant message passing, of the ``mace-torch`` package.
+
+MACE's edges have our rows, sender and receiver, and the vector of opposite sign, from the neighbour to the centre. The node attributes are
+one-hot in the model's own order of elements. Energies are summed here, in float64, from what the package's modules give for each atom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from e3nn.o3._spherical_harmonics import _spherical_harmonics
+from torch import Tensor, nn
+
+from zoo.backbones.base import Backbone, Family, choose_head
+from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
+from zoo.backbones.mace_checkpoint import read_checkpoint, recognises
+from zoo.backbones.mace_network import MaceConfig, build_network, default_dtype
+from zoo.backbones.portable_pickle import make_portable
+from zoo.conversion import converted_in_cache
+from zoo.errors import ZooError
+from zoo.graph import AtomGraph
+
+_HIGHEST_ATOMIC_NUMBER = 118
+
+
+class Mace(Backbone):
+    """A MACE or ScaleShiftMACE network that reads an `AtomGraph` and returns energies.
+
+    Args:
+        network: upstream's module; its own derivation of forces is not used.
+        config: what it was built from.
+        head: level of theory of a multi-head model.
+        convention: the signs of its Clebsch-Gordan coefficients (`zoo.backbones.clebsch_gordan`).
+    """
+
+    family = "mace"
+    adapter_roles: ClassVar[dict[str, str]] = {
+        "*node_embedding.*": "embedding",
+        "*.source_embedding.*": "embedding",
+        "*.target_embedding.*": "embedding",
+        "*.readouts.*": "readout",
+        "*.conv_tp_weights.*": "radial",
+        "*.density_fn.*": "radial",
+        "*.symmetric_contractions.*.weights.*": "contraction_lower",
+        "*.interactions.*.alpha": "normalisation",
+        "*.interactions.*.beta": "normalisation",
+        "*.radial_embedding.*": "radial_basis",
+        "*.pair_repulsion_fn.*": "pair_repulsion",
+    }
+
+    def __init__(self, network: nn.Module, config: MaceConfig, head: str | None, convention: str) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.convention = convention
+        self.cutoff = config.r_max
+        self.symmetry = "SO(3)" if config.use_so3 else "O(3)"
+        self.elements = tuple(sorted(config.atomic_numbers))
+        self.heads = config.heads if len(config.heads) > 1 else ()
+        self.head = head
+        self.head_index = config.heads.index(head) if head is not None else 0
+        species_of_number = torch.full((_HIGHEST_ATOMIC_NUMBER + 1,), -1, dtype=torch.long)
+        species_of_number[list(config.atomic_numbers)] = torch.arange(len(config.atomic_numbers))
+        self.register_buffer("species_of_number", species_of_number, persistent=False)
+
+    def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
+        """``{"energy": (G,)}`` in eV, float64."""
+        with default_dtype(self.dtype):  # the pair repulsion raises integers to a power: float32 unless the default is another
+            energy_of_atom = self._energy_of_atom(graph)  # (N,)
+        energy = energy_of_atom.new_zeros(graph.graph_count).index_add(0, graph.graph_of_atom, energy_of_atom)  # (G,)
+        return {"energy": energy}
+
+    def _energy_of_atom(self, graph: AtomGraph) -> Tensor:
+        network: Any = self.network
+        species = self.get_buffer("species_of_number")[graph.atomic_numbers]  # (N,)
+        one_hot = nn.functional.one_hot(species, len(self.config.atomic_numbers)).to(self.dtype)  # (N, elements)
+        heads = torch.full_like(species, self.head_index)  # (N,)
+        atoms = torch.arange(len(species), device=species.device)
+        vectors = -graph.edge_vectors().to(self.dtype)  # (E, 3) from the neighbour to the centre
+        lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)  # (E, 1)
+        edges, numbers = graph.edge_index, network.atomic_numbers
+        harmonics = network.spherical_harmonics(vectors)  # (E, (L + 1)^2)
+        radial, cutoff = network.radial_embedding(lengths, one_hot, edges, numbers)  # (E, basis)
+        parts = []  # (N,) each
+        if self.config.pair_repulsion:
+            parts.append(network.pair_repulsion_fn(lengths, one_hot, edges, numbers))
+        features, all_features = network.node_embedding(one_hot), []
+        for layer, (interaction, product) in enumerate(zip(network.interactions, network.products, strict=True)):
+            features, residual = interaction(
+                node_attrs=one_hot,
+                node_feats=features,
+                edge_attrs=harmonics,
+                edge_feats=radial,
+                edge_index=edges,
+                cutoff=cutoff,
+                first_layer=layer == 0,
+            )
+            features = product(node_feats=features, sc=residual, node_attrs=one_hot)
+            all_features.append(features)
+        inputs = all_features if len(network.readouts) > 1 else all_features[-1:]
+        parts += [readout(x, heads)[atoms, heads] for readout, x in zip(network.readouts, inputs, strict=True)]
+        interaction_energy = torch.stack(parts).sum(0)  # (N,)
+        if self.config.model == "ScaleShiftMACE":
+            interaction_energy = network.scale_shift(interaction_energy, heads)
+        isolated = network.atomic_energies_fn(one_hot)[atoms, heads]  # (N,)
+        energy_of_atom: Tensor = interaction_energy.double() + isolated.double()  # thousands of eV: float32 would resolve 1 meV
+        return energy_of_atom
+
+    def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
+        """The whole module, which ``MACECalculator`` and mace's other tools load under e3nn 0.4.4 and 0.6, in this model's precision.
+
+        The shifts are added to the reference energies of the head in use.
+        """
+        with torch.random.fork_rng(devices=[]):
+            upstream: Any = build_network(self.config, self.dtype, "script")
+        upstream.spherical_harmonics.sph_func = _spherical_harmonics  # by reference: a TorchScript function cannot be pickled
+        load_state(upstream, {name: value.detach().cpu() for name, value in self.network.state_dict().items()}, "model")
+        energies = upstream.get_buffer("atomic_energies_fn.atomic_energies").view(-1, len(self.config.atomic_numbers))  # (heads, elements)
+        for atomic_number, value in element_shifts_ev.items():
+            energies[self.head_index, self.config.atomic_numbers.index(atomic_number)] += value
+        make_portable(upstream)
+        return upstream
+
+    def rebuilt(self, dtype: torch.dtype) -> Mace:
+        """The same model built anew in ``dtype``; its coupling coefficients keep their signs and are computed in ``dtype``."""
+        with torch.random.fork_rng(devices=[]):  # its random weights are replaced: they must not use up the caller's stream
+            twin = build_network(self.config, dtype)
+        native = dict(twin.named_buffers())
+        state = dict(self.network.state_dict())
+        for name, own in state.items():
+            if is_coupling(name):
+                state[name] = in_signs_of(name, own, native[name])
+        load_state(twin, state, "model")
+        return Mace(twin, self.config, self.head, self.convention).to(next(self.parameters()).device)
+
+    def restricted_to(self, elements: Sequence[int]) -> Mace:
+        """The same model for fewer elements, equal on them to rounding: weights of the others are left out.
+
+        e3nn divides weights that mix the one-hot attributes by the square root of the number of elements; they are scaled so that the
+        quotient stays the same.
+
+        Args:
+            elements: atomic numbers to keep.
+
+        Raises:
+            ZooError: for an element the model does not know, or none.
+        """
+        unknown = sorted(set(elements) - set(self.elements))
+        if unknown or not elements:
+            raise ZooError(f"cannot restrict the model to {sorted(elements)}: it knows {list(self.elements)}; name some of these")
+        kept = [index for index, number in enumerate(self.config.atomic_numbers) if number in set(elements)]
+        total = len(self.config.atomic_numbers)
+        config = self.config.model_copy(
+            update={
+                "atomic_numbers": tuple(self.config.atomic_numbers[index] for index in kept),
+                "atomic_energies_shape": (*self.config.atomic_energies_shape[:-1], len(kept)),
+            }
+        )
+        with torch.random.fork_rng(devices=[]):
+            smaller = build_network(config, self.dtype)
+        wanted = smaller.state_dict()
+        state = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+        for name, value in state.items():
+            if name == "atomic_numbers" or name.endswith("atomic_energies"):
+                state[name] = value[..., kept]
+            elif value.shape != wanted[name].shape and ".contractions." in name:
+                state[name] = value[kept]  # (elements, paths, channels)
+            elif value.shape != wanted[name].shape:
+                layer: Any = self.network.get_submodule(name.rpartition(".")[0])
+                state[name] = _weights_of_elements(value, [path.path_shape for path in layer.instructions], kept, total)
+        load_state(smaller, state, "restricted model")
+        return Mace(smaller, config, self.head, self.convention).to(next(self.parameters()).device)
+
+
+def _weights_of_elements(weight: Tensor, path_shapes: Sequence[tuple[int, ...]], kept: list[int], total: int) -> Tensor:
+    """The part of a Linear's or tensor product's weight that the elements ``kept`` of ``total`` see.
+
+    Args:
+        weight: flat, path after path, each row-major.
+        path_shapes: (elements, out) of a Linear, (in, elements, out) of a tensor product.
+        kept: indices of the elements.
+        total: number of elements of the whole model.
+    """
+    scale = (len(kept) / total) ** 0.5  # e3nn divides by the square root of the number of inputs
+    parts = torch.split_with_sizes(weight, [math.prod(shape) for shape in path_shapes])
+    chosen = [part.reshape(shape)[..., kept, :].flatten() for part, shape in zip(parts, path_shapes, strict=True)]
+    return torch.cat(chosen).mul(scale)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put a state into a network built from its configuration; every tensor of either must have its place in the other.
+
+    Coupling coefficients come along, in the signs and the basis of the file, with weights of the shapes they need.
+
+    Raises:
+        ZooError: for tensors that are missing, unexpected or of another shape.
+    """
+    own = network.state_dict()
+    flags = {name for name in own if name.endswith("_zeroed") and name not in state}  # newer than some published files
+    missing, unexpected = sorted(own.keys() - state.keys() - flags), sorted(state.keys() - own.keys())
+    if missing or unexpected:
+        first = (missing or unexpected)[0]
+        raise ZooError(
+            f"{source}: {len(missing)} tensors missing, {len(unexpected)} unexpected (first: {first}); "
+            "the file is of another version of mace: convert it there, or pass a published model"
+        )
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            _reshape(network, name, value, source)
+    network.load_state_dict({**state, **{name: own[name] for name in flags}}, strict=True)
+
+
+def _reshape(network: nn.Module, name: str, value: Tensor, source: str) -> None:
+    """Make room for another basis of symmetric contractions (cuequivariance's reduced one); raises `ZooError` elsewhere."""
+    owner, _, short = name.rpartition(".")
+    module = network.get_submodule(owner)
+    before = getattr(module, short)
+    if ".contractions." not in name:
+        raise ZooError(f"{source}: {name} has shape {tuple(value.shape)}, wanted {tuple(before.shape)}; the file contradicts itself")
+    fresh = torch.empty(value.shape, dtype=before.dtype, device=before.device)
+    if short in module._buffers:
+        module._buffers[short] = fresh
+    else:
+        module._parameters[short] = nn.Parameter(fresh)
+
+
+def from_state(config: MaceConfig, state: Mapping[str, Tensor], head: str | None, source: str) -> Mace:
+    """The backbone of a configuration and a state, in the state's precision."""
+    chosen = choose_head(config.heads if len(config.heads) > 1 else (), head, source)
+    dtype = next(value.dtype for name, value in state.items() if name.endswith("node_embedding.linear.weight"))
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(config, dtype)
+    native = {name: value.clone() for name, value in network.named_buffers() if is_coupling(name)}
+    load_state(network, state, source)
+    return Mace(network, config, chosen, convention(state, native))
+
+
+def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
+    config, state = read_checkpoint(converted_in_cache(path, trust_pickle), trust_pickle)
+    return from_state(config, state, head, str(path))
+
+
+def _randomise(backbone: Backbone) -> Backbone:
+    assert isinstance(backbone, Mace)
+    network = build_network(backbone.config, backbone.dtype)
+    statistics = {name: value for name, value in backbone.network.state_dict().items() if name in dict(network.named_buffers())}
+    network.load_state_dict({name: value for name, value in statistics.items() if not is_coupling(name)}, strict=False)
+    return Mace(network, backbone.config, backbone.head, "e3nn-0.6")
+
+
+def _toy(seed: int) -> Backbone:
+    """2 layers, 4x0e+4x1o, H C O Cu Au, cutoff 4 Å, correlation 2, density-normalised: the layer types that adapters must reach."""
+    config = MaceConfig(
+        model="ScaleShiftMACE",
+        r_max=4.0,
+        num_bessel=4,
+        num_polynomial_cutoff=5,
+        max_ell=2,
+        interaction_cls="RealAgnosticDensityResidualInteractionBlock",
+        interaction_cls_first="RealAgnosticDensityInteractionBlock",
+        num_interactions=2,
+        hidden_irreps="4x0e+4x1o",
+        mlp_irreps="4x0e",
+        avg_num_neighbors=3.0,
+        atomic_numbers=(1, 6, 8, 29, 79),
+        correlation=(2, 2),
+        gate="silu",
+        radial_mlp=(8,),
+        atomic_energies_shape=(5,),
+    )
+    return random_toy(config, seed)
+
+
+def random_toy(config: MaceConfig, seed: int) -> Mace:
+    """A float64 backbone with weights drawn from ``seed``, reference energies of -0.5 eV, -1.0 eV, ... and scale 1.2."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(config, torch.float64)
+    energies = network.get_buffer("atomic_energies_fn.atomic_energies")
+    energies.copy_(-0.5 * (1.0 + torch.arange(energies.numel(), dtype=torch.float64)).reshape(energies.shape))
+    if config.model == "ScaleShiftMACE":
+        network.get_buffer("scale_shift.scale").fill_(1.2)
+    return Mace(network, config, config.heads[0] if len(config.heads) > 1 else None, "e3nn-0.6")
+
+
+FAMILY = Family(name="mace", load=_load, randomise=_randomise, toy=_toy, recognises=recognises)

@@ -1,0 +1,218 @@
+"""Files of the NequIP framework: Lightning checkpoints (``.ckpt``), read as values, and packages (``.nequip.zip``), which run code."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from zoo.backbones.nequip_build import Config, clean_config, contained_global_state
+from zoo.backbones.nequip_recover import recovered_config
+from zoo.errors import ZooError, first_line
+
+_SOLE_MODEL = "sole_model"
+_MODEL_PREFIX = f"model.{_SOLE_MODEL}."
+_NETWORK_PREFIX = "model.func."
+_EMA_PREFIX = "ema.ema_weight_"
+_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError)
+
+
+@dataclass(frozen=True)
+class UpstreamModel:
+    """What a file holds: the builder's configuration, and the energy network's tensors under its own names.
+
+    Attributes:
+        config: cleaned (`zoo.backbones.nequip_build.clean_config`).
+        state: parameter and buffer names to tensors.
+        averaged: moving averages of the parameters in the model's order, which upstream evaluates with; None where the run kept none.
+        packaged: the model of a package, made by the package's own code.
+    """
+
+    config: Config
+    state: dict[str, Tensor]
+    averaged: list[Tensor] | None = None
+    packaged: Any = None
+
+
+def read_model(path: Path, trust_pickle: bool) -> UpstreamModel:
+    """A checkpoint or a package.
+
+    Args:
+        path: of the file.
+        trust_pickle: allow what runs code from the file: every package, and a checkpoint with more in it than plain values.
+
+    Raises:
+        ZooError: a damaged file, one that would run code, or one that this project cannot rebuild.
+    """
+    _check_archive(path)
+    return _read_package(path, trust_pickle) if is_package(path) else _read_checkpoint(path, trust_pickle)
+
+
+def _read_checkpoint(path: Path, trust_pickle: bool) -> UpstreamModel:
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not trust_pickle:
+            raise ZooError(
+                f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
+                "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
+            ) from None
+        payload = torch.load(path, map_location="cpu", weights_only=False)
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ZooError(f"{path}: cannot be read as a NequIP checkpoint ({first_line(error)}); fetch the file again") from None
+    try:
+        raw, tensors = payload["hyper_parameters"]["model"], payload["state_dict"]
+    except (KeyError, TypeError):
+        raise ZooError(
+            f"{path}: a NequIP checkpoint holds 'state_dict' and 'hyper_parameters'; pass the file that nequip-train wrote"
+        ) from None
+    models = sorted({name.split(".")[1] for name in tensors if name.startswith("model.")})
+    if models != [_SOLE_MODEL]:
+        raise ZooError(f"{path}: holds the models {', '.join(models)}; only checkpoints of a single model are read")
+    state = _network_state({name.removeprefix(_MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(_MODEL_PREFIX)})
+    averages = sorted((int(name.removeprefix(_EMA_PREFIX)), value) for name, value in tensors.items() if name.startswith(_EMA_PREFIX))
+    return UpstreamModel(clean_config(raw, str(path)), state, [value for _, value in averages] or None)
+
+
+def _read_package(path: Path, trust_pickle: bool) -> UpstreamModel:
+    if not trust_pickle:
+        raise ZooError(
+            f"{path}: a NequIP package carries its own code and runs it when loaded; "
+            "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
+        )
+    from nequip.model import ModelFromPackage
+
+    try:
+        with contained_global_state():
+            model = ModelFromPackage(str(path))[_SOLE_MODEL]
+    except (AssertionError, KeyError, *_DAMAGED) as error:
+        raise ZooError(f"{path}: nequip cannot read this package ({first_line(error)}); name it *.nequip.zip, or fetch it again") from None
+    state = _network_state(model.state_dict())
+    raw = _packaged_config(path)
+    if (
+        str(raw.get("_target_")).rpartition(".")[2].startswith("ModelFrom")
+    ):  # a fine-tuned model: its own file names only what it began with
+        return UpstreamModel(clean_config(recovered_config(model, str(path)), str(path)), state, packaged=model)
+    return UpstreamModel(clean_config(raw, str(path)), state, packaged=model)
+
+
+def _packaged_config(path: Path) -> Mapping[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        name = next(entry for entry in archive.namelist() if entry.endswith("/model/config.yaml"))
+        config = yaml.safe_load(archive.read(name))
+    model: Mapping[str, Any] = config["training_module"]["model"]
+    return model
+
+
+def _network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(_NETWORK_PREFIX): value for name, value in state.items() if name.startswith(_NETWORK_PREFIX)}
+
+
+def checkpoint_payload(config: Config, model_state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What ``torch.save`` writes so that ``nequip-compile``, ``nequip-package`` and `nequip.model.ModelFromCheckpoint` take the file.
+
+    Args:
+        config: of the model.
+        model_state: upstream's ``state_dict`` of the whole model.
+    """
+    import lightning
+    from nequip import __version__ as nequip_version
+
+    versions = {"nequip": nequip_version}
+    module = {
+        "_target_": "nequip.train.NequIPLightningModule",
+        "model": config,
+        "num_datasets": {"train": 1, "val": 0, "test": 0, "predict": 0},
+    }
+    hyper_parameters = {
+        "model": config,
+        "num_datasets": module["num_datasets"],
+        **dict.fromkeys(("optimizer", "lr_scheduler", "loss", "train_metrics", "val_metrics", "test_metrics")),
+        "info_dict": {"versions": versions, "data": _example_data(config), "training_module": module, "run_index": 0, "runs": ["train"]},
+    }
+    state = {f"{_MODEL_PREFIX}{name}": value for name, value in model_state.items()}
+    state["run_stage"] = torch.zeros(1, dtype=torch.long)
+    return {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": state,
+        "hparams_name": "kwargs",
+        "hyper_parameters": hyper_parameters,
+    }
+
+
+def _example_data(config: Config) -> dict[str, Any]:
+    """A data module that needs no file: upstream traces the model on a structure of it. Its copper stands for the model's first type."""
+    transforms = [
+        {
+            "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
+            "model_type_names": list(config["type_names"]),
+            "chemical_species_to_atom_type_map": {"Cu": config["type_names"][0]},
+        },
+        {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": float(config["r_max"])},
+    ]
+    dataset = {"_target_": "nequip.data.dataset.EMTTestDataset", "supercell": [2, 2, 2], "num_frames": 1, "transforms": transforms}
+    loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 1}
+    return {
+        "_target_": "nequip.data.datamodule.NequIPDataModule",
+        "seed": 0,
+        "train_dataset": dataset,
+        "val_dataset": dataset,
+        "train_dataloader": loader,
+    }
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a damaged file: torch does not look at the archive's CRC-32 sums, and would load a flipped bit as a weight."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except _DAMAGED as error:
+        raise ZooError(f"{path}: cannot be read as a file of the NequIP framework ({first_line(error)}); fetch the file again") from None
+    if damaged is not None:
+        raise ZooError(f"{path}: damaged file ({damaged} does not match its CRC-32); fetch the file again")
+
+
+def _first_forbidden_global(error: Exception) -> str:
+    words = str(error).split("GLOBAL ")
+    return f"it names {words[1].split()[0]}" if len(words) > 1 else "it is not a plain checkpoint"
+
+
+def is_package(path: Path) -> bool:
+    """Whether the archive has what ``nequip-package`` writes."""
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/model/package_metadata.txt") for name in archive.namelist())
+
+
+def recognised_family(path: Path) -> str | None:
+    """``"nequip"``, ``"allegro"`` or None, from the names in the archive and the bytes of its pickle, which is not loaded."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if any(name.endswith("/model/package_metadata.txt") for name in names):
+                return "allegro" if any("/allegro/nn/" in name for name in names) else "nequip"
+            pickles = [name for name in names if name.endswith("/data.pkl")]
+            content = archive.read(pickles[0]) if pickles else b""
+    except _DAMAGED:
+        return None  # a damaged archive: no family reads it
+    if b"hyper_parameters" not in content or b"pytorch-lightning_version" not in content or b"nequip" not in content:
+        return None
+    return "allegro" if b"allegro.model" in content else "nequip"
+
+
+def recognises(path: Path, family: str) -> bool:
+    """Whether ``path`` is a file of ``family``; NequIP takes Allegro's where that package is missing, to say what to install."""
+    found = recognised_family(path)
+    return found == family or (found == "allegro" and family == "nequip" and importlib.util.find_spec("allegro") is None)
