@@ -35,6 +35,8 @@ class WeightBlock:
         strides: steps along stack, rows and cols in that storage.
         structure: ``"matrix"``, or ``"vector"`` where a low-rank form has no meaning (biases, norms, Bessel frequencies): shape (1, 1, n).
         layer_type: qualified name of the layer type whose rule made the block, empty where no rule applied.
+        coupling_paths: ways of coupling whose weights the rows hold for each element, in a symmetric contraction; the layer starts with
+            weights that are smaller by this number.
     """
 
     parameter: str
@@ -48,6 +50,7 @@ class WeightBlock:
     strides: tuple[int, int, int]
     structure: Structure = "matrix"
     layer_type: str = ""
+    coupling_paths: int = 1
 
     @property
     def key(self) -> str:

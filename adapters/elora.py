@@ -20,6 +20,8 @@ from adapters.blocks import Coverage, WeightBlock
 from adapters.errors import AdapterError, nearest_name_hint
 from adapters.method import AdapterMethod, MethodConfig, register
 
+_UNFROZEN_BY_THE_REFERENCE = frozenset({"radial_basis", "contraction_lower"})  # roles
+
 
 class EloraConfig(MethodConfig):
     """Settings of ELoRA; the defaults are the published ones.
@@ -28,17 +30,19 @@ class EloraConfig(MethodConfig):
         rank: r, the inner dimension of A B.
         alpha: the delta is (alpha / rank) A B; None for alpha = rank, the reference code's choice.
         initialisation: ``"reference"`` draws A with standard deviation 1 (the reference code), ``"scaled"`` with 1/sqrt(rank). A learning
-            rate belongs to an initialisation: the first moves the weights sqrt(rank) times faster at the same rate.
+            rate belongs to an initialisation: the first moves the weights sqrt(rank) times faster at the same rate. Both are divided by the
+            number of coupling paths of MACE's symmetric contraction, as the reference code does there.
         dense_substitution: ``"when_smaller"`` trains a dense delta where rank * (in + out) >= in * out; ``"off"`` is the published rule.
-        extra_trainable: fnmatch patterns of parameter names that get a dense delta whatever their role or structure (the reference code
-            also trains the radial basis and the lower-order contraction weights); counted separately.
+        extra_trainable: fnmatch patterns of parameter names that get a dense delta whatever their role or structure; ``"reference"`` for
+            what the reference code unfreezes besides its deltas, where the model has it: the radial basis and the contraction's lower
+            orders. Counted separately.
     """
 
     rank: int = Field(default=16, ge=1)
     alpha: float | None = Field(default=None, gt=0)
     initialisation: Literal["reference", "scaled"] = "reference"
     dense_substitution: Literal["off", "when_smaller"] = "off"
-    extra_trainable: tuple[str, ...] = ()
+    extra_trainable: tuple[str, ...] | Literal["reference"] = ()
 
 
 @register
@@ -53,7 +57,8 @@ class Elora(AdapterMethod):
         """Also refuse patterns of ``extra_trainable`` that match no adaptable parameter."""
         super().check(coverage)
         names = {block.parameter for block in coverage.blocks}
-        for pattern in self.config.extra_trainable:
+        patterns = () if self.config.extra_trainable == "reference" else self.config.extra_trainable
+        for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise AdapterError(
                     f"adapter.extra_trainable: {pattern!r} matches no adaptable parameter of the model; {nearest_name_hint(pattern, names)}"
@@ -74,7 +79,7 @@ class Elora(AdapterMethod):
         if self.kind(block) != "low_rank":
             return {"D": torch.zeros(block.compact_shape, dtype=dtype)}
         *stack, rows, cols = block.compact_shape
-        deviation = 1.0 if self.config.initialisation == "reference" else 1 / math.sqrt(self.config.rank)
+        deviation = (1.0 if self.config.initialisation == "reference" else 1 / math.sqrt(self.config.rank)) / block.coupling_paths
         a = torch.randn((*stack, rows, self.config.rank), generator=generator, dtype=torch.float64) * deviation
         return {"A": a.to(dtype), "B": torch.zeros((*stack, self.config.rank, cols), dtype=dtype)}
 
@@ -86,6 +91,8 @@ class Elora(AdapterMethod):
         return scale * (factors["A"] @ factors["B"])  # (B, [stack,] rows, cols)
 
     def _is_extra(self, block: WeightBlock) -> bool:
+        if self.config.extra_trainable == "reference":
+            return block.role in _UNFROZEN_BY_THE_REFERENCE
         return any(fnmatchcase(block.parameter, pattern) for pattern in self.config.extra_trainable)
 
     def _is_substituted(self, block: WeightBlock) -> bool:

@@ -45,6 +45,7 @@ class AdapterManifest(BaseModel):
         base_card: the base's card, or the local checkpoint's name.
         base_family: the base's model family.
         base_sha256: `base_fingerprint` of the base.
+        base_elements: symbols of the elements that the base knows; a base cut down to some is loaded so again.
         base_convention: the signs of the base's Clebsch-Gordan coefficients, empty where they are no part of its state.
         base_licence: SPDX identifier or name; the adapter is derived from the base.
         head: the base's output head, None for a single-head model.
@@ -66,6 +67,7 @@ class AdapterManifest(BaseModel):
     base_card: str
     base_family: str
     base_sha256: str
+    base_elements: tuple[str, ...] = ()
     base_convention: str = ""
     base_licence: str = ""
     head: str | None = None

@@ -240,4 +240,5 @@ def _contraction_weights(name: str, weight: Any) -> list[WeightBlock]:
     elements, paths, channels = weight.shape
     rows = elements * paths
     path = f"{elements} elements x {paths} paths -> {channels}"
-    return [WeightBlock(name, "weight", "contraction", path, 1, rows, channels, 0, (rows * channels, channels, 1))]
+    strides = (rows * channels, channels, 1)
+    return [WeightBlock(name, "weight", "contraction", path, 1, rows, channels, 0, strides, coupling_paths=paths)]

@@ -20,7 +20,7 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "`elora`, rank 4": {"name": "elora", "rank": 4},
     "`elora`, rank 16, `dense_substitution=when_smaller`": {"name": "elora", "rank": 16, "dense_substitution": "when_smaller"},
     "`elora`, rank 4, `dense_substitution=when_smaller`": {"name": "elora", "rank": 4, "dense_substitution": "when_smaller"},
-    "`elora_paper` preset (rank 16, and the radial basis)": {"name": "elora", "rank": 16, "extra_trainable": ["*basis_function*"]},
+    "`elora_paper` preset (rank 16, and the radial basis)": {"name": "elora", "rank": 16, "extra_trainable": "reference"},
     "`sparse`": {"name": "sparse"},
     "`sparse`, `setting=every`": {"name": "sparse", "setting": "every"},
 }

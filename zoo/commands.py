@@ -97,9 +97,12 @@ def choose_model(choice: ModelChoice, dtype: str | None = None) -> Potential:
 
     if choice.run is None:
         backbone = choice.backbone
+        if backbone.elements == "data":
+            raise ZooError("backbone.elements=data is for zoo train, whose data decide; name the elements here: backbone.elements=[H,C,O]")
         return load(
             backbone.name,
             adapter=choice.adapter,
+            elements=backbone.elements,
             dtype=dtype or backbone.dtype,
             device=backbone.torch_device,
             head=backbone.head,

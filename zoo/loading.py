@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     device: str | torch.device | None = None,
     weights: Literal["card"] | None = "card",
     head: str | None = None,
+    elements: Sequence[str | int] | None = None,
     forces: Literal["gradient", "direct"] | None = None,
     trust_pickle: bool = False,
 ) -> Potential:
@@ -45,6 +46,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         device: None for the CPU.
         weights: ``"card"`` for the trained weights, None for the architecture with random ones (drawn from torch's global generator).
         head: level of theory of a multi-head model; never chosen silently, but a trained adapter brings its own.
+        elements: symbols or atomic numbers; cut the model down to these, with the same energies on them and fewer weights (MACE). A trained
+            adapter brings those of its base.
         forces: None for the model's own way; ``"gradient"`` or ``"direct"`` ask for one and fail where the model has no such output.
         trust_pickle: allow a checkpoint that can only be read by running code from it.
 
@@ -60,7 +63,10 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     if adapter_path is not None:
         manifest, tensors = read_adapter(adapter_path)
         head = _head_of_adapter(manifest, head, adapter_path)
+        elements = _elements_of_adapter(manifest, elements, adapter_path)
     card, backbone = _load_backbone(name_or_path, head, trust_pickle)
+    if elements is not None and tuple(_atomic_numbers(elements)) != backbone.elements:
+        backbone = backbone.restricted_to(_atomic_numbers(elements))
     if weights is None:
         backbone = load_family(backbone.family).randomise(backbone)
     elif weights != "card":
@@ -111,6 +117,23 @@ def _head_of_adapter(manifest: AdapterManifest, head: str | None, path: Path) ->
     if head is not None and manifest.head is not None and head.lower() != manifest.head.lower():
         raise ZooError(f"{path}: trained on head {manifest.head!r}, but head={head!r} was asked for; leave head out")
     return head or manifest.head
+
+
+def _elements_of_adapter(manifest: AdapterManifest, elements: Sequence[str | int] | None, path: Path) -> Sequence[str | int] | None:
+    own = manifest.base_elements
+    if elements is not None and own and _atomic_numbers(elements) != _atomic_numbers(own):
+        raise ZooError(f"{path}: trained on a base with {len(own)} elements, not on elements={list(elements)}; leave elements out")
+    return own or elements
+
+
+def _atomic_numbers(elements: Sequence[str | int]) -> list[int]:
+    """Ascending, each once; raises `ZooError` for what is no element."""
+    if isinstance(elements, str):
+        raise ZooError(f"elements={elements!r} is not a list; pass elements=[{', '.join(map(repr, elements.split()))}]")
+    unknown = [one for one in elements if one not in atomic_numbers and one not in atomic_numbers.values()]
+    if unknown:
+        raise ZooError(f"elements: {unknown[0]!r} is no element; pass symbols such as 'Cu', or atomic numbers")
+    return sorted({one if isinstance(one, int) else atomic_numbers[one] for one in elements})
 
 
 def _check_forces(backbone: Backbone, forces: str | None, source: str) -> None:

@@ -7,7 +7,7 @@ forces and stress of a conservative backbone are derived in `zoo.potential`, in 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -74,6 +74,17 @@ class Backbone(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating-point type the network computes in."""
         return next(self.parameters()).dtype
+
+    def restricted_to(self, elements: Sequence[int]) -> Backbone:
+        """The same model for fewer elements, equal on them to rounding, with the weights of the others left out.
+
+        Args:
+            elements: atomic numbers to keep.
+
+        Raises:
+            ZooError: for an element the model does not know, or a family without per-element weights worth leaving out.
+        """
+        raise ZooError(f"{self.family} models have hardly any weights of single elements and keep them all; leave elements out")
 
     @abstractmethod
     def rebuilt(self, dtype: torch.dtype) -> Backbone:

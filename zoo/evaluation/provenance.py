@@ -15,7 +15,10 @@ from zoo.data.parts import DataSplits
 from zoo.evaluation.record_parts import BaseModelRecord, DataRecord, GitCommit, SplitRecord
 from zoo.potential import Potential
 
-_PACKAGES = ("equizoo", "torch", "e3nn", "sevenn", "torch-geometric", "lightning", "ase", "numpy", "vesin", "safetensors", "schedulefree")
+_PACKAGES = (
+    *("equizoo", "torch", "e3nn", "sevenn", "mace-torch", "nequip", "nequip-allegro", "torch-geometric", "lightning", "ase", "numpy"),
+    *("vesin", "safetensors", "schedulefree"),
+)
 _CPU = torch.device("cpu")
 
 

@@ -67,6 +67,7 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, potential: Potentia
         base_card=base_name(potential),
         base_family=potential.backbone.family,
         base_sha256=potential.base_sha256,
+        base_elements=tuple(chemical_symbols[number] for number in potential.backbone.elements),
         base_convention=potential.backbone.convention,
         base_licence=potential.card.licence if potential.card else "",
         head=potential.backbone.head,

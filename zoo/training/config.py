@@ -20,10 +20,11 @@ class _Strict(BaseModel):
 
 
 class BackboneConfig(_Strict):
-    """Which base model, as `zoo.load` takes it."""
+    """Which base model, as `zoo.load` takes it; ``elements=data`` cuts it to the elements of the run's own data."""
 
     name: str
     head: str | None = None
+    elements: tuple[str, ...] | Literal["data"] | None = None
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "auto"
     trust_pickle: bool = False

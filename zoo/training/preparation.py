@@ -62,8 +62,8 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     check_loggers(config)
     saved = None if checkpoint is None else AtomicCheckpointIO().load_checkpoint(checkpoint)
     first_step = 0 if saved is None else int(saved["global_step"])
-    potential = build_potential(config)
     splits = load_splits(config.data, sanity.labels_of_every_frame(config.training.loss))
+    potential = build_potential(config, splits)
     identity = _identity(config, potential, splits)
     if saved is not None:
         _check_identity(saved["equizoo"]["identity"], identity, config.run.folder)
@@ -87,8 +87,8 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     return Material(potential, splits, train, valid, first_step, identity)
 
 
-def build_potential(config: RunConfig) -> Potential:
-    """Base and fresh (or given) adapter as the config names them, on the device it names."""
+def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
+    """Base and fresh (or given) adapter as the config names them, on the device it names; the data say which elements it may be cut to."""
     torch.manual_seed(config.training.seed)
     backbone = config.backbone
     given_file = config.adapter.get("path")
@@ -99,6 +99,7 @@ def build_potential(config: RunConfig) -> Potential:
         device=backbone.torch_device,
         weights="card" if config.strategy.weights == "card" else None,
         head=backbone.head,
+        elements=splits.elements() if backbone.elements == "data" else backbone.elements,
         trust_pickle=backbone.trust_pickle,
     )
     if given_file is not None and len(config.adapter) > 1:
