@@ -19,7 +19,17 @@ def models_table() -> str:
         card = describe(name)
         theory = "; ".join(f"head `{head}`: {text}" for head, text in card.level_of_theory_of_head.items()) or card.level_of_theory
         weights = "the `sevenn` package" if card.file.package == "sevenn" else "download"
-        rows.append([f"`{name}`", _count(card), f"{card.cutoff_angstrom:g}", str(card.element_count), theory, card.licence, weights])
+        rows.append(
+            [
+                f"`{name}`",
+                _count(card),
+                "" if card.cutoff_angstrom is None else f"{card.cutoff_angstrom:g}",
+                str(card.element_count),
+                theory,
+                card.licence,
+                weights,
+            ]
+        )
     return markdown_table(
         ["card", "trainable parameters", "cutoff / Å", "elements", "level of theory", "licence of the weights", "weights from"], rows
     )

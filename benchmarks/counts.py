@@ -1,4 +1,7 @@
-"""Coverage and trainable counts of the cards whose weights a package ships, for ``docs/adapters.md``: ``python -m benchmarks.counts``."""
+"""Coverage and trainable counts for ``docs/adapters.md``: ``python -m benchmarks.counts``.
+
+Of the cards whose weights a package ships, and of networks in the shapes of published models that would have to be downloaded.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from adapters.blocks import Coverage
 from adapters.method import create_method
 from adapters.stack import AdapterStack
+from benchmarks.shapes import MATERIALS_PROJECT, ORGANIC, allegro_oam_l, mace_shape, nequip_oam_l
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.loading import load
 from zoo.potential import Potential
@@ -20,7 +24,7 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "`elora`, rank 4": {"name": "elora", "rank": 4},
     "`elora`, rank 16, `dense_substitution=when_smaller`": {"name": "elora", "rank": 16, "dense_substitution": "when_smaller"},
     "`elora`, rank 4, `dense_substitution=when_smaller`": {"name": "elora", "rank": 4, "dense_substitution": "when_smaller"},
-    "`elora_paper` preset (rank 16, and the radial basis)": {"name": "elora", "rank": 16, "extra_trainable": "reference"},
+    "`elora_paper` preset (rank 16, and what the code unfreezes)": {"name": "elora", "rank": 16, "extra_trainable": "reference"},
     "`sparse`": {"name": "sparse"},
     "`sparse`, `setting=every`": {"name": "sparse", "setting": "every"},
 }
@@ -30,6 +34,41 @@ def load_all() -> dict[str, Potential]:
     """The potential of each card whose weights need no download; a multi-head model with its first head, which changes no count."""
     cards = [card for card in map(describe, list_models()) if card.ships_with_a_package]
     return {card.name: load(card.name, head=(card.heads or (None,))[0]) for card in cards}
+
+
+def load_shapes() -> dict[str, Potential]:
+    """Networks of random weights in the shapes of published models."""
+    return {
+        "MACE-MP-0 medium": Potential(mace_shape("mace-mp-0-medium", MATERIALS_PROJECT)),
+        "MACE-MP-0 large, cut to Cu": Potential(mace_shape("mace-mp-0-large", (8, 29)).restricted_to([29])),
+        "MACE-OFF23 medium": Potential(mace_shape("mace-off23-medium", ORGANIC)),
+        "MACE-OFF23 medium, cut to H C O": Potential(mace_shape("mace-off23-medium", ORGANIC).restricted_to([1, 6, 8])),
+        "NequIP-OAM-L": Potential(nequip_oam_l()),
+        "Allegro-OAM-L": Potential(allegro_oam_l()),
+    }
+
+
+def share_of_maces_own_lora(potential: Potential) -> float:
+    """Share of the weights that ``mace_run_train --lora`` reaches, 0 to 1: those of the layers that it wraps."""
+    import copy
+
+    from mace.modules.lora import inject_lora
+
+    network = copy.deepcopy(potential.backbone.network)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    inject_lora(network)
+    return sum(parameter.numel() for name, parameter in network.named_parameters() if ".base." in name) / total
+
+
+def reach_table(potentials: Mapping[str, Potential]) -> str:
+    """Which share of the weights ELoRA reaches, and what ``mace_run_train --lora`` does where the shape is MACE's."""
+    rows = []
+    for name, potential in potentials.items():
+        stack = AdapterStack(potential.backbone, potential.coverage)
+        reached = potential.coverage.share(stack.add("counted", create_method("elora")).blocks)
+        upstream = f"{share_of_maces_own_lora(potential):.1%}" if potential.backbone.family == "mace" else ""
+        rows.append([name, f"{reached:.3%}", upstream])
+    return markdown_table(["shape", "reached by `elora`", "by `mace_run_train --lora`"], rows)
 
 
 def coverage_table(coverages: Mapping[str, Coverage]) -> str:
@@ -75,3 +114,7 @@ if __name__ == "__main__":
     page = ROOT / "docs" / "adapters.md"
     write_between_markers(page, "coverage", coverage_table({name: potential.coverage for name, potential in potentials.items()}))
     write_between_markers(page, "trainable", trainable_table(potentials))
+    shapes = load_shapes()
+    write_between_markers(page, "coverage of shapes", coverage_table({name: potential.coverage for name, potential in shapes.items()}))
+    write_between_markers(page, "trainable of shapes", trainable_table(shapes))
+    write_between_markers(page, "reach", reach_table(shapes))

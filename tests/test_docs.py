@@ -223,6 +223,16 @@ def test_the_tables_of_counts_are_those_of_the_code() -> None:
     assert "842,440" in coverage
 
 
+@pytest.mark.slow
+def test_the_tables_of_shapes_are_those_of_the_code() -> None:
+    from benchmarks import counts
+
+    shapes, page = counts.load_shapes(), text_of("docs/adapters.md")
+    assert between_markers(page, "coverage of shapes") == counts.coverage_table({name: p.coverage for name, p in shapes.items()})
+    assert between_markers(page, "trainable of shapes") == counts.trainable_table(shapes)
+    assert between_markers(page, "reach") == counts.reach_table(shapes)
+
+
 def test_replacing_a_table_leaves_the_rest_of_the_page() -> None:
     page = "a\n<!-- begin: x -->\nold\n<!-- end: x -->\nb\n"
     changed = replace_between_markers(page, "x", "new\n")

@@ -20,7 +20,7 @@ from zoo.weights import local_weights
 
 AdapterSpec = str | Path | Mapping[str, Any] | None
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_CHECKPOINT_SUFFIXES = {".pt", ".pth", ".model", ".ckpt", ".zip", ".nqx", ".safetensors"}
+_CHECKPOINT_SUFFIXES = {".pt", ".pth", ".model", ".ckpt", ".zip", ".nqx", ".safetensors", ".yaml", ".yml"}
 
 
 def load(  # noqa: PLR0913 - the signature is fixed by the project's users
@@ -38,7 +38,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     """A pretrained potential, with an adapter if one is asked for.
 
     Args:
-        name_or_path: a card's name (`zoo.list_models`) or a checkpoint of any known family.
+        name_or_path: a card's name (`zoo.list_models`), a checkpoint of any known family, or a ``nequip-train`` configuration
+            (``weights=None``).
         adapter: a method's name (``"elora"``) or configuration (``{"name": "elora", "rank": 4}``) for a fresh adapter, or the path of a
             trained one (``"runs/acac/adapter.safetensors"``), whose reference energies then apply too. A fresh adapter is drawn with
             seed 0; for another start add it yourself: ``potential.adapters.add("elora", "elora", seed=1)``.
@@ -67,6 +68,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     card, backbone = _load_backbone(name_or_path, head, trust_pickle)
     if elements is not None and tuple(_atomic_numbers(elements)) != backbone.elements:
         backbone = backbone.restricted_to(_atomic_numbers(elements))
+    if weights == "card" and not backbone.has_weights:
+        raise ZooError(f"{name_or_path}: a configuration without weights; pass weights=None (strategy=scratch) to train from random ones")
     if weights is None:
         backbone = load_family(backbone.family).randomise(backbone)
     elif weights != "card":

@@ -48,6 +48,7 @@ class Card(BaseModel):
 
     Attributes:
         parameter_count: trainable parameters, counted on the loaded weights; None where nobody has loaded them here yet.
+        cutoff_angstrom: None where its authors do not state it beside the file; the file does.
         accept_licence: word by which a user accepts a licence that forbids more than redistribution (``asl``), in ``ZOO_ACCEPT_LICENCES``;
             None where no acceptance is asked for.
     """
@@ -59,7 +60,7 @@ class Card(BaseModel):
     description: str
     file: CardFile
     parameter_count: int | None = None
-    cutoff_angstrom: float
+    cutoff_angstrom: float | None = None
     element_count: int
     heads: tuple[str, ...] = ()
     symmetry: Literal["SO(3)", "O(3)"]
@@ -83,7 +84,7 @@ class Card(BaseModel):
             "description": self.description,
             "family": self.family,
             "trainable parameters": "counted when loaded" if self.parameter_count is None else f"{self.parameter_count:,}",
-            "cutoff": f"{self.cutoff_angstrom} Å",
+            "cutoff": "known when loaded" if self.cutoff_angstrom is None else f"{self.cutoff_angstrom} Å",
             "elements": str(self.element_count),
             "heads": ", ".join(self.heads) or "one",
             "symmetry": f"{self.symmetry}{'' if self.symmetry == 'O(3)' else ': not invariant under inversion'}",

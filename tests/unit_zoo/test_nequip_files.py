@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from ase import Atoms
 from ase.build import bulk
 
@@ -123,7 +124,7 @@ def test_damaged_inconsistent_and_foreign_files_are_one_line_each(tmp_path):
     load = load_family("nequip").load
     half = written(tmp_path / "half.ckpt", payload())
     half.write_bytes(half.read_bytes()[:5000])
-    with pytest.raises(ZooError, match="not a checkpoint of any known family"):
+    with pytest.raises(ZooError, match=r"half.ckpt: an archive whose end is missing.*fetch the file again"):
         zoo.load(half)
     with pytest.raises(ZooError, match="cannot be read"):
         load(half, None, False)
@@ -144,6 +145,38 @@ def test_damaged_inconsistent_and_foreign_files_are_one_line_each(tmp_path):
         zoo.load(written(tmp_path / "several.ckpt", several))
     with pytest.raises(ZooError, match="has no heads"):
         zoo.load(written(tmp_path / "good.ckpt", payload()), head="PBE")
+
+
+def test_a_configuration_of_nequip_train_is_built_with_random_weights(tmp_path):
+    model = {**toy_config(0), **NEQUIP, "r_max": "${cutoff_radius}", "type_names": "${model_type_names}"}
+    config = {"cutoff_radius": 3.5, "model_type_names": ["H", "Cu"], "training_module": {"_target_": "x", "model": model}}
+    config["training_module"]["model"].update(per_type_energy_scales=1.0, per_type_energy_shifts={"H": -1.0, "Cu": -2.0})
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(ZooError, match=r"config.yaml: a configuration without weights; pass weights=None"):
+        zoo.load(path)
+    torch.manual_seed(1)
+    one, other = zoo.load(path, weights=None), zoo.load(path, weights=None)
+    assert (one.backbone.cutoff, one.backbone.elements) == (3.5, (1, 29))
+    assert one.predict([Atoms("Cu")])[0].energy == pytest.approx(-2.0, abs=1e-9)
+    assert one.base_sha256 != other.base_sha256
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training_module: {model: {r_max: '${training_data_stats:num_neighbors_mean}'}}", r"training_data_stats.*write the numbers"),
+        ("training_module: [", "no nequip-train configuration"),
+        ("training_module: 3", "no nequip-train configuration|wanted a mapping"),
+        ("model: {x: 1}", "not a checkpoint of any known family"),
+    ],
+)
+def test_other_yaml_is_one_line(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ZooError, match=message) as caught:
+        zoo.load(path, weights=None)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_allegro_model_without_its_package_names_the_command(tmp_path, monkeypatch):

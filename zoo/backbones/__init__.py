@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,11 @@ def load_family(name: str) -> Family:
     return family
 
 
+def _is_cut_archive(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
+
+
 def family_of_checkpoint(path: Path) -> Family:
     """The family whose checkpoint format ``path`` is in; raises `ZooError` when none recognises it.
 
@@ -69,6 +75,8 @@ def family_of_checkpoint(path: Path) -> Family:
         family = load_family(name)
         if family.recognises(path):
             return family
+    if _is_cut_archive(path):
+        raise ZooError(f"{path}: an archive whose end is missing, as of a download that was broken off; fetch the file again")
     absent = f"; not installed: {', '.join(missing)}" if missing else ""
     raise ZooError(
         f"{path}: not a checkpoint of any known family ({', '.join(family_names())}); pass a card's name or one of their files{absent}"

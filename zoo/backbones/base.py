@@ -33,6 +33,7 @@ class Backbone(nn.Module):
         conservative: forces are the gradient of the energy.
         heads: names of the output heads (levels of theory), empty for a single-head model.
         head: the head in use, None for a single-head model.
+        has_weights: False for a network built from a configuration alone, whose weights are random.
         convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
             model in other signs), else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
@@ -46,6 +47,7 @@ class Backbone(nn.Module):
     conservative: bool = True
     heads: tuple[str, ...] = ()
     head: str | None = None
+    has_weights: bool = True
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
 

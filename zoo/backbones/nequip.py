@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoo.backbones.base import Backbone, Family, Symmetry, choose_head
 from zoo.backbones.convolution import PathConvolution
 from zoo.backbones.nequip_build import Config, build_graph_model, energy_network, family_of_config
-from zoo.backbones.nequip_checkpoint import checkpoint_payload, read_model, recognises
+from zoo.backbones.nequip_checkpoint import checkpoint_payload, is_configuration, read_configuration, read_model, recognises
 from zoo.errors import ZooError, first_line
 from zoo.graph import AtomGraph
 
@@ -145,12 +145,16 @@ def _symmetry(network: nn.Module) -> Symmetry:
 
 
 def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
-    """The model of a checkpoint or a package, with its weights.
+    """The model of a checkpoint or a package, with its weights, or of a configuration, with random ones.
 
     Raises:
         ZooError: a file that cannot be read or would run code, or whose weights do not fit its configuration.
     """
     choose_head((), head, str(path))
+    if is_configuration(path):
+        backbone = _built(read_configuration(path), path)
+        backbone.has_weights = False
+        return backbone
     upstream = read_model(path, trust_pickle)
     config, state = dict(upstream.config), dict(upstream.state)
     for quantity in ("scales", "shifts"):
@@ -158,14 +162,7 @@ def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
         if values:
             names = config["type_names"]
             config[f"per_type_energy_{quantity}"] = dict(zip(names, values * len(names) if len(values) == 1 else values, strict=True))
-    dtype = torch.float64 if config.get("model_dtype") == "float64" else torch.float32
-    try:
-        backbone = NequIPFramework(config, dtype)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:  # what builders say of arguments that another version knew
-        reason = first_line(error)
-        raise ZooError(
-            f"{path}: its configuration is not one that the nequip installed here builds ({reason}); install the version it names"
-        ) from None
+    backbone = _built(config, path)
     parameters = dict(backbone.network.named_parameters())
     if upstream.averaged is not None:
         if len(upstream.averaged) != len(parameters):
@@ -182,6 +179,17 @@ def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
     if upstream.packaged is not None:
         _compare_with_package(backbone, upstream.packaged, path)
     return backbone
+
+
+def _built(config: Config, path: Path) -> NequIPFramework:
+    dtype = torch.float64 if config.get("model_dtype") == "float64" else torch.float32
+    try:
+        return NequIPFramework(config, dtype)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # what builders say of arguments that another version knew
+        raise ZooError(
+            f"{path}: its configuration is not one that the nequip installed here builds ({first_line(error)}); "
+            "install the version it names"
+        ) from None
 
 
 @torch.no_grad()

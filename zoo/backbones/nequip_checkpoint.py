@@ -1,4 +1,4 @@
-"""Files of the NequIP framework: Lightning checkpoints (``.ckpt``), read as values, and packages (``.nequip.zip``), which run code."""
+"""Files of the NequIP framework: checkpoints (``.ckpt``) and configurations (``.yaml``), read as values, and packages, which run code."""
 
 from __future__ import annotations
 
@@ -55,6 +55,30 @@ def read_model(path: Path, trust_pickle: bool) -> UpstreamModel:
     """
     _check_archive(path)
     return _read_package(path, trust_pickle) if is_package(path) else _read_checkpoint(path, trust_pickle)
+
+
+def is_configuration(path: Path) -> bool:
+    """Whether the name is a configuration's; its content is judged by `read_configuration`."""
+    return path.suffix in (".yaml", ".yml")
+
+
+def read_configuration(path: Path) -> Config:
+    """``training_module.model`` of what ``nequip-train`` takes, its interpolations resolved.
+
+    Raises:
+        ZooError: for other YAML, and for interpolations that only a run can resolve (statistics of the data).
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        whole = OmegaConf.load(path)
+        raw = OmegaConf.to_container(OmegaConf.select(whole, "training_module.model"), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ZooError(f"{path}: {first_line(error)}; write the numbers instead of what only nequip-train can fill in") from None
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise ZooError(f"{path}: no nequip-train configuration ({first_line(error)}); it has a training_module.model") from None
+    return clean_config(raw, str(path))
 
 
 def _read_checkpoint(path: Path, trust_pickle: bool) -> UpstreamModel:
@@ -196,6 +220,9 @@ def is_package(path: Path) -> bool:
 
 def recognised_family(path: Path) -> str | None:
     """``"nequip"``, ``"allegro"`` or None, from the names in the archive and the bytes of its pickle, which is not loaded."""
+    if is_configuration(path):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return ("allegro" if "allegro.model" in text else "nequip") if "training_module" in text else None
     if not zipfile.is_zipfile(path):
         return None
     try:
