@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e ".[dev,mace,allegro]"
+	$(PIP) install -c constraints.txt -e ".[dev,mace,allegro,torchsim]"
 	$(PIP) install --no-deps mace-torch==0.3.16
 	@touch $@
 

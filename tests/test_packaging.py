@@ -109,7 +109,7 @@ def test_every_direct_dependency_is_pinned_once_within_its_declared_range() -> N
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     pins = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in lines)}
     assert len(pins) == len(lines)
-    extras = [text for extra in ("dev", "mace", "allegro") for text in project["optional-dependencies"][extra]]
+    extras = [text for extra in ("dev", "mace", "allegro", "torchsim") for text in project["optional-dependencies"][extra]]
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 

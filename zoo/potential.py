@@ -29,6 +29,7 @@ from zoo.registry import Card
 
 if TYPE_CHECKING:
     from zoo.calculator import ZooCalculator
+    from zoo.torchsim import TorchSimModel
 
 _HIGHEST_ATOMIC_NUMBER = 118
 
@@ -164,6 +165,12 @@ class Potential(nn.Module):
         from zoo.calculator import ZooCalculator
 
         return ZooCalculator(self)
+
+    def torchsim(self, *, compute_forces: bool = True, compute_stress: bool = True) -> TorchSimModel:
+        """A TorchSim model on this potential, for batched dynamics; raises `ZooError` where TorchSim is not installed."""
+        from zoo.torchsim import TorchSimModel
+
+        return TorchSimModel(self, compute_forces=compute_forces, compute_stress=compute_stress)
 
     def to_dtype(self, dtype: torch.dtype) -> Potential:
         """An independent copy that computes in ``dtype``, its constants computed anew in it; the same adapters, active as here.

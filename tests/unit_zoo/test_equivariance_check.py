@@ -15,7 +15,9 @@ from torch import Tensor
 
 from zoo.data.frame import FloatArray, Frame
 from zoo.errors import ZooError
-from zoo.evaluation.equivariance import EquivarianceReport, check_equivariance
+from zoo.evaluation import finite_differences
+from zoo.evaluation.equivariance import DERIVATIVE_TOLERANCE, EquivarianceReport, check_equivariance
+from zoo.evaluation.finite_differences import stress_residual
 from zoo.evaluation.transformations import random_rotation
 from zoo.graph import AtomGraph, collate
 
@@ -34,15 +36,15 @@ class PairPotential:
 
     Faults: "axis" (the energy knows the x axis), "chiral" (changes sign under inversion), "order" (atoms early in the list are special),
     "batch" (depends on the batch), "origin" (knows where the origin is), "mirrored" (offsets subtracted), "forces" and "stress" (1e-5 too
-    large), "square" (not extensive), "nan".
+    large), "square" (not extensive), "nan". ``kink``, which is no fault, is where, in Å, the pair energy's second derivative jumps.
     """
 
-    def __init__(self, fault: str = "", symmetry: str = "O(3)", dtype: torch.dtype = torch.float32) -> None:
-        self.fault, self.dtype = fault, dtype
+    def __init__(self, fault: str = "", symmetry: str = "O(3)", dtype: torch.dtype = torch.float32, *, kink: float | None = None) -> None:
+        self.fault, self.dtype, self.kink = fault, dtype, kink
         self.backbone = SimpleNamespace(symmetry=symmetry, conservative=True, cutoff=CUTOFF)
 
     def to_dtype(self, dtype: torch.dtype, /) -> PairPotential:
-        return PairPotential(self.fault, self.backbone.symmetry, dtype)
+        return PairPotential(self.fault, self.backbone.symmetry, dtype, kink=self.kink)
 
     def predict(self, frames: Sequence[Frame], /, batch_size: int = 8) -> list[Answer]:
         return [answer for i in range(0, len(frames), batch_size) for answer in self._batch(frames[i : i + batch_size])]
@@ -77,6 +79,8 @@ class PairPotential:
         pair = 0.5 * envelope * strength * ((1.8 / r) ** 8 - (1.8 / r) ** 4)
         if self.fault == "axis":
             pair = pair * (1 + 1e-6 * vectors[:, 0] ** 2)
+        if self.kink is not None:
+            pair = pair + 0.5 * (r - self.kink).clamp(min=0) ** 2 * envelope
         atom = torch.full((graph.num_nodes,), -600.0, dtype=self.dtype).index_add(0, centre, pair)
         if self.fault == "origin":
             atom = atom + 1e-6 * graph.positions.norm(dim=1)
@@ -183,6 +187,42 @@ def test_given_rotations_are_used() -> None:
     quarter_turn_about_x = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
     report = check_equivariance(PairPotential("axis"), frames(), rotations=[quarter_turn_about_x])
     assert "rotation" not in failed(report), "the planted fault knows the x axis only, which this rotation keeps"
+
+
+def next_kink(crystal: Frame) -> float:
+    """Å: just above a pair's distance, so that strains and displacements of 1e-3 pass it and smaller ones do not."""
+    lengths = AtomGraph.from_frame(crystal, CUTOFF).edge_vectors().norm(dim=1)
+    return float(lengths.sort().values[0]) + 1.2e-3
+
+
+def test_a_cutoff_function_whose_second_derivative_jumps_is_no_wrong_force_or_stress(monkeypatch: pytest.MonkeyPatch) -> None:
+    crystal = frames()[2]
+    crystal = replace(crystal, positions=crystal.positions + 0.05 * np.random.default_rng(0).standard_normal(crystal.positions.shape))
+    kink = next_kink(crystal)
+
+    def report(fault: str) -> EquivarianceReport:
+        return check_equivariance(PairPotential(fault, kink=kink), [crystal], rattle_angstrom=0.0)
+
+    assert report("").passed, report("").text()
+    for fault in ("forces", "stress"):
+        wrong = {(row.test, row.quantity) for row in report(fault).rows if row.status == "FAILED"}
+        assert wrong == {("finite differences", fault)}
+    monkeypatch.setattr(finite_differences, "STEPS", finite_differences.STEPS[:1])
+    assert failed(report("")) == {"finite differences"}, "the kink is passed by the first step, or this test shows nothing"
+
+
+def test_the_stress_of_sevennet_0_passes_where_a_pair_is_at_the_onset_of_its_cutoff_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    import zoo
+
+    exact = zoo.load("sevennet-0", dtype="float64")
+    copper = bulk("Cu", a=3.61, cubic=True)
+    copper.positions += 0.05 * np.random.default_rng(2).standard_normal((4, 3))  # a pair at 4.4989 Å, and the onset at 4.5 Å
+    frame = Frame.unlabelled(copper)
+    stress = exact.predict([frame])[0].stress
+    accepted = DERIVATIVE_TOLERANCE * np.abs(stress).max()
+    assert stress_residual(exact, frame, stress, accepted=accepted) <= accepted
+    monkeypatch.setattr(finite_differences, "STEPS", finite_differences.STEPS[:1])
+    assert stress_residual(exact, frame, stress, accepted=accepted) > 5 * accepted
 
 
 def test_random_rotations_are_proper_and_orthogonal() -> None:

@@ -147,11 +147,12 @@ def test_the_two_heads_differ():
 def test_forces_and_stress_are_the_derivatives_of_the_energy_to_1e_6(double, name):
     frame = Frame.unlabelled(STRUCTURES[name])
     prediction = double.predict([frame])[0]
-    found = force_residual(double, frame, prediction.forces, np.random.default_rng(0), components=4)
-    assert found < 1e-6 * np.abs(prediction.forces).max()
+    accepted = 1e-6 * np.abs(prediction.forces).max()
+    assert force_residual(double, frame, prediction.forces, np.random.default_rng(0), accepted=accepted, components=4) <= accepted
     assert (prediction.stress is not None) == bool(frame.pbc.all())
     if prediction.stress is not None:
-        assert stress_residual(double, frame, prediction.stress) < 1e-6 * np.abs(prediction.stress).max()
+        accepted = 1e-6 * np.abs(prediction.stress).max()
+        assert stress_residual(double, frame, prediction.stress, accepted=accepted) <= accepted
 
 
 @pytest.fixture(scope="module")
