@@ -104,7 +104,7 @@ class Potential(nn.Module):
         """Energy, forces and stress of a batch of structures.
 
         Works under ``no_grad`` and inside a training step alike; in ``train()`` mode forces and stress keep their graph, so that a loss on
-        them reaches the adapters.
+        them reaches the adapters. Forces are derivatives, so ``torch.inference_mode`` is left for as long as it takes.
 
         Args:
             graph: N atoms in G structures, on the potential's device.
@@ -114,7 +114,11 @@ class Potential(nn.Module):
             ``energy`` (G,) eV, ``forces`` (N, 3) eV/Å and, if asked for, ``stress`` (G, 3, 3) eV/Å^3 with NaN for structures that are not
             periodic in all three directions; all float64.
         """
-        with torch.enable_grad():
+        if graph.positions.is_inference():
+            raise ZooError(
+                "the graph was built under torch.inference_mode(), which forbids derivatives; build it under torch.no_grad() instead"
+            )
+        with torch.inference_mode(False), torch.enable_grad():
             strained, positions, strain = _apply_strain(graph)
             energy = self.adapters.call(strained)["energy"].to(torch.float64)  # (G,)
             if not graph.edge_index.shape[1]:  # isolated atoms only: nothing depends on where they are
@@ -148,9 +152,10 @@ class Potential(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            for start in range(0, len(structures), batch_size):
-                batch = collate([self.graph(structure) for structure in structures[start : start + batch_size]]).to(str(self.device))
-                predictions.extend(_unbatch(self(batch), batch))
+            with torch.inference_mode(False):
+                for start in range(0, len(structures), batch_size):
+                    batch = collate([self.graph(structure) for structure in structures[start : start + batch_size]]).to(str(self.device))
+                    predictions.extend(_unbatch(self(batch), batch))
         finally:
             self.train(was_training)
         for index, (structure, prediction) in enumerate(zip(structures, predictions, strict=True)):

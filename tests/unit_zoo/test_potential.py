@@ -56,6 +56,18 @@ def test_a_cell_far_from_periodic_gives_no_nan_gradients_to_the_adapters(potenti
     assert max(float(g.abs().max()) for g in gradients) > 0
 
 
+def test_inference_mode_changes_no_prediction_and_a_graph_built_under_it_is_one_line(potential):
+    expected = potential.predict(structures())
+    with torch.inference_mode():
+        found = potential.predict(structures())
+        graph = collate([potential.graph(atoms) for atoms in structures()])
+        with pytest.raises(ZooError, match=r"built under torch.inference_mode.*torch.no_grad"):
+            potential(graph)
+    for one, other in zip(found, expected, strict=True):
+        assert one.energy == other.energy
+        assert np.array_equal(one.forces, other.forces)
+
+
 def test_an_isolated_atom_has_an_energy_and_no_forces_alone_and_beside_others(potential):
     alone = potential.predict([Atoms("Cu")])[0]
     assert np.isfinite(alone.energy)
