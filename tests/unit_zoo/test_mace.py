@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,27 @@ def test_a_damaged_or_truncated_model_is_one_line(tmp_path: Path):
         with pytest.raises(ZooError, match=r"toy\.model: ") as caught:
             zoo.load(path)
         assert "\n" not in str(caught.value)
+
+
+def _bomb(kind: str) -> bytes:
+    """A pickle that asks for far more memory than it has bytes."""
+    if kind == "memo":
+        return b"\x80\x02K\x01r" + (2**31 - 1).to_bytes(4, "little") + b"."
+    storage = b"(X\x07\x00\x00\x00storagectorch\nDoubleStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+    size = b"\x8a\x06" + (2**40).to_bytes(6, "little") + b"\x85"
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00" + size + b"K\x00\x85\x89NtR."
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("memo", "a memo of 2,147,483,647 entries"), ("stride", "a tensor of"), ("zip", "compressed")]
+)
+def test_a_model_that_would_fill_the_memory_is_one_line(tmp_path: Path, kind: str, message: str):
+    path = tmp_path / "bomb.model"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if kind == "zip" else zipfile.ZIP_STORED) as archive:
+        archive.writestr("bomb/data.pkl", b"\x80\x02}." + 4000 * b"mace.modules" if kind == "zip" else _bomb(kind) + b"mace.modules")
+        archive.writestr("bomb/data/0", 8 * b"\x00")
+    with pytest.raises(ZooError, match=rf"bomb\.model: .*{message}"):
+        zoo.load(path)
 
 
 def test_a_model_of_another_kind_is_named(tmp_path: Path):

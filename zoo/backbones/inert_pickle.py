@@ -8,7 +8,9 @@ are read from their bytes, and e3nn's compiled parts, which are TorchScript arch
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
 import re
 import zipfile
 import zlib
@@ -173,7 +175,7 @@ def _tensors(module: Inert, prefix: str, trust_pickle: bool) -> Iterator[tuple[s
     for name, code in codes.items():
         kind, content = code if isinstance(code, tuple) else ("torchscript", code)  # e3nn 0.4 stored the bytes alone
         if kind == "fx":
-            compiled = _Unpickler(io.BytesIO(content), _no_storage, trust_pickle).load()
+            compiled = _Unpickler(_bounded(content), _no_storage, trust_pickle).load()
         else:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 compiled = _read_archive(archive, trust_pickle)
@@ -188,8 +190,23 @@ def _read_archive(archive: zipfile.ZipFile, trust_pickle: bool) -> Any:
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
         raise RefusedError("numbers in big-endian order")
-    with archive.open(pickles[0]) as stream:
-        return _Unpickler(io.BytesIO(stream.read()), lambda key: archive.read(f"{root}data/{key}"), trust_pickle).load()
+    content = _stored(archive, pickles[0])
+    return _Unpickler(_bounded(content), lambda key: _stored(archive, f"{root}data/{key}"), trust_pickle).load()
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """An entry's bytes; torch compresses none of what is read here, and a compressed one may be any size."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise RefusedError(f"the compressed entry {name!r}")
+    return archive.read(name)
+
+
+def _bounded(content: bytes) -> io.BytesIO:
+    """The pickle, unless it asks for a memo larger than itself, for which memory is taken at once."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if "PUT" in opcode.name and isinstance(argument, int) and argument > len(content):
+            raise RefusedError(f"a memo of {argument:,} entries")
+    return io.BytesIO(content)
 
 
 def _no_storage(key: str) -> bytes:
@@ -264,6 +281,8 @@ class _LegacyUnpickler(_Unpickler):
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    if math.prod(size) > storage.numel():
+        raise RefusedError(f"a tensor of {tuple(size)} from {storage.numel():,} numbers")
     return torch.as_strided(storage, tuple(size), tuple(stride), offset).clone()
 
 
