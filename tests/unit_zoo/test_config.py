@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from tests.refusals import refusal_of
 from zoo.commands import CheckConfig, EvaluateConfig, MergeConfig, PredictConfig
 from zoo.compose import compose, config_root, group_options, rewrite_overrides
 from zoo.errors import ZooError
@@ -89,7 +90,7 @@ def test_every_experiment_takes_every_adapter(experiment, adapter):
     ],
 )
 def test_every_other_command_composes_and_validates(name, words, model):
-    parse_config(compose(name, words), model)
+    assert isinstance(parse_config(compose(name, words), model), model)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,6 @@ def test_unknown_key_names_the_nearest_at_every_depth(key, hint):
 
 
 def test_error_inside_a_group_does_not_print_the_group():
-    with pytest.raises(ZooError, match=r"^config: training: schedule_free_adamw") as caught:
-        _composed("training.optimizer.name=schedule_free_adamw")
-    assert "{" not in str(caught.value)
+    message = refusal_of(_composed, "training.optimizer.name=schedule_free_adamw")
+    assert message.startswith("config: training: schedule_free_adamw")
+    assert "{" not in message
