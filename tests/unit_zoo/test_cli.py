@@ -200,7 +200,7 @@ def test_threads_and_determinism_of_the_process_are_given_back(small_run, zoo):
 
 
 def test_unexpected_error_asks_for_a_report(zoo, monkeypatch):
-    monkeypatch.setattr("zoo.listing.list_models", lambda _: 1 / 0)
+    monkeypatch.setattr("zoo.listing.list_models", lambda: 1 / 0)
     finished = zoo("list")
     assert finished.code == 2
     assert finished.err.count("\n") == 1
