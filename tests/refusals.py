@@ -32,9 +32,10 @@ def cli_refusal(finished: Finished) -> str:
     """What a command that failed says after ``zoo: error: ``; it must be the only line on standard error, and no traceback on the other."""
     assert finished.code == 1, (finished.code, finished.out, finished.err)
     assert "Traceback" not in finished.out
-    (line,) = finished.err.splitlines()
-    assert line.startswith("zoo: error: ")
-    return line.removeprefix("zoo: error: ")
+    lines = finished.err.splitlines()
+    assert len(lines) == 1, finished.err
+    assert lines[0].startswith("zoo: error: ")
+    return lines[0].removeprefix("zoo: error: ")
 
 
 def lacks(message: str, *parts: str) -> list[str]:
