@@ -1,9 +1,14 @@
-"""Errors a user can act on, and the nearest-name hint they carry."""
+"""Errors a user can act on, and the words that their one line is made of."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class AdapterError(ValueError):
@@ -33,3 +38,31 @@ def first_line(error: Exception) -> str:
     """The first line of an error's text that says something, or its type's name: what a one-line message quotes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One of the complaints of a `pydantic.ValidationError`.
+
+    Attributes:
+        location: keys on the way to the value, the outermost first; none where a whole group is wrong.
+        message: what is wrong, without pydantic's "Value error, ".
+        kind: pydantic's name of the complaint, such as ``"missing"`` or ``"extra_forbidden"``.
+        found: the value.
+    """
+
+    location: tuple[str, ...]
+    message: str
+    kind: str
+    found: Any
+
+    @property
+    def key(self) -> str:
+        """``"loss.forces.weight"``."""
+        return ".".join(self.location)
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """The first of pydantic's complaints: what a one-line message names."""
+    first = error.errors(include_url=False)[0]
+    return Problem(tuple(map(str, first["loc"])), first["msg"].removeprefix("Value error, "), first["type"], first["input"])

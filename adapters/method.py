@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from adapters.blocks import Coverage, WeightBlock
-from adapters.errors import AdapterError, nearest_name_hint
+from adapters.errors import AdapterError, first_problem, nearest_name_hint
 
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
@@ -190,9 +190,7 @@ def _load_methods() -> dict[str, type[AdapterMethod]]:
 
 def _one_line(method: str, config: type[MethodConfig], error: ValidationError) -> str:
     """The first of pydantic's complaints, in one line."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"adapter.{key}: {method} has no such setting; {nearest_name_hint(key, config.model_fields)}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"adapter {method}: {message}" if not key else f"adapter.{key}: {message} (found: {first['input']!r})"
+    first = first_problem(error)
+    if first.kind == "extra_forbidden":
+        return f"adapter.{first.key}: {method} has no such setting; {nearest_name_hint(first.key, config.model_fields)}"
+    return f"adapter.{first.key}: {first.message} (found: {first.found!r})" if first.key else f"adapter {method}: {first.message}"

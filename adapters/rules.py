@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from adapters.blocks import Structure, WeightBlock, vector_block
 
@@ -102,6 +102,12 @@ def _to_blocks(paths: list[_Path], role: str, stack: int, stack_stride: int) -> 
     return blocks
 
 
+def _matrix_block(weight: Tensor, role: str) -> WeightBlock:
+    """A weight (in, out) that is one matrix."""
+    rows, cols = weight.shape
+    return WeightBlock("weight", "weight", role, f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, cols, 1))
+
+
 @rule(E3NN_LINEAR)
 def _e3nn_linear(module: Any) -> list[WeightBlock]:
     """Per path a matrix (mul_in, mul_out), row-major, in the order of the instructions; biases of scalars as vectors.
@@ -159,8 +165,7 @@ def _e3nn_tensor_product(module: Any) -> list[WeightBlock]:
 @rule("e3nn.nn._fc._Layer")
 def _e3nn_radial_layer(module: Any) -> list[WeightBlock]:
     """A layer of ``FullyConnectedNet``, the radial network: weight (in, out)."""
-    rows, cols = module.weight.shape
-    return [WeightBlock("weight", "weight", "radial", f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, cols, 1))]
+    return [_matrix_block(module.weight, "radial")]
 
 
 @rule("torch.nn.modules.linear.Linear")
@@ -174,8 +179,7 @@ def _torch_linear(module: Any) -> list[WeightBlock]:
 @rule("torch.nn.modules.sparse.Embedding")
 def _torch_embedding(module: Any) -> list[WeightBlock]:
     """Weight (elements, channels)."""
-    rows, cols = module.weight.shape
-    return [WeightBlock("weight", "weight", "embedding", f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, cols, 1))]
+    return [_matrix_block(module.weight, "embedding")]
 
 
 @rule("sevenn.nn.edge_embedding.BesselBasis")
@@ -193,9 +197,7 @@ def _nequix_norm(module: Any) -> list[WeightBlock]:
 @rule("nequip.nn.mlp.ScalarLinearLayer")
 def _nequip_scalar_linear(module: Any) -> list[WeightBlock]:
     """Weight (in, out), scaled by a constant in the forward; bias, where there is one, as a vector."""
-    rows, cols = module.weight.shape
-    weight = WeightBlock("weight", "weight", "linear", f"{rows} -> {cols}", 1, rows, cols, 0, (rows * cols, cols, 1))
-    return [weight, vector_block("bias", cols, "bias")]
+    return [_matrix_block(module.weight, "linear"), vector_block("bias", module.weight.shape[1], "bias")]
 
 
 @rule("nequip.nn.embedding._edge.BesselEdgeLengthEncoding")

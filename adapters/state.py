@@ -20,7 +20,7 @@ from safetensors.torch import save as serialise_safetensors
 from torch import Tensor
 
 from adapters.adapter import Adapter
-from adapters.errors import AdapterError, first_line
+from adapters.errors import AdapterError, first_line, first_problem
 from adapters.files import write_atomically
 from adapters.manifest import FORMAT_VERSION, AdapterManifest, base_fingerprint, completed, convention_of
 from adapters.method import create_method
@@ -85,9 +85,10 @@ def read_adapter(path: Path) -> tuple[AdapterManifest, dict[str, Tensor]]:
     try:
         return AdapterManifest(**fields), tensors
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise AdapterError(f"{path}: manifest field {place}: {first['msg']}; write the file again with this version of equizoo") from None
+        first = first_problem(error)
+        raise AdapterError(
+            f"{path}: manifest field {first.key}: {first.message}; write the file again with this version of equizoo"
+        ) from None
 
 
 def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors: Mapping[str, Tensor]) -> Adapter:

@@ -57,6 +57,22 @@ def data_folder(zoo_data: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def on_disk(zoo_data: Path) -> Callable[..., Path]:
+    """``on_disk("acac", "train_300K")`` is that verified file of a published set; the test skips where it is absent, or in another form."""
+    from zoo.data.card_files import local_path, on_this_disk
+    from zoo.data.catalogue import data_card
+
+    def find(name: str, key: str, suffix: str = "") -> Path:
+        card = data_card(name)
+        path = local_path(card, key)[0] if on_this_disk(card, key) else None
+        if path is None or not path.name.endswith(suffix):
+            pytest.skip(f"{NO_DATA} has no {name} {key}{f' as {suffix}' if suffix else ''}")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def golden_folder() -> Callable[[str], Path]:
     """``golden_folder("mace_e3nn04")`` is that folder of reference numbers below ``$ZOO_GOLDEN``; the test skips where it is absent."""
 

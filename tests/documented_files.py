@@ -14,12 +14,13 @@ from ase.db import connect
 from ase.io import write
 from torch_geometric.data import InMemoryDataset
 
+from tests.structures import slab
 from tests.unit_zoo.test_readers_ase_database import write_aselmdb
 from tests.unit_zoo.test_readers_deepmd import arrays_of
 from tests.unit_zoo.test_readers_deepmd import write as write_system
 from tests.unit_zoo.test_readers_json import copper, snap
 from tests.unit_zoo.test_readers_npz import rmd17
-from tests.unit_zoo.test_readers_oc20 import record, slab, write_lmdb, write_pair
+from tests.unit_zoo.test_readers_oc20 import record, write_lmdb, write_pair
 from tests.unit_zoo.test_readers_pyg import graphs
 from tests.unit_zoo.test_readers_vasp import outcar, vasprun
 from zoo.data.emt import emt_pool

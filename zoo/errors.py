@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adapters.errors import AdapterError, first_line, nearest_name_hint
+from adapters.errors import AdapterError, first_line, first_problem, nearest_name_hint
 
-__all__ = ["USER_ERRORS", "ZooError", "first_line", "nearest_name_hint"]
+__all__ = ["USER_ERRORS", "ZooError", "first_line", "first_problem", "nearest_name_hint"]
 
 
 class ZooError(ValueError):

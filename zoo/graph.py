@@ -38,16 +38,13 @@ from zoo.errors import ZooError
 from zoo.neighbours import neighbour_list
 
 _SAME_PLACE_ANGSTROM = 1e-6
-_PER_GRAPH = frozenset({"cell", "pbc", "energy", "stress", "frame_id"})
 
 
 class AtomGraph(Data):
-    """A structure, or a batch of them, with its neighbour list and labels (see the module's table)."""
+    """A structure, or a batch of them, with its neighbour list and labels (see the module's table).
 
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if key in _PER_GRAPH:
-            return 0  # tensors carry the leading graph dimension already: (1, 3, 3) x G -> (G, 3, 3)
-        return super().__cat_dim__(key, value, *args, **kwargs)
+    What there is one of per structure has a first dimension of one, along which PyG joins it.
+    """
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         # PyG would also offset any other key that contains "index" or equals "batch"

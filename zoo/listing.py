@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping, Sequence
 
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.registry import describe, list_models
@@ -10,27 +11,23 @@ from zoo.registry import describe, list_models
 
 def list_cards(pattern: str = "*") -> None:
     """``zoo list``: the cards, one line each."""
-    names = list_models(pattern)
-    if not names:
-        raise ZooError(f"no model matches {pattern!r}; {nearest_name_hint(pattern.strip('*'), list_models())}")
-    width = max(map(len, names))
-    for name in names:
+    rows = {}
+    for name in _matching(pattern, list_models(), "model"):
         card = describe(name)
         count = "        " if card.parameter_count is None else f"{card.parameter_count / 1e6:6.2f} M"
-        print(f"{name:<{width}}  {count}  {card.licence.split(' ')[0]:<6}  {card.description}")
+        rows[name] = f"{count}  {card.licence.split(' ')[0]:<6}  {card.description}"
+    _print_rows(rows)
 
 
 def list_data(pattern: str = "*") -> None:
     """``zoo data``: the published sets, one line each, and whether their files are on this disk."""
     from zoo.data.catalogue import data_card, data_set_names
 
-    names = [name for name in data_set_names() if fnmatch.fnmatch(name, pattern)]
-    if not names:
-        raise ZooError(f"no data set matches {pattern!r}; {nearest_name_hint(pattern.strip('*'), data_set_names())}")
-    width = max(map(len, names))
-    for name in names:
+    rows = {}
+    for name in _matching(pattern, data_set_names(), "data set"):
         card = data_card(name)
-        print(f"{name:<{width}}  {card.licence:<10}  {card.level_of_theory:<24}  {card.description.splitlines()[0]}")
+        rows[name] = f"{card.licence:<10}  {card.level_of_theory:<24}  {card.description.splitlines()[0]}"
+    _print_rows(rows)
 
 
 def describe_data_set(name: str) -> None:
@@ -54,8 +51,19 @@ def describe_data_set(name: str) -> None:
         words = " ".join(protocol.description.split())
         rows[f"protocol {protocol_name}"] = f"{words} [{', '.join(protocol.metrics)}; {protocol.source}]{default}"
     rows |= {f"file {key}": state for key, state in availability(card).items()}
+    _print_rows(rows)
+
+
+def _matching(pattern: str, names: Sequence[str], kind: str) -> list[str]:
+    found = fnmatch.filter(names, pattern)
+    if not found:
+        raise ZooError(f"no {kind} matches {pattern!r}; {nearest_name_hint(pattern.strip('*'), names)}")
+    return found
+
+
+def _print_rows(rows: Mapping[str, str]) -> None:
     width = max(map(len, rows))
-    print("\n".join(f"{key:<{width}}  {value}" for key, value in rows.items()))
+    print("\n".join(f"{name:<{width}}  {text}" for name, text in rows.items()))
 
 
 def info(name: str, elements: bool = False) -> None:

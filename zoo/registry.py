@@ -14,7 +14,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from zoo.errors import ZooError, nearest_name_hint
+from zoo.errors import ZooError, first_problem, nearest_name_hint
 
 
 class CardFile(BaseModel):
@@ -135,5 +135,5 @@ def _read_card(path: Path) -> Card:
     except yaml.YAMLError as error:
         raise ZooError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); repair the card") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ZooError(f"{path}: {'.'.join(map(str, first['loc'])) or 'card'}: {first['msg']}; repair the card") from None
+        first = first_problem(error)
+        raise ZooError(f"{path}: {first.key or 'card'}: {first.message}; repair the card") from None

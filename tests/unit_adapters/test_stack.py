@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from adapters.errors import AdapterError
 from adapters.layout import ParameterLayout
 from adapters.method import create_method
 from adapters.stack import AdapterStack
+from tests.refusals import refusal_of
 
 METHODS = [
     {"name": "elora", "rank": 2},
@@ -232,9 +234,7 @@ def test_a_deep_copy_works_on_the_copied_model(stack, toy, inputs):
 )
 def test_a_mistake_is_one_line_and_leaves_the_stack_as_it_was(stack, action, message):
     stack.add("elora", "elora")
-    with pytest.raises(AdapterError, match=message) as caught:
-        action(stack)
-    assert "\n" not in str(caught.value)
+    assert re.search(message, refusal_of(action, stack))
     assert stack.names == stack.active == ("elora",)
 
 

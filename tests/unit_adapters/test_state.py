@@ -19,6 +19,7 @@ from adapters.manifest import AdapterManifest, base_fingerprint
 from adapters.method import create_method
 from adapters.stack import AdapterStack
 from adapters.state import _canonical, _content_sha256, load_into, read_adapter, write_adapter
+from tests.refusals import refusal_of
 
 
 def _manifest(stack: AdapterStack, name: str = "a") -> AdapterManifest:
@@ -80,14 +81,12 @@ def test_equal_adapters_give_equal_bytes(stack, written, tmp_path):
     assert (tmp_path / "b.safetensors").read_bytes() == written.read_bytes()
 
 
-def _refused(path, content: bytes) -> str:
+def _refusal(path, content: bytes) -> str:
+    """What is said of a file of that content, after its name."""
     path.write_bytes(content)
-    with pytest.raises(AdapterError) as caught:
-        read_adapter(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith(str(path))
-    return message
+    message = refusal_of(read_adapter, path)
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
 
 
 def test_every_flipped_bit_is_refused(written, tmp_path):
@@ -101,24 +100,24 @@ def test_every_flipped_bit_is_refused(written, tmp_path):
     for position in positions:
         flipped = bytearray(content)
         flipped[position] ^= 1 << draw.randrange(8)
-        _refused(damaged, bytes(flipped))
+        assert _refusal(damaged, bytes(flipped))
 
 
 def test_every_truncated_or_extended_file_is_refused(written, tmp_path):
     content = written.read_bytes()
     damaged = tmp_path / "damaged.safetensors"
     for length in [*range(64), *range(64, len(content), 97), len(content) - 1]:
-        _refused(damaged, content[:length])
-    _refused(damaged, content + b"\0")
+        assert _refusal(damaged, content[:length])
+    assert _refusal(damaged, content + b"\0")
 
 
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "x.safetensors"
-    assert "no 'equizoo' metadata" in _refused(path, save({"a": torch.ones(2)}))
-    assert "no 'equizoo' metadata" in _refused(path, save({"a": torch.ones(2)}, metadata={"format": "pt"}))
-    assert "header of" in _refused(path, (2**25).to_bytes(8, "little") + b" " * 2**25)
-    assert "not JSON" in _refused(path, (10**5).to_bytes(8, "little") + b"[" * 10**5)
-    assert "damaged" in _refused(path, b"\x80\x04\x95pickle")
+    assert "no 'equizoo' metadata" in _refusal(path, save({"a": torch.ones(2)}))
+    assert "no 'equizoo' metadata" in _refusal(path, save({"a": torch.ones(2)}, metadata={"format": "pt"}))
+    assert "header of" in _refusal(path, (2**25).to_bytes(8, "little") + b" " * 2**25)
+    assert "not JSON" in _refusal(path, (10**5).to_bytes(8, "little") + b"[" * 10**5)
+    assert "damaged" in _refusal(path, b"\x80\x04\x95pickle")
     with pytest.raises(AdapterError, match="No such file"):
         read_adapter(tmp_path / "absent.safetensors")
 
@@ -140,7 +139,7 @@ def test_a_manifest_in_another_spelling_is_refused(written, tmp_path):
     text = _header_text(written)
     spaced = json.dumps(json.loads(text), sort_keys=True)
     assert spaced != text
-    assert "not the JSON that was written" in _refused(
+    assert "not the JSON that was written" in _refusal(
         tmp_path / "x.safetensors", save(load(written.read_bytes()), metadata={"equizoo": spaced})
     )
 
@@ -150,8 +149,8 @@ def test_newer_formats_and_unknown_fields_are_refused(written, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(_with_manifest(content))
     read_adapter(path)  # the control
-    assert "adapter format 2, this equizoo reads up to 1; update equizoo" in _refused(path, _with_manifest(content, format_version=2))
-    assert "manifest field colour" in _refused(path, _with_manifest(content, colour="red"))
+    assert "adapter format 2, this equizoo reads up to 1; update equizoo" in _refusal(path, _with_manifest(content, format_version=2))
+    assert "manifest field colour" in _refusal(path, _with_manifest(content, colour="red"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -168,7 +167,7 @@ def test_numbers_that_are_not_finite_are_neither_written_nor_read(stack, written
     fields = json.loads(_header_text(written))
     fields.pop("content_sha256")
     content = save(tensors, metadata={"equizoo": _canonical({**fields, "content_sha256": _content_sha256(fields, tensors)})})
-    assert "holds NaN or infinite" in _refused(tmp_path / "c.safetensors", content)
+    assert "holds NaN or infinite" in _refusal(tmp_path / "c.safetensors", content)
 
 
 def _header_text(path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 # 12 steps on 8 frames with a validation every 3; no test set, so the 4 validation frames are evaluated
 SMALL_RUN = (
@@ -76,6 +79,37 @@ def emt_atoms() -> Callable[[int], list[Atoms]]:
             atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.forces)
             labelled.append(atoms)
         return labelled
+
+    return make
+
+
+@pytest.fixture
+def own_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """``own_set(pool, hot, n_train=8, ...)``: a published set ``own/set`` by a card in ``ZOO_SETS``; the folder of its files.
+
+    It has a pool and a test ``hot``, whose files lie under other names in ``ZOO_DATA``; more settings are those of its protocol ``paper``.
+    """
+
+    def make(pool: list[Atoms], hot: list[Atoms], **protocol: object) -> Path:
+        folder, cards = tmp_path / "downloads", tmp_path / "cards"
+        folder.mkdir()
+        cards.mkdir()
+        files = {}
+        for key, structures in (("pool", pool), ("hot", hot)):
+            path = folder / f"my {key}.xyz"
+            write(path, structures)
+            content = path.read_bytes()
+            files[key] = {"filename": f"{key}.xyz", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        card = {
+            "name": "own/set", "description": "a test's own", "base_url": None, "licence": "MIT", "citation": "-", "level_of_theory": "EMT",
+            "files": files, "pools": {"all": "pool"}, "default_pool": "all", "tests": {"hot": "hot"}, "default_protocol": "paper",
+            "protocols": {"paper": {"description": "-", "source": "a test", **protocol}},
+        }  # fmt: skip
+        (cards / "set.yaml").write_text(yaml.safe_dump(card))
+        monkeypatch.setenv("ZOO_SETS", str(cards))
+        monkeypatch.setenv("ZOO_DATA", str(folder))
+        monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+        return folder
 
     return make
 

@@ -13,29 +13,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-
-def _assert_one_line(finished, *wanted: str) -> None:
-    assert finished.code == 1, (finished.code, finished.err)
-    lines = finished.err.strip().splitlines()
-    assert len(lines) == 1, finished.err
-    assert lines[0].startswith("zoo: error: "), finished.err
-    assert "Traceback" not in finished.out
-    for part in wanted:
-        assert part in lines[0], f"{part!r} is not in: {lines[0]}"
-
-
-def _frames(count: int = 12, symbols: str = "CuAu") -> list[Atoms]:
-    random = np.random.default_rng(0)
-    frames = []
-    for _ in range(count):
-        atoms = Atoms(symbols, positions=np.array([[0, 0, 0], [2.5, 0, 0]]) + random.normal(0, 0.1, (2, 3)))
-        atoms.calc = SinglePointCalculator(atoms, energy=float(random.normal()), forces=random.normal(0, 1, (2, 3)))
-        frames.append(atoms)
-    return frames
-
+from tests.refusals import cli_refusal, lacks
+from tests.structures import dimers
 
 # words, and what the line must name: what was found, and the remedy or the nearest name
 WRONG_WORDS = [
@@ -80,7 +61,7 @@ WRONG_WORDS = [
 @pytest.mark.parametrize(("words", "wanted"), WRONG_WORDS, ids=[" ".join(words) for words, _ in WRONG_WORDS])
 def test_wrong_words_are_one_line_and_no_run_folder(words, wanted, zoo, small_run, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.training.trainer.find_spec", lambda _: None)  # as where wandb is not installed
-    _assert_one_line(zoo("train", *small_run, "run.name=run", *words), *wanted)
+    assert not lacks(cli_refusal(zoo("train", *small_run, "run.name=run", *words)), *wanted)
     assert not (tmp_path / "runs/run").exists()
 
 
@@ -124,22 +105,22 @@ BAD_FRAMES = {
 @pytest.mark.parametrize("name", BAD_FRAMES)
 def test_bad_frames_are_one_line_and_no_run_folder(name, zoo, small_run, tmp_path):
     spoil, wanted = BAD_FRAMES[name]
-    frames = _frames()
+    frames = dimers(12)
     spoil(frames)
     write(tmp_path / "data.xyz", frames)
-    _assert_one_line(zoo("train", *small_run, "data=data.xyz", "run.name=run"), *wanted)
+    assert not lacks(cli_refusal(zoo("train", *small_run, "data=data.xyz", "run.name=run")), *wanted)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["data.xyz"]
 
 
 def test_same_frames_unspoilt_run(zoo, small_run, tmp_path):
-    write(tmp_path / "data.xyz", _frames())
+    write(tmp_path / "data.xyz", dimers(12))
     assert zoo("train", *small_run, "data=data.xyz", "run.name=run", "training.steps=1").code == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"12\nnot extended xyz", b"\x00\xff" * 100])
 def test_unreadable_data_file_is_one_line(content, zoo, small_run, tmp_path):
     (tmp_path / "data.xyz").write_bytes(content)
-    _assert_one_line(zoo("train", *small_run, "data=data.xyz", "run.name=run"), "data.xyz")
+    assert "data.xyz" in cli_refusal(zoo("train", *small_run, "data=data.xyz", "run.name=run"))
     assert not (tmp_path / "runs/run").exists()
 
 
@@ -150,7 +131,9 @@ def test_pickle_that_would_run_code_is_refused_without_running_it(zoo, small_run
 
     payload = {"model_state_dict": {}, "config": Hostile()}
     torch.save(payload, tmp_path / "hostile.pt")
-    _assert_one_line(zoo("train", *small_run, f"backbone={tmp_path}/hostile.pt", "run.name=run"), "hostile.pt", "would run code", "trust")
+    assert not lacks(
+        cli_refusal(zoo("train", *small_run, f"backbone={tmp_path}/hostile.pt", "run.name=run")), "hostile.pt", "would run code", "trust"
+    )
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "runs/run").exists()
 
@@ -171,7 +154,7 @@ def _snapshot(folder: Path) -> dict[str, bytes]:
 def test_folder_of_another_run_is_refused_and_untouched(zoo, small_run, finished_run):
     before = _snapshot(finished_run)
     finished = zoo("train", *small_run, f"hydra.run.dir={finished_run}")
-    _assert_one_line(finished, str(finished_run), "not empty", "run.resume=true", "run.name=")
+    assert not lacks(cli_refusal(finished), str(finished_run), "not empty", "run.resume=true", "run.name=")
     assert _snapshot(finished_run) == before
 
 
@@ -179,7 +162,7 @@ def test_resumption_with_another_config_is_refused_and_untouched(zoo, small_run,
     before = _snapshot(finished_run)
     words = [*small_run, "adapter.rank=2", "training.steps=3", f"hydra.run.dir={finished_run}", "run.name=run", "run.resume=true"]
     finished = zoo("train", *words, "training.seed=7")
-    _assert_one_line(finished, str(finished_run), "training.seed=0", "7", "resume with the same config")
+    assert not lacks(cli_refusal(finished), str(finished_run), "training.seed=0", "7", "resume with the same config")
     assert _snapshot(finished_run) == before
 
 
@@ -187,7 +170,7 @@ def test_folder_with_other_files_is_no_run_to_resume(zoo, small_run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     finished = zoo("train", *small_run, "hydra.run.dir=mine", "run.resume=true")
-    _assert_one_line(finished, "mine", "no config.yaml", "run.name=")
+    assert not lacks(cli_refusal(finished), "mine", "no config.yaml", "run.name=")
     assert _snapshot(tmp_path / "mine") == {"thesis.txt": b"years of work"}
 
 
@@ -219,7 +202,7 @@ def test_damaged_checkpoint_is_one_line(damage, zoo, small_run, finished_run, tm
     else:
         torch.save({"state_dict": {}, "global_step": 3, "equizoo": np.random.default_rng(0)}, checkpoint)
     words = [*small_run, "adapter.rank=2", "training.steps=3", f"hydra.run.dir={folder}", "run.name=run", "run.resume=true"]
-    _assert_one_line(zoo("train", *words), "last.ckpt", "not a checkpoint of this program, or damaged", "delete it")
+    assert not lacks(cli_refusal(zoo("train", *words)), "last.ckpt", "not a checkpoint of this program, or damaged", "delete it")
 
 
 def test_missing_best_weights_are_one_line(zoo, small_run, finished_run, tmp_path):
@@ -227,20 +210,20 @@ def test_missing_best_weights_are_one_line(zoo, small_run, finished_run, tmp_pat
     for path in folder.glob("checkpoints/best-*"):
         path.unlink()
     words = [*small_run, "adapter.rank=2", "training.steps=3", f"hydra.run.dir={folder}", "run.name=run", "run.resume=true"]
-    _assert_one_line(zoo("train", *words), "best-", "cannot be read", "run again")
+    assert not lacks(cli_refusal(zoo("train", *words)), "best-", "cannot be read", "run again")
 
 
 def test_run_folder_below_a_file_is_one_line(zoo, small_run, tmp_path):
     (tmp_path / "plain").write_text("a file")
     for folder in ("plain", "plain/run"):
-        _assert_one_line(zoo("train", *small_run, f"hydra.run.dir={folder}"), "plain", "cannot be written", "hydra.run.dir=")
+        assert not lacks(cli_refusal(zoo("train", *small_run, f"hydra.run.dir={folder}")), "plain", "cannot be written", "hydra.run.dir=")
     assert (tmp_path / "plain").read_text() == "a file"
 
 
 def test_run_folder_without_permission_is_one_line(zoo, small_run, tmp_path, monkeypatch):
     # root may write everywhere, so the system's answer is simulated
     monkeypatch.setattr("zoo.training.folder.os.access", lambda *_: False)
-    _assert_one_line(zoo("train", *small_run, "run.name=run"), "cannot be written", "no permission", "hydra.run.dir=")
+    assert not lacks(cli_refusal(zoo("train", *small_run, "run.name=run")), "cannot be written", "no permission", "hydra.run.dir=")
     assert not (tmp_path / "runs/run").exists()
 
 
@@ -261,16 +244,16 @@ def test_damaged_or_foreign_adapter_is_one_line_everywhere(damage, zoo, small_ru
         wanted = [stated, "found a base with values"]
     path = tmp_path / "adapter.safetensors"
     path.write_bytes(content)
-    _assert_one_line(zoo("train", *small_run, f"backbone={base}", f"adapter={path}", "run.name=run"), *wanted)
+    assert not lacks(cli_refusal(zoo("train", *small_run, f"backbone={base}", f"adapter={path}", "run.name=run")), *wanted)
     assert not (tmp_path / "runs/run").exists()
-    _assert_one_line(zoo("evaluate", f"backbone={base}", f"adapter={path}"), *wanted)
-    _assert_one_line(zoo("merge", f"backbone={base}", f"adapter={path}", "output=merged.pth"), *wanted)
+    assert not lacks(cli_refusal(zoo("evaluate", f"backbone={base}", f"adapter={path}")), *wanted)
+    assert not lacks(cli_refusal(zoo("merge", f"backbone={base}", f"adapter={path}", "output=merged.pth")), *wanted)
     assert not (tmp_path / "merged.pth").exists()
 
 
 def test_adapter_file_takes_no_settings_besides(zoo, small_run, finished_run, tmp_path):
     words = [*small_run, f"adapter={finished_run}/adapter.safetensors", "adapter.rank=3", "run.name=run"]
-    _assert_one_line(zoo("train", *words), "adapter.safetensors", "leave adapter.rank out")
+    assert not lacks(cli_refusal(zoo("train", *words)), "adapter.safetensors", "leave adapter.rank out")
 
 
 @pytest.mark.parametrize("part", ["config.yaml", "best-", "history.csv", "last.ckpt", "adapter.safetensors", "record.json", "log.txt"])
@@ -291,7 +274,7 @@ def test_full_disk_is_one_line_and_the_resumed_run_is_whole(part, zoo, small_run
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         patch.setattr(Path, "open", full_log)
-        _assert_one_line(zoo("train", *words), part, "No space left on device", "disk space")
+        assert not lacks(cli_refusal(zoo("train", *words)), part, "No space left on device", "disk space")
     assert not [path for path in tmp_path.rglob(".*") if path.name.endswith(".partial")]
     assert not (tmp_path / "runs/run/record.json").exists()
     assert zoo("train", *words, "run.resume=true").code == 0
@@ -313,7 +296,7 @@ def test_write_that_fails_in_the_middle_of_a_checkpoint_is_one_line(forked_zoo, 
 
 def test_diverging_run_names_step_and_remedy(zoo, small_run, tmp_path):
     finished = zoo("train", *small_run, "training.optimizer.learning_rate=1e30", "training.schedule.warmup_steps=0", "run.name=run")
-    _assert_one_line(finished, "not a number", "training.optimizer.learning_rate")
+    assert not lacks(cli_refusal(finished), "not a number", "training.optimizer.learning_rate")
 
 
 MISUSES = [
@@ -344,18 +327,18 @@ MISUSES = [
 @pytest.mark.parametrize(("words", "wanted"), MISUSES, ids=[" ".join(words) for words, _ in MISUSES])
 def test_misuse_of_the_other_commands_is_one_line(words, wanted, zoo, toy_checkpoint, tmp_path):
     base = [f"backbone={toy_checkpoint}"] if words[0] not in ("list", "info", "trian") and "run=nowhere" not in words else []
-    _assert_one_line(zoo(words[0], *base, *words[1:]), *wanted)
+    assert not lacks(cli_refusal(zoo(words[0], *base, *words[1:])), *wanted)
     assert not list(tmp_path.iterdir())
 
 
 def test_unwritable_output_is_one_line(zoo, toy_checkpoint, tmp_path):
     (tmp_path / "plain").write_text("a file")
-    write(tmp_path / "in.xyz", _frames(1))
+    write(tmp_path / "in.xyz", dimers(1))
     base = f"backbone={toy_checkpoint}"
-    _assert_one_line(zoo("predict", base, "input=in.xyz", "output=plain/out.xyz"), "plain/out.xyz", "cannot be written")
-    _assert_one_line(zoo("merge", base, "output=plain/merged.pth"), "plain/merged.pth", "cannot be written")
-    _assert_one_line(
-        zoo("evaluate", base, "data.test=[]", "data.n_train=2", "data.n_valid=2", "record=plain/record.json"),
+    assert not lacks(cli_refusal(zoo("predict", base, "input=in.xyz", "output=plain/out.xyz")), "plain/out.xyz", "cannot be written")
+    assert not lacks(cli_refusal(zoo("merge", base, "output=plain/merged.pth")), "plain/merged.pth", "cannot be written")
+    assert not lacks(
+        cli_refusal(zoo("evaluate", base, "data.test=[]", "data.n_train=2", "data.n_valid=2", "record=plain/record.json")),
         "plain/record.json",
         "cannot be written",
     )

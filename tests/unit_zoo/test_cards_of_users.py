@@ -19,12 +19,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 import zoo.data
 import zoo.data.archives
+from tests.refusals import refusal_of
 from zoo.data.catalogue import data_card, data_set_names
 from zoo.data.config import DataConfig
 from zoo.data.emt import emt_frames
 from zoo.data.frame import Frame
 from zoo.data.source import load_evaluated, load_splits
-from zoo.errors import ZooError
 
 FACTS = {"description": "a test's own", "base_url": None, "licence": "MIT", "citation": "-", "level_of_theory": "EMT"}
 
@@ -66,13 +66,6 @@ def _checked(path: Path) -> dict[str, object]:
     return {"filename": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
 
 
-def _one_line(call: Callable[[], object]) -> str:
-    with pytest.raises(ZooError) as failure:
-        call()
-    assert "\n" not in str(failure.value)
-    return str(failure.value)
-
-
 def test_a_card_of_ones_own_is_split_and_named_like_any_other(folders: Path, card) -> None:
     files = {"pool": _checked(_write(folders / "data" / "pool.xyz", 20)), "held": _checked(_write(folders / "data" / "held.xyz", 5, 1))}
     protocol = {"description": "-", "source": "-", "n_train": 10, "n_valid": 4, "metrics": ["energy_mae_mev"]}
@@ -103,7 +96,7 @@ def test_members_of_a_collection_have_their_own_files_and_facts(folders: Path, c
     splits = load_splits(DataConfig(name="metals/silver", n_valid=2))
     assert splits.frame_counts() == {"train": 6, "valid": 2}
     assert "set_silver.xyz was taken by its name, nobody has verified its checksum" in splits.notes[0]
-    message = _one_line(lambda: data_card("metals"))
+    message = refusal_of(data_card, "metals")
     assert "unknown data set 'metals'" in message
     assert "metals/" in message
 
@@ -112,7 +105,7 @@ def test_an_evaluation_of_a_test_set_does_without_the_pool(folders: Path, card, 
     held = _checked(_write(folders / "data" / "held.xyz", 3))
     card(files={"pool": {"filename": "absent.xyz"}, "held": held}, pools={"all": "pool"}, default_pool="all", tests={"held": "held"})
     assert load_evaluated(DataConfig(name="mine"), "held").frame_counts() == {"held": 3}
-    assert "mine/absent.xyz: no address is known" in _one_line(lambda: load_splits(DataConfig(name="mine")))
+    assert "mine/absent.xyz: no address is known" in refusal_of(load_splits, DataConfig(name="mine"))
     finished = zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine", "split=held")
     assert finished.code == 0, finished.err
     assert "held" in finished.out
@@ -136,7 +129,7 @@ def test_validation_frames_of_another_subset_come_from_its_own_test_set(folders:
     assert other.protocol.endswith("n_valid=3 from tb (changed from protocol p)")
     assert load_splits(DataConfig(name="mine", subset="free")).frame_counts() == {"train": 20, "valid": 3, "ta": 7, "tb": 10}
     for n_valid in (10, 11):
-        message = _one_line(lambda count=n_valid: load_splits(DataConfig(name="mine", n_valid=count)))
+        message = refusal_of(load_splits, DataConfig(name="mine", n_valid=n_valid))
         assert f"{n_valid} validation frames and a rest cannot be drawn from the 10 of ta" in message
 
 
@@ -176,7 +169,7 @@ def test_magnetic_frames_of_mptrj_are_chosen_as_the_card_says(folders: Path) -> 
     published["select"]["min_magnetic_moment"] = 50.0
     (folders / "sets" / "mine.yaml").write_text(yaml.safe_dump({**published, "name": "none-left"}))
     zoo.data.catalogue._raw_cards.cache_clear()
-    message = _one_line(lambda: load_splits(DataConfig(name="none-left")))
+    message = refusal_of(load_splits, DataConfig(name="none-left"))
     assert "no frame of frames passes the set's selection" in message
 
 
@@ -212,7 +205,7 @@ def test_a_faulty_card_is_one_line_that_names_it(fault: str, folders: Path, card
     assert data_card("sound").default_pool == "all"  # the control
     zoo.data.catalogue._raw_cards.cache_clear()
     card(**{**whole, **fields})
-    message = _one_line(lambda: data_card("mine/a" if "members" in fields else "mine"))
+    message = refusal_of(data_card, "mine/a" if "members" in fields else "mine")
     assert "mine.yaml" in message or "absent.sha256" in message
     for part in wanted:
         assert part in message
@@ -229,14 +222,14 @@ def test_a_faulty_card_is_one_line_that_names_it(fault: str, folders: Path, card
 )
 def test_a_file_that_is_no_card_is_one_line(text: str, wanted: str, folders: Path) -> None:
     (folders / "sets" / "mine.yaml").write_text(text)
-    message = _one_line(data_set_names)
+    message = refusal_of(data_set_names)
     assert "mine.yaml" in message
     assert wanted in message
 
 
 def test_a_name_that_is_taken_is_refused(card) -> None:
     card(name="acac", files={})
-    assert "a data set named 'acac' exists already; rename one of the two" in _one_line(data_set_names)
+    assert "a data set named 'acac' exists already; rename one of the two" in refusal_of(data_set_names)
 
 
 def test_a_file_of_the_name_but_of_other_content_is_passed_over_for_the_download(folders: Path, card) -> None:
@@ -248,7 +241,7 @@ def test_a_file_of_the_name_but_of_other_content_is_passed_over_for_the_download
     assert {round(frame.energy, 6) for part in splits.parts.values() for frame in part} == {round(energy, 6) for energy in energies}
     shutil.rmtree(folders / "cache")
     published.unlink()
-    message = _one_line(lambda: load_splits(DataConfig(name="mine", n_valid=2)))
+    message = refusal_of(load_splits, DataConfig(name="mine", n_valid=2))
     assert published.as_uri() in message
     assert f"{imposter} has that name, but is not it: " in message
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from tests.refusals import refusal_of
 from zoo.commands import CheckConfig, EvaluateConfig, MergeConfig, PredictConfig
 from zoo.compose import compose, config_root, group_options, rewrite_overrides
 from zoo.errors import ZooError
@@ -38,15 +39,18 @@ def test_every_option_composes_and_validates_with_every_key_kept(group, option):
     written = yaml.safe_load((config_root() / group / f"{option}.yaml").read_text(encoding="utf-8"))
     body = {key: value for key, value in written.items() if key != "defaults"}
     top = body if group in ("experiment",) or set(body) & {"training", "adapter"} else {group: body}
-    _assert_contains(config.model_dump(mode="json"), top)
+    assert not _changed(config.model_dump(mode="json"), top)
 
 
-def _assert_contains(found, wanted) -> None:
+def _changed(found, wanted) -> list[str]:
+    """Keys whose values are not those of the file; names and values that are filled in are left out."""
+    changed = []
     for key, value in wanted.items():
         if isinstance(value, dict):
-            _assert_contains(found[key], value)
+            changed += [f"{key}.{name}" for name in _changed(found[key], value)]
         elif not (isinstance(value, str) and ("${" in value or value == "???")) and key != "name":
-            assert found[key] == value or float(found[key]) == float(value), key
+            changed += [] if found[key] == value or float(found[key]) == float(value) else [key]
+    return changed
 
 
 # optimizer, rate, schedule, steps, moving average, validations, batch, seed
@@ -89,7 +93,7 @@ def test_every_experiment_takes_every_adapter(experiment, adapter):
     ],
 )
 def test_every_other_command_composes_and_validates(name, words, model):
-    parse_config(compose(name, words), model)
+    assert isinstance(parse_config(compose(name, words), model), model)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +150,6 @@ def test_unknown_key_names_the_nearest_at_every_depth(key, hint):
 
 
 def test_error_inside_a_group_does_not_print_the_group():
-    with pytest.raises(ZooError, match=r"^config: training: schedule_free_adamw") as caught:
-        _composed("training.optimizer.name=schedule_free_adamw")
-    assert "{" not in str(caught.value)
+    message = refusal_of(_composed, "training.optimizer.name=schedule_free_adamw")
+    assert message.startswith("config: training: schedule_free_adamw")
+    assert "{" not in message

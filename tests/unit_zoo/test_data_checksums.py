@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.refusals import refusal_of
 from zoo.data.checksums import read_checksums
-from zoo.errors import ZooError
 
 
 def listed(folder: Path, text: str) -> Path:
     path = folder / "x.sha256"
     path.write_bytes(text.encode(errors="surrogateescape"))
     return path
-
-
-def one_line(call: Callable[[], object]) -> str:
-    with pytest.raises(ZooError) as failure:
-        call()
-    assert "\n" not in str(failure.value)
-    return str(failure.value)
 
 
 def test_a_checksum_list_is_read_in_order(tmp_path: Path) -> None:
@@ -49,6 +41,6 @@ def test_a_checksum_list_is_read_in_order(tmp_path: Path) -> None:
 )
 def test_a_malformed_checksum_list_is_one_line_with_its_number(tmp_path: Path, text: str, message: str) -> None:
     path = listed(tmp_path, text)
-    assert message in one_line(lambda: read_checksums(path))
-    assert str(path) in one_line(lambda: read_checksums(path))
-    assert "absent" in one_line(lambda: read_checksums(tmp_path / "absent"))
+    assert message in refusal_of(read_checksums, path)
+    assert str(path) in refusal_of(read_checksums, path)
+    assert "absent" in refusal_of(read_checksums, tmp_path / "absent")

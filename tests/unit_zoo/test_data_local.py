@@ -17,8 +17,8 @@ import pytest
 import zoo.data.folders
 import zoo.data.local
 import zoo.digests
+from tests.refusals import refusal_of
 from zoo.data.local import Wanted, find_local, obtain, obtain_tree, unverified_note
-from zoo.errors import ZooError
 
 BODY = bytes(range(256)) * 40
 TREE = {"type.raw": b"0 1\n", "set.000/energy.npy": BODY[:500], "set.000/deep er/force.npy": BODY[:900]}
@@ -74,13 +74,6 @@ def put(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
-
-
-def one_line(call: Callable[[], object]) -> str:
-    with pytest.raises(ZooError) as failure:
-        call()
-    assert "\n" not in str(failure.value)
-    return str(failure.value)
 
 
 def test_a_file_is_recognised_by_content_under_any_name_to_a_depth_of_four(data: Path) -> None:
@@ -239,18 +232,18 @@ def test_an_unverified_download_is_remembered_and_another_content_refused(
     assert capsys.readouterr().err == ""
     cached.unlink()
     put(server.published / "pool.xyz", BODY[::-1])
-    message = one_line(lambda: obtain(published))
+    message = refusal_of(obtain, published)
     assert hashlib.sha256(BODY).hexdigest() in message
     assert hashlib.sha256(BODY[::-1]).hexdigest() in message
     assert not cached.exists()
 
 
 def test_a_file_that_cannot_be_had_says_what_to_do_and_what_came_near(data: Path) -> None:
-    assert "small/pool.xyz: no address is known to fetch it from; get it by hand and put it into a folder of ZOO_DATA" in one_line(
-        lambda: obtain(wanted())
+    assert "small/pool.xyz: no address is known to fetch it from; get it by hand and put it into a folder of ZOO_DATA" in refusal_of(
+        obtain, wanted()
     )
     near = put(data / "old" / "pool.xyz", BODY[:-3])
-    message = one_line(lambda: obtain(wanted(url="http://127.0.0.1:9/pool.xyz")))
+    message = refusal_of(obtain, wanted(url="http://127.0.0.1:9/pool.xyz"))
     assert "cannot be reached" in message
     assert message.endswith(f"; {near} has that name, but is not it: {len(BODY) - 3} bytes where {len(BODY)} are expected")
 
@@ -258,7 +251,7 @@ def test_a_file_that_cannot_be_had_says_what_to_do_and_what_came_near(data: Path
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "a/../../b", ""])
 def test_a_card_cannot_write_outside_of_the_cache(server: Server, name: str) -> None:
     put(server.published / "x", BODY)
-    assert "is not the name of a file below a folder" in one_line(lambda: obtain(wanted(filename=name, url=f"{server.url}/x")))
+    assert "is not the name of a file below a folder" in refusal_of(obtain, wanted(filename=name, url=f"{server.url}/x"))
     assert server.asked == []
 
 
@@ -304,7 +297,7 @@ def test_a_changed_tree_is_passed_over_and_named(
     changed = plant(data / "hfo2")
     assert tree(data) == changed
     change(changed)
-    message = one_line(lambda: tree(data))
+    message = refusal_of(tree, data)
     assert "small/hfo2: no address is known" in message
     assert f"; {changed} is not it: {reason}" in message
     plant(server.published / "hfo2")
@@ -327,11 +320,11 @@ def test_a_tree_is_downloaded_file_by_file_and_once(server: Server, data: Path) 
 
 def test_a_tree_download_that_breaks_is_one_line_and_continues_later(server: Server, data: Path) -> None:
     plant(server.published / "hfo2", dict(list(TREE.items())[:2]))
-    message = one_line(lambda: tree(data, server.url))
+    message = refusal_of(tree, data, server.url)
     assert message.startswith("small/hfo2/set.000/deep er/force.npy: ")
     assert "answered 404" in message
     put(server.published / "hfo2" / "set.000" / "deep er" / "force.npy", b"x" * 900)
-    assert "SHA-256" in one_line(lambda: tree(data, server.url))
+    assert "SHA-256" in refusal_of(tree, data, server.url)
     plant(server.published / "hfo2")
     before = len(server.asked)
     tree(data, server.url)
@@ -342,16 +335,16 @@ def test_a_cached_tree_with_files_of_an_older_list_is_refused(server: Server, da
     plant(server.published / "hfo2")
     folder = tree(data, server.url)
     put(folder / "set.001" / "energy.npy", b"of an older list")
-    message = one_line(lambda: tree(data, server.url))
+    message = refusal_of(tree, data, server.url)
     assert message.startswith(f"{folder}: set.001/energy.npy is not part of the set; delete that file")
 
 
 def test_a_tree_without_checksums_or_with_a_climbing_name_is_refused(data: Path) -> None:
     plant(data / "hfo2")
     message = "its checksum list is empty or lacks a SHA-256"
-    assert message in one_line(lambda: tree(data, listed=[]))
-    assert message in one_line(lambda: tree(data, listed=[*entries(), (None, 3, "more.npy")]))
-    assert "is not the name of a file below a folder" in one_line(lambda: tree(data, listed=[*entries(), ("0" * 64, 3, "../x")]))
+    assert message in refusal_of(tree, data, listed=[])
+    assert message in refusal_of(tree, data, listed=[*entries(), (None, 3, "more.npy")])
+    assert "is not the name of a file below a folder" in refusal_of(tree, data, listed=[*entries(), ("0" * 64, 3, "../x")])
 
 
 def test_a_real_deepmd_tree_is_recognised_whatever_its_folder_is_called(data_folder: Callable[[str], Path], tmp_path: Path) -> None:
@@ -369,4 +362,4 @@ def test_a_real_deepmd_tree_is_recognised_whatever_its_folder_is_called(data_fol
     flipped[len(flipped) // 2] ^= 1
     (copy / listed[-1][2]).chmod(0o644)
     (copy / listed[-1][2]).write_bytes(flipped)
-    assert f"{listed[-1][2]} has SHA-256" in one_line(lambda: tree(tmp_path / "data", listed=listed))
+    assert f"{listed[-1][2]} has SHA-256" in refusal_of(tree, tmp_path / "data", listed=listed)

@@ -11,6 +11,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
+from tests.refusals import cli_refusal, lacks
+from tests.structures import dimers
+
 
 @pytest.fixture(scope="module")
 def run(small_run, tmp_path_factory) -> Path:
@@ -23,24 +26,6 @@ def run(small_run, tmp_path_factory) -> Path:
     return folder
 
 
-def _frames(count: int = 20) -> list[Atoms]:
-    random = np.random.default_rng(0)
-    frames = []
-    for _ in range(count):
-        atoms = Atoms("CuAu", positions=np.array([[0, 0, 0], [2.5, 0, 0]]) + random.normal(0, 0.1, (2, 3)))
-        atoms.calc = SinglePointCalculator(atoms, energy=float(random.normal()), forces=random.normal(0, 1, (2, 3)))
-        frames.append(atoms)
-    return frames
-
-
-def _refused(finished, *wanted: str) -> None:
-    assert finished.code == 1, (finished.out, finished.err)
-    assert finished.err.startswith("zoo: error: ")
-    assert finished.err.count("\n") == 1, finished.err
-    for part in wanted:
-        assert part in finished.err, f"{part!r} is not in: {finished.err}"
-
-
 def _force_mae(text: str, part: str) -> float:
     (line,) = [line for line in text.splitlines() if line.startswith(f"{part} ") and "force MAE" in line]
     return float(line.split("force MAE")[1].split()[0])
@@ -50,7 +35,7 @@ def test_a_file_is_evaluated_whole(toy_checkpoint, zoo, tmp_path):
     from zoo import load
     from zoo.data.readers import read_frames
 
-    write(tmp_path / "mine.xyz", _frames())
+    write(tmp_path / "mine.xyz", dimers(20))
     finished = zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "record=record.json")
     assert finished.code == 0, finished.err
     frames = read_frames(tmp_path / "mine.xyz")
@@ -63,7 +48,7 @@ def test_a_file_is_evaluated_whole(toy_checkpoint, zoo, tmp_path):
 
 @pytest.mark.parametrize("words", [["split=valid"], ["data.n_valid=2"], ["data.valid_fraction=0.1"]])
 def test_a_file_is_split_where_a_part_or_size_is_asked_for(words, toy_checkpoint, zoo, tmp_path):
-    write(tmp_path / "mine.xyz", _frames())
+    write(tmp_path / "mine.xyz", dimers(20))
     finished = zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "data.split_seed=0", *words)
     assert finished.code == 0, finished.err
     assert "\nvalid " in finished.out
@@ -71,13 +56,17 @@ def test_a_file_is_split_where_a_part_or_size_is_asked_for(words, toy_checkpoint
 
 
 def test_reference_energies_are_not_fitted_on_the_frames_they_are_judged_by(toy_checkpoint, zoo, tmp_path):
-    write(tmp_path / "mine.xyz", _frames())
-    _refused(zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "reference_energies=model"), "file/mine", "data.n_train")
+    write(tmp_path / "mine.xyz", dimers(20))
+    assert not lacks(
+        cli_refusal(zoo("evaluate", f"backbone={toy_checkpoint}", "data=mine.xyz", "reference_energies=model")), "file/mine", "data.n_train"
+    )
 
 
 def test_frames_without_labels_have_no_metrics_and_that_is_an_error(toy_checkpoint, zoo, tmp_path):
     write(tmp_path / "bare.xyz", [Atoms("CuAu", [[0, 0, 0], [2.5, 0, 0]])] * 3)
-    _refused(zoo("evaluate", f"backbone={toy_checkpoint}", "data=bare.xyz"), "bare: no frame has an energy", "data.energy_key=")
+    assert not lacks(
+        cli_refusal(zoo("evaluate", f"backbone={toy_checkpoint}", "data=bare.xyz")), "bare: no frame has an energy", "data.energy_key="
+    )
 
 
 def test_a_run_is_evaluated_on_its_own_test_frames(run, zoo):
@@ -95,13 +84,13 @@ def test_evaluated_frames_that_the_run_trained_on_are_told(run, zoo, tmp_path):
     assert "warning" in other.out
     # the eighth is among this split's validation frames
     assert "7 frames are in both train and evaluated train" in other.out
-    write(tmp_path / "mine.xyz", _frames())
+    write(tmp_path / "mine.xyz", dimers(20))
     assert "warning" not in zoo("evaluate", f"run={run}", "data=mine.xyz").out
 
 
 def test_evaluation_goes_on_where_the_runs_data_is_gone_and_says_so(zoo, small_run, tmp_path):
-    write(tmp_path / "gone.xyz", _frames())
-    write(tmp_path / "mine.xyz", _frames())
+    write(tmp_path / "gone.xyz", dimers(20))
+    write(tmp_path / "mine.xyz", dimers(20))
     words = ["data=gone.xyz", "training.steps=1", "hydra.run.dir=run", "run.name=run"]
     assert zoo("train", *[word for word in small_run if not word.startswith("data.")], *words).code == 0
     assert "warning: run: 18 frames are in both train" in zoo("evaluate", "run=run", "data=mine.xyz").out
@@ -109,16 +98,16 @@ def test_evaluation_goes_on_where_the_runs_data_is_gone_and_says_so(zoo, small_r
     finished = zoo("evaluate", "run=run", "data=mine.xyz")
     assert finished.code == 0, finished.err
     assert "warning: run: cannot tell whether it was trained on these frames" in finished.out
-    _refused(zoo("evaluate", "run=run"), "gone.xyz")
+    assert "gone.xyz" in cli_refusal(zoo("evaluate", "run=run"))
 
 
 def test_an_option_of_data_beside_a_run_wants_the_data_named(run, zoo):
-    _refused(zoo("evaluate", f"run={run}", "data.n_train=8"), "data.n_train=8", "data=")
+    assert not lacks(cli_refusal(zoo("evaluate", f"run={run}", "data.n_train=8")), "data.n_train=8", "data=")
 
 
 @pytest.mark.parametrize("word", ["backbone.dtype=float64", "backbone.name=sevennet-0", "++backbone.head=a", "backbone.trust_pickle=true"])
 def test_a_run_brings_its_own_base(word, run, zoo):
-    _refused(zoo("evaluate", f"run={run}", word), word, "brings its own base")
+    assert not lacks(cli_refusal(zoo("evaluate", f"run={run}", word)), word, "brings its own base")
 
 
 def test_the_device_of_a_run_may_be_chosen(run, zoo):
@@ -126,20 +115,20 @@ def test_the_device_of_a_run_may_be_chosen(run, zoo):
 
 
 def _apart() -> Atoms:
-    atoms = _frames(1)[0]
+    atoms = dimers(1)[0]
     atoms.positions[1] += 30.0
     return atoms
 
 
 def test_frames_of_several_atoms_without_an_edge_are_refused_everywhere(toy_checkpoint, small_run, zoo, tmp_path):
-    write(tmp_path / "apart.xyz", [*_frames(2), _apart()])
+    write(tmp_path / "apart.xyz", [*dimers(2), _apart()])
     base = f"backbone={toy_checkpoint}"
     wanted = ["apart.xyz: frame 2", "2 atoms but no pair within the cutoff of 4 Å"]
-    _refused(zoo("evaluate", base, "data=apart.xyz"), *wanted)
-    _refused(zoo("predict", base, "input=apart.xyz", "output=out.xyz"), *wanted)
-    write(tmp_path / "mine.xyz", _frames())
+    assert not lacks(cli_refusal(zoo("evaluate", base, "data=apart.xyz")), *wanted)
+    assert not lacks(cli_refusal(zoo("predict", base, "input=apart.xyz", "output=out.xyz")), *wanted)
+    write(tmp_path / "mine.xyz", dimers(20))
     words = [word for word in small_run if word != "data.test=[]"]
-    _refused(zoo("train", *words, "data=mine.xyz", "data.test=apart.xyz", "run.name=run"), *wanted)
+    assert not lacks(cli_refusal(zoo("train", *words, "data=mine.xyz", "data.test=apart.xyz", "run.name=run")), *wanted)
     assert not (tmp_path / "runs/run").exists()
 
 
@@ -149,12 +138,14 @@ def test_an_isolated_atom_has_no_edge_and_is_predicted(toy_checkpoint, zoo, tmp_
 
 
 def test_isolated_atoms_must_be_given_for_every_element_of_the_data(small_run, zoo, tmp_path):
-    write(tmp_path / "mine.xyz", _frames())
+    write(tmp_path / "mine.xyz", dimers(20))
     copper, gold = Atoms("Cu"), Atoms("Au")
     copper.info["energy"], gold.info["energy"] = -3.0, -4.0
     words = [*small_run, "data=mine.xyz", "strategy.reference_energies_before=isolated_atoms", "training.steps=1"]
     write(tmp_path / "atoms.xyz", [copper])
-    _refused(zoo("train", *words, "data.isolated_atoms=atoms.xyz", "run.name=half"), "isolated", "Au", "data.isolated_atoms")
+    assert not lacks(
+        cli_refusal(zoo("train", *words, "data.isolated_atoms=atoms.xyz", "run.name=half")), "isolated", "Au", "data.isolated_atoms"
+    )
     write(tmp_path / "both.xyz", [copper, gold])
     assert zoo("train", *words, "data.isolated_atoms=both.xyz", "run.name=whole").code == 0
 
@@ -250,17 +241,21 @@ def test_energies_fitted_to_labels_alone_are_kept_by_a_training_and_recorded(mix
 def test_tables_of_reference_energies_must_be_there_and_hold_every_element(mixed, toy_checkpoint, zoo, tmp_path):
     words = ["evaluate", f"backbone={toy_checkpoint}", *mixed]
     without = [word for word in words if not word.startswith(("data.isolated", "data.linear"))]
-    _refused(zoo(*without, "reference_energies=isolated_atoms"), "file has no isolated atoms", "data.isolated_atoms=FILE")
-    _refused(zoo(*without, "reference_energies=linear"), "file has no linear references", "data.linear_references=FILE")
+    assert not lacks(
+        cli_refusal(zoo(*without, "reference_energies=isolated_atoms")), "file has no isolated atoms", "data.isolated_atoms=FILE"
+    )
+    assert not lacks(
+        cli_refusal(zoo(*without, "reference_energies=linear")), "file has no linear references", "data.linear_references=FILE"
+    )
     # gold masked: its coefficient is what the solver left of an element that the set lacks
     coefficients = np.full(100, 3e11)
     coefficients[29] = -2.96
     np.savez(tmp_path / "linear.npz", coeff=coefficients)
-    _refused(zoo(*words, "reference_energies=linear"), "the linear references lack Au,", "data.linear_references=FILE")
+    assert not lacks(cli_refusal(zoo(*words, "reference_energies=linear")), "the linear references lack Au,", "data.linear_references=FILE")
 
 
 def test_an_element_that_no_training_frame_holds_is_named(toy_checkpoint, zoo, tmp_path):
-    write(tmp_path / "train.xyz", _frames())
+    write(tmp_path / "train.xyz", dimers(20))
     water = Atoms("H2O", [[0, 0, 0], [1.5, 0.6, 0], [0.8, 0, 0]])
     water.calc = SinglePointCalculator(water, energy=-14.0, forces=np.zeros((3, 3)))
     write(tmp_path / "test.xyz", [water])
@@ -273,7 +268,7 @@ def test_an_element_that_no_training_frame_holds_is_named(toy_checkpoint, zoo, t
 
 
 def test_predict_keeps_labels_and_minds_none_that_are_missing_or_odd(toy_checkpoint, zoo, tmp_path):
-    labelled, renamed, odd = _frames(3)
+    labelled, renamed, odd = dimers(3)
     renamed.arrays["REF_forces"] = renamed.calc.results.pop("forces")
     odd.calc.results["forces"][0, 0] = np.nan
     write(tmp_path / "in.xyz", [labelled, renamed, odd])

@@ -14,6 +14,7 @@ from ase.build import molecule
 import zoo
 from adapters.errors import AdapterError
 from adapters.state import AdapterManifest, write_adapter
+from tests.refusals import lacks, refusal_of
 from zoo import registry
 from zoo.backbones import family_names, load_family
 from zoo.backbones.sevennet_checkpoint import read_payload
@@ -54,15 +55,6 @@ def save_adapter(potential: Potential, path: Path, head: str | None = None) -> P
         ),
     )
     return path
-
-
-def one_line(call, *words: str) -> None:
-    with pytest.raises(USER_ERRORS) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 SHIPPED = [name for name in zoo.list_models() if zoo.describe(name).ships_with_a_package]
@@ -109,9 +101,9 @@ def test_the_two_versions_of_sevennet_0_are_different_models():
 
 def test_a_head_is_never_chosen_silently():
     for source in ("sevennet-mf-0", shipped("sevennet-mf-0")):
-        one_line(lambda source=source: zoo.load(source), "several heads", "PBE, R2SCAN", "head=")
-        one_line(lambda source=source: zoo.load(source, head="HSE"), "unknown head 'HSE'", "PBE, R2SCAN")
-    one_line(lambda: zoo.load("sevennet-0", head="PBE"), "no heads", "leave head out")
+        assert not lacks(refusal_of(zoo.load, source), "several heads", "PBE, R2SCAN", "head=")
+        assert not lacks(refusal_of(zoo.load, source, head="HSE"), "unknown head 'HSE'", "PBE, R2SCAN")
+    assert not lacks(refusal_of(zoo.load, "sevennet-0", head="PBE"), "no heads", "leave head out")
 
 
 @pytest.mark.parametrize("head", ["R2SCAN", "r2scan"])
@@ -128,7 +120,7 @@ def test_an_adapter_brings_its_head_and_refuses_another(tmp_path):
     assert loaded.backbone.head == "R2SCAN"
     water = molecule("H2O")
     assert loaded.predict([water])[0].energy == trained.predict([water])[0].energy
-    one_line(lambda: zoo.load("sevennet-mf-0", adapter=path, head="PBE"), "adapter.safetensors", "R2SCAN", "PBE")
+    assert not lacks(refusal_of(zoo.load, "sevennet-mf-0", adapter=path, head="PBE"), "adapter.safetensors", "R2SCAN", "PBE")
 
 
 def test_a_merged_multi_head_model_keeps_its_head_through_its_own_checkpoint(tmp_path):
@@ -179,7 +171,7 @@ def test_a_fresh_adapter_by_name_or_settings(checkpoint):
     ],
 )
 def test_a_wrong_argument_is_one_line_with_the_choices(checkpoint, arguments, words):
-    one_line(lambda: zoo.load(checkpoint, **arguments), *words)
+    assert not lacks(refusal_of(zoo.load, checkpoint, **arguments), *words)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +184,7 @@ def test_a_wrong_argument_is_one_line_with_the_choices(checkpoint, arguments, wo
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_nearest(name, words):
-    one_line(lambda: zoo.load(name), *words)
+    assert not lacks(refusal_of(zoo.load, name), *words)
 
 
 def test_forces_gradient_is_what_a_conservative_model_does(checkpoint):
@@ -203,7 +195,7 @@ def test_an_adapter_of_another_base_is_refused_with_both_hashes(checkpoint, tmp_
     other = Potential(load_family("sevennet").toy(1))
     path = save_adapter(other, tmp_path / "adapter.safetensors")
     base = zoo.load(checkpoint)
-    one_line(lambda: zoo.load(checkpoint, adapter=path), other.base_sha256, base.base_sha256)
+    assert not lacks(refusal_of(zoo.load, checkpoint, adapter=path), other.base_sha256, base.base_sha256)
     with pytest.raises(AdapterError):
         zoo.load(checkpoint, weights=None, adapter=path)
 
@@ -242,7 +234,7 @@ def test_a_card_of_ones_own_is_downloaded_checked_and_loaded(own_cards, checkpoi
 
 def test_weights_other_than_the_cards_are_refused_and_not_kept(own_cards, checkpoint, tmp_path):
     card_yaml(own_cards, "mine", {"url": checkpoint.as_uri(), "sha256": "0" * 64})
-    one_line(lambda: zoo.load("mine"), "0" * 64, file_sha256(checkpoint))
+    assert not lacks(refusal_of(zoo.load, "mine"), "0" * 64, file_sha256(checkpoint))
     assert not list((tmp_path / "cache").rglob("toy.pth"))
 
 
@@ -256,7 +248,7 @@ def test_the_first_download_of_an_unverified_card_is_remembered(own_cards, check
     Potential(load_family("sevennet").toy(1)).save_upstream_checkpoint(published)
     zoo.load("mine")  # the cache holds it
     cached.unlink()
-    one_line(lambda: zoo.load("mine"), file_sha256(checkpoint))  # the address serves another file now
+    assert file_sha256(checkpoint) in refusal_of(zoo.load, "mine")  # the address serves another file now
 
 
 @pytest.mark.parametrize(
@@ -269,23 +261,23 @@ def test_the_first_download_of_an_unverified_card_is_remembered(own_cards, check
 )
 def test_a_broken_card_is_one_line_naming_file_and_field(own_cards, checkpoint, change, words):
     card_yaml(own_cards, "bad", change.pop("file", {"url": checkpoint.as_uri()}), **change)
-    one_line(zoo.list_models, *words)
+    assert not lacks(refusal_of(zoo.list_models), *words)
 
 
 def test_a_card_that_is_no_yaml_or_takes_a_name_in_use_is_refused(own_cards, checkpoint):
     card_yaml(own_cards, "sevennet-0", {"url": checkpoint.as_uri()})
-    one_line(zoo.list_models, "sevennet-0.yaml", "exists already")
+    assert not lacks(refusal_of(zoo.list_models), "sevennet-0.yaml", "exists already")
     registry._cards.cache_clear()
     (own_cards / "sevennet-0.yaml").write_text("name: [")
-    one_line(zoo.list_models, "not valid YAML")
+    assert "not valid YAML" in refusal_of(zoo.list_models)
 
 
 def test_weights_of_a_package_that_is_not_there_name_the_command(own_cards):
     card_yaml(own_cards, "gone", {"package": "no_such_package_here", "path": "weights.pth"})
-    one_line(lambda: zoo.load("gone"), "no_such_package_here", "pip install")
+    assert not lacks(refusal_of(zoo.load, "gone"), "no_such_package_here", "pip install")
     card_yaml(own_cards, "moved", {"package": "sevenn", "path": "no/such/file.pth"})
     registry._cards.cache_clear()
-    one_line(lambda: zoo.load("moved"), "no/such/file.pth", "reinstall")
+    assert not lacks(refusal_of(zoo.load, "moved"), "no/such/file.pth", "reinstall")
 
 
 # files that are not what they should be
@@ -309,7 +301,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(checkpoint, tm
     path = tmp_path / "hostile.pth"
     torch.save(hostile, path)
     assert load_family("sevennet").recognises(path)
-    one_line(lambda: zoo.load(path), "hostile.pth", "would run code", "mkdir", "trust_pickle")
+    assert not lacks(refusal_of(zoo.load, path), "hostile.pth", "would run code", "mkdir", "trust_pickle")
     assert not target.exists()
 
 
@@ -344,13 +336,13 @@ def test_a_hostile_file_does_not_run_after_mace_has_switched_torchs_protection_o
 def test_a_foreign_file_is_one_line(tmp_path, content, words):
     path = tmp_path / "file.pth"
     path.write_bytes(content)
-    one_line(lambda: zoo.load(path), "file.pth", *words)
+    assert not lacks(refusal_of(zoo.load, path), "file.pth", *words)
 
 
 def test_a_torch_file_without_the_parts_of_a_checkpoint_names_what_is_there(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"model_state_dict": {"a": torch.zeros(1)}, "step": 3}, path)
-    one_line(lambda: zoo.load(path), "weights.pth", "'config'", "found: model_state_dict, step")
+    assert not lacks(refusal_of(zoo.load, path), "weights.pth", "'config'", "found: model_state_dict, step")
 
 
 def test_a_truncated_or_damaged_checkpoint_is_one_line_or_the_model(checkpoint, tmp_path):
@@ -359,7 +351,7 @@ def test_a_truncated_or_damaged_checkpoint_is_one_line_or_the_model(checkpoint, 
     path = tmp_path / "damaged.pth"
     for length in (10, len(content) // 3, len(content) - 10):
         path.write_bytes(content[:length])
-        one_line(lambda: zoo.load(path), "damaged.pth")
+        assert "damaged.pth" in refusal_of(zoo.load, path)
     refused = []
     for position in range(0, len(content), len(content) // 60):
         path.write_bytes(content[:position] + bytes([content[position] ^ 0x41]) + content[position + 1 :])
@@ -374,7 +366,7 @@ def test_a_truncated_or_damaged_checkpoint_is_one_line_or_the_model(checkpoint, 
 
 
 def test_a_folder_is_no_checkpoint(tmp_path):
-    one_line(lambda: zoo.load(tmp_path), str(tmp_path))
+    assert str(tmp_path) in refusal_of(zoo.load, tmp_path)
 
 
 def test_a_single_atom_of_every_element_of_sevennet_0_is_predicted():

@@ -16,6 +16,7 @@ from ase import Atoms
 
 import zoo
 from adapters.blocks import find_blocks
+from tests.refusals import refusal_of
 from zoo.backbones.mace import Mace, random_toy
 from zoo.backbones.mace_checkpoint import read_checkpoint
 from zoo.backbones.mace_network import MaceConfig
@@ -248,9 +249,7 @@ def test_a_damaged_or_truncated_model_is_one_line(tmp_path: Path):
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], content[:1000] + bytes([content[1000] ^ 0x41]) + content[1001:]):
         path.write_bytes(damaged)
-        with pytest.raises(ZooError, match=r"toy\.model: ") as caught:
-            zoo.load(path)
-        assert "\n" not in str(caught.value)
+        assert "toy.model: " in refusal_of(zoo.load, path)
 
 
 def _bomb(kind: str) -> bytes:

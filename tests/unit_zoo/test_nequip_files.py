@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ase import Atoms
 from ase.build import bulk
 
 import zoo
+from tests.refusals import refusal_of
 from zoo.backbones import family_of_checkpoint, load_family, nequip_build
 from zoo.backbones.nequip import NequIPFramework, toy_config
 from zoo.backbones.nequip_build import build_graph_model, clean_config, contained_global_state
@@ -98,10 +100,9 @@ def test_configurations_that_cannot_be_rebuilt_are_one_line_each():
         ({"_target_": "nequip.model.modify", "modifiers": [{"modifier": "add_charges"}], "model": good}, "modifier 'add_charges'"),
     ]
     for raw, message in faults:
-        with pytest.raises(ZooError, match=message) as caught:
-            clean_config(raw, "a.ckpt")
-        assert "\n" not in str(caught.value)
-        assert str(caught.value).startswith("a.ckpt: ")
+        refusal = refusal_of(clean_config, raw, "a.ckpt")
+        assert re.search(message, refusal)
+        assert refusal.startswith("a.ckpt: ")
 
 
 class _Planted:
@@ -188,9 +189,7 @@ def test_an_allegro_model_without_its_package_names_the_command(tmp_path, monkey
         load_family("allegro")
     content = payload()
     content["hyper_parameters"]["model"] = {**content["hyper_parameters"]["model"], "_target_": "allegro.model.AllegroModel"}
-    with pytest.raises(ZooError, match=nequip_build.ALLEGRO_COMMAND) as caught:
-        zoo.load(written(tmp_path / "allegro.ckpt", content))
-    assert "\n" not in str(caught.value)
+    assert nequip_build.ALLEGRO_COMMAND in refusal_of(zoo.load, written(tmp_path / "allegro.ckpt", content))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
+from tests.refusals import refusal_of
 from zoo.backbones import load_family
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
@@ -151,9 +154,8 @@ def test_prediction_leaves_structures_and_labels_alone(potential):
 
 
 def test_an_unknown_element_is_one_line(potential):
-    with pytest.raises(ZooError, match=r"has Po, Ts, which .* does not know") as caught:
-        potential.predict([Atoms("H"), Atoms("HPoTs", [[0, 0, 0], [1, 0, 0], [2, 0, 0]])])
-    assert "\n" not in str(caught.value)
+    structures = [Atoms("H"), Atoms("HPoTs", [[0, 0, 0], [1, 0, 0], [2, 0, 0]])]
+    assert re.search(r"has Po, Ts, which .* does not know", refusal_of(potential.predict, structures))
 
 
 @pytest.mark.parametrize("quantity", ["energy", "forces"])
@@ -238,9 +240,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_and_unmerges(potenti
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(ZooError, match="No space left") as caught:
-        potential.save_upstream_checkpoint(tmp_path / "merged.pth")
-    assert "\n" not in str(caught.value)
+    assert "No space left" in refusal_of(potential.save_upstream_checkpoint, tmp_path / "merged.pth")
     assert list(tmp_path.iterdir()) == []
     assert potential.predict([molecule("H2O")])[0].energy == expected
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from zoo.data.card_files import on_this_disk
+from tests.refusals import refusal_of
 from zoo.data.catalogue import data_card
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
@@ -55,13 +55,13 @@ PROTOCOLS = [
 
 
 @pytest.fixture
-def here(zoo_data: Path):
+def here(on_disk: Callable[..., Path]):
     """Loads a set; the test skips where ZOO_DATA lacks a file of its default pool."""
 
     def load(name: str, **options: object) -> DataSplits:
         card = data_card(name)
-        if not all(on_this_disk(card, key) for key in (card.pool(None)[1].files if card.pools else card.files)):
-            pytest.skip(f"needs real data: ZOO_DATA has no {name}")
+        for key in card.pool(None)[1].files if card.pools else card.files:
+            on_disk(name, key)
         return load_splits(DataConfig.model_validate({"name": name, **options}))
 
     return load
@@ -140,9 +140,7 @@ def test_a_subset_may_be_given_as_a_number(here) -> None:
 
 
 def test_the_test_set_of_another_split_is_refused_with_the_reason_and_a_way(here) -> None:
-    with pytest.raises(ZooError) as failure:
-        here("rmd17/ethanol", subset=1, test=["test_2"])
-    assert str(failure.value) == (
+    assert refusal_of(here, "rmd17/ethanol", subset=1, test=["test_2"]) == (
         "rmd17/ethanol: test set 'test_2' shares frames with the training pool; take one of test_1, or evaluate it by name "
         "(zoo evaluate split=test_2)"
     )

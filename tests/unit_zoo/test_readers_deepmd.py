@@ -14,10 +14,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from tests.refusals import refusal_of
 from zoo.data.keys import LabelKeys
 from zoo.data.raw import RawFrame, ReadOptions
 from zoo.data.readers import formats, read_file, read_frames
-from zoo.errors import ZooError
 
 FRAMES, TYPES = 3, (0, 1, 1)
 
@@ -53,10 +53,7 @@ def raw_frames(path: Path, type_map: tuple[str, ...] | None = None) -> list[RawF
 
 
 def refusal(path: Path, **keys: Any) -> str:
-    with pytest.raises(ZooError) as failure:
-        read_file(path, LabelKeys(format="deepmd", **keys))
-    message = str(failure.value)
-    assert "\n" not in message
+    message = refusal_of(read_file, path, LabelKeys(format="deepmd", **keys))
     assert "cannot be read as deepmd" not in message  # the net below the format: a case that it did not foresee
     return message
 

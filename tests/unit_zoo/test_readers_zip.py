@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
+from tests.refusals import refusal_of
 from zoo.data.raw import ReadOptions
 from zoo.data.readers import read_file, read_frames, read_structures, zipped
 from zoo.errors import ZooError
@@ -159,10 +161,9 @@ class Bomb:
 )
 def test_a_bad_member_is_named_in_one_line(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
     path = archive(tmp_path / "bad.zip", members)
-    with pytest.raises(ZooError, match=message) as failure:
-        read_structures(path)
-    assert "\n" not in str(failure.value)
-    assert "equizoo-" not in str(failure.value)
+    refusal = refusal_of(read_structures, path)
+    assert re.search(message, refusal)
+    assert "equizoo-" not in refusal
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,9 +183,7 @@ def test_a_truncated_archive_is_one_line(tmp_path: Path, kept: float) -> None:
     path = archive(tmp_path / "a.zip", {"a.xyz": extxyz(tmp_path, iron(-1.0))})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(ZooError, match=r"a\.zip: is incomplete or damaged") as failure:
-        read_frames(path)
-    assert "\n" not in str(failure.value)
+    assert "a.zip: is incomplete or damaged" in refusal_of(read_frames, path)
 
 
 def test_a_member_with_damaged_bytes_is_one_line(tmp_path: Path) -> None:
@@ -192,6 +191,4 @@ def test_a_member_with_damaged_bytes_is_one_line(tmp_path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[60:70] = b"\xff" * 10
     path.write_bytes(damaged)
-    with pytest.raises(ZooError, match=r"a\.zip: is incomplete or damaged") as failure:
-        read_frames(path)
-    assert "\n" not in str(failure.value)
+    assert "a.zip: is incomplete or damaged" in refusal_of(read_frames, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
 import zoo
+from tests.refusals import refusal_of
 from zoo.data.frame import FloatArray, Frame
 from zoo.data.keys import LabelKeys
 from zoo.data.readers import read_frames
@@ -224,6 +226,5 @@ def test_a_potential_relaxes_and_names_the_frame_it_cannot_compute(toy_checkpoin
     potential = zoo.load(toy_checkpoint)
     relaxed = relax_frames(potential, frames[:1], max_steps=2)
     assert relaxed.steps.tolist() == [2]
-    with pytest.raises(ZooError, match=r"^xe.xyz: frame 4: step 0 of the relaxation: .*Xe") as error:
-        relax_frames(potential, [Frame.unlabelled(Atoms("Xe"), "xe.xyz", 4)])
-    assert "\n" not in str(error.value)
+    xenon = [Frame.unlabelled(Atoms("Xe"), "xe.xyz", 4)]
+    assert re.search(r"^xe.xyz: frame 4: step 0 of the relaxation: .*Xe", refusal_of(relax_frames, potential, xenon))

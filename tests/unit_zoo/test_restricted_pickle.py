@@ -6,6 +6,7 @@ import collections
 import io
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
+from tests.refusals import refusal_of
 from zoo.data.restricted_pickle import fields_of, load_pickle, load_torch_file
 from zoo.errors import ZooError
 
@@ -99,11 +101,6 @@ def old_data(**fields: Any) -> Data:
     return data
 
 
-def one_line(failure: pytest.ExceptionInfo[ZooError]) -> str:
-    assert "\n" not in str(failure.value)
-    return str(failure.value)
-
-
 @pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_pickle_runs_nothing_and_is_refused_by_the_name_of_what_it_wanted(name, tmp_path, monkeypatch):
@@ -114,9 +111,9 @@ def test_a_hostile_pickle_runs_nothing_and_is_refused_by_the_name_of_what_it_wan
     pickle.loads(payload)  # noqa: S301
     assert sentinel.exists(), "the control: a plain load does run it"
     sentinel.unlink()
-    with pytest.raises(ZooError, match=named) as caught:
-        load_pickle(payload, "a.lmdb: record 3")
-    assert one_line(caught).startswith("a.lmdb: record 3")
+    refusal = refusal_of(load_pickle, payload, "a.lmdb: record 3")
+    assert re.search(named, refusal)
+    assert refusal.startswith("a.lmdb: record 3")
     assert not sentinel.exists()
 
 
@@ -132,9 +129,9 @@ def test_what_another_package_declared_safe_for_torch_is_not_safe_here(tmp_path)
         with pytest.raises(ZooError, match=r"shutil\.copyfile"):
             load_pickle(pickle.dumps(Calls(torch.storage._load_from_bytes, hostile)), "record")
         (tmp_path / "set.pt").write_bytes(hostile)
-        with pytest.raises(ZooError, match=r"shutil\.copyfile") as caught:
-            load_torch_file(tmp_path / "set.pt")
-        assert "set.pt" in one_line(caught)
+        refusal = refusal_of(load_torch_file, tmp_path / "set.pt")
+        assert "shutil.copyfile" in refusal
+        assert "set.pt" in refusal
         assert shutil.copyfile in torch.serialization.get_safe_globals(), "the list is as it was"
     finally:
         torch.serialization.clear_safe_globals()
@@ -150,9 +147,7 @@ def test_a_pickle_cannot_change_the_functions_it_may_call():
     with pytest.raises(ZooError, match="given a state"):
         load_pickle(poison, "record")
     for name in (b"ctorch_geometric.data.data\nData\n", b"ccollections\nOrderedDict\n", b"cnumpy\nndarray\n"):
-        with pytest.raises(ZooError) as caught:
-            load_pickle(b"\x80\x02" + name + b"(N}V__setstate__\ncnumpy\ndtype\nstb.", "record")
-        one_line(caught)
+        assert refusal_of(load_pickle, b"\x80\x02" + name + b"(N}V__setstate__\ncnumpy\ndtype\nstb.", "record")
     assert fields_of(load_pickle(pickle.dumps(Data(y=1.0)), "record")) == {"y": 1.0}
 
 
@@ -223,22 +218,16 @@ def rebuilt(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> 
 def test_a_tensor_stays_within_its_stored_numbers():
     assert fields_of(load_pickle(rebuilt((2,), (2,), 1), "record"))["a"].tolist() == [1.0, 3.0]
     for wrong in (((5,), (1,), 0), ((2,), (1,), 3), ((2,), (-1,), 1), ((1,), (1,), -1), ((10**12,), (0,), 0)):
-        with pytest.raises(ZooError, match="beyond its 4 stored numbers") as caught:
-            load_pickle(rebuilt(*wrong), "record")
-        one_line(caught)
+        assert "beyond its 4 stored numbers" in refusal_of(load_pickle, rebuilt(*wrong), "record")
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x80\x04", b"not a pickle", pickle.dumps([1, 2])[:-3], b"\x80\x02Pid\n.", b"\x80\x02\x82\x01."])
 def test_bytes_that_are_no_whole_pickle_are_one_line(payload):
-    with pytest.raises(ZooError, match=r"^x: is no pickle of PyG data") as caught:
-        load_pickle(payload, "x")
-    one_line(caught)
+    assert re.search(r"^x: is no pickle of PyG data", refusal_of(load_pickle, payload, "x"))
 
 
 @pytest.mark.parametrize(
     "values", [np.array(["text"]), np.zeros(2, dtype="f8,f8"), np.zeros(1, dtype="datetime64[s]"), np.array([None])], ids=str
 )
 def test_arrays_of_anything_but_numbers_are_refused(values):
-    with pytest.raises(ZooError, match="record") as caught:
-        load_pickle(pickle.dumps({"a": values}), "record")
-    one_line(caught)
+    assert "record" in refusal_of(load_pickle, pickle.dumps({"a": values}), "record")

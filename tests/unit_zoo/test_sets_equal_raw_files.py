@@ -10,9 +10,8 @@ import re
 import sqlite3
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,13 @@ import pytest
 from ase.data import atomic_numbers, chemical_symbols
 from ase.io import ulm
 
-from zoo.data.card_files import local_path, on_this_disk, read_card_file
-from zoo.data.catalogue import data_card
+from tests.published_sets import KCAL_PER_MOL, frames_of
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
 from zoo.data.keys import LabelKeys
 from zoo.data.named import load_named
 from zoo.data.readers import read_file
 
-KCAL_PER_MOL = 4184 / (6.022140857e23 * 1.6021766208e-19)  # eV, CODATA 2014, which BOTNet's ethanol in eV confirms
 KBAR = 1e8 / 1.602176634e11  # in eV/Å^3: pascals over elementary charge and Å^3
 
 
@@ -50,23 +47,6 @@ class Plain:
     tags: np.ndarray | None = None
     moments: np.ndarray | None = None
     magnetic_forces: np.ndarray | None = None
-
-
-@cache
-def _read(name: str, key: str) -> tuple[Frame, ...]:
-    return tuple(read_card_file(data_card(name), key).frames)
-
-
-@pytest.fixture
-def on_disk(zoo_data: Path) -> Callable[[str, str], Path]:
-    """The verified file of a set; the test skips where ZOO_DATA lacks it."""
-
-    def find(name: str, key: str) -> Path:
-        if not on_this_disk(data_card(name), key):
-            pytest.skip(f"needs real data: ZOO_DATA has no {name} {key}")
-        return local_path(data_card(name), key)[0]
-
-    return find
 
 
 def _assert_equal(frames: tuple[Frame, ...] | list[Frame], plain: list[Plain], energy_tolerance: float = 1e-15) -> None:
@@ -123,7 +103,7 @@ def _xyz(path: Path) -> Iterator[Plain]:
     [*(("acac", key) for key in ACAC), ("3bpa", "train_300K"), ("3bpa", "train_mixedT"), ("3bpa", "isolated_atoms")],
 )
 def test_texts_of_molecules_equal_their_columns(name: str, key: str, on_disk) -> None:
-    _assert_equal(_read(name, key), list(_xyz(on_disk(name, key))))
+    _assert_equal(frames_of(name, key), list(_xyz(on_disk(name, key))))
 
 
 @pytest.mark.parametrize("name", ["alexandria-random-1k", "mpf-tp", "mptrj-1k", "mptrj-highest-stress-1k"])
@@ -133,7 +113,7 @@ def test_texts_of_crystals_equal_their_columns_in_the_units_that_they_state(name
     assert text.count("energy_unit=eV forces_unit=eV/A stress_unit=eV/A^3 ") == text.count("Lattice=")
     plain = list(_xyz(path))
     assert all(raw.stress is not None for raw in plain)
-    _assert_equal(_read(name, "frames"), plain)
+    _assert_equal(frames_of(name, "frames"), plain)
 
 
 @pytest.mark.parametrize("key", ["train_1", "test_1", "isolated_atoms"])
@@ -142,7 +122,7 @@ def test_rmd17_equals_its_arrays_in_ev(molecule: str, key: str, on_disk) -> None
     name = f"rmd17/{molecule}"
     path = on_disk(name, key)
     if key == "isolated_atoms":
-        return _assert_equal(_read(name, key), list(_xyz(path)))
+        return _assert_equal(frames_of(name, key), list(_xyz(path)))
     with np.load(path, allow_pickle=False) as arrays:
         charges, positions, energies, forces = (arrays[name] for name in ("nuclear_charges", "coords", "energies", "forces"))
         assert not np.allclose(energies, arrays["old_energies"], rtol=1e-9), "the labels of the first MD17 would pass for these"
@@ -150,14 +130,12 @@ def test_rmd17_equals_its_arrays_in_ev(molecule: str, key: str, on_disk) -> None
         Plain(charges, position, np.zeros((3, 3)), energy * KCAL_PER_MOL, force * KCAL_PER_MOL)
         for position, energy, force in zip(positions, energies, forces, strict=True)
     ]
-    return _assert_equal(_read(name, key), plain, energy_tolerance=1e-12)
+    return _assert_equal(frames_of(name, key), plain, energy_tolerance=1e-12)
 
 
 @pytest.mark.parametrize("key", ["test_300K", "test_600K"])
 def test_3bpa_archives_equal_their_arrays_and_are_molecules_by_their_card_alone(key: str, on_disk) -> None:
-    path = on_disk("3bpa", key)
-    if path.suffix != ".npz":
-        pytest.skip("needs real data: ZOO_DATA has the text instead of the archive")
+    path = on_disk("3bpa", key, ".npz")
     with np.load(path, allow_pickle=False) as arrays:
         assert arrays["pbc"].all()
         numbers = arrays["atomic_numbers"]
@@ -165,8 +143,8 @@ def test_3bpa_archives_equal_their_arrays_and_are_molecules_by_their_card_alone(
             Plain(numbers, position, np.zeros((3, 3)), float(energy[0]), force)
             for position, energy, force in zip(arrays["pos"], arrays["energy"], arrays["forces"], strict=True)
         ]
-    _assert_equal(_read("3bpa", key), plain)
-    assert not any(frame.pbc.any() for frame in _read("3bpa", key))
+    _assert_equal(frames_of("3bpa", key), plain)
+    assert not any(frame.pbc.any() for frame in frames_of("3bpa", key))
     content = read_file(path, LabelKeys())
     assert all(frame.pbc.all() and frame.cell.any() for frame in content.frames)
 
@@ -206,7 +184,7 @@ def test_deepmd_systems_equal_their_arrays_with_stress_from_the_virial(name: str
     systems = _systems(on_disk(name, "frames"), types)
     assert len(systems) == count
     ours: dict[str, list[Frame]] = {}
-    for frame in _read(name, "frames"):
+    for frame in frames_of(name, "frames"):
         ours.setdefault(frame.source, []).append(frame)
     assert set(ours) == set(systems)
     for system, plain in systems.items():
@@ -219,10 +197,10 @@ def test_precision_of_deepmd_arrays_is_mixed_and_kept(on_disk) -> None:
     for path in folder.rglob("energy.npy"):
         kinds[path.parents[1].relative_to(folder).as_posix()] = np.load(path, allow_pickle=False).dtype
     assert set(kinds.values()) == {np.dtype("f4"), np.dtype("f8")}
-    for frame in _read("lam/sse-pbe-ligeps", "frames"):
+    for frame in frames_of("lam/sse-pbe-ligeps", "frames"):
         single = float(np.float32(frame.energy)) == frame.energy
         assert single or kinds[frame.source] == np.dtype("f8")
-    doubles = [frame.energy for frame in _read("lam/sse-pbe-ligeps", "frames") if kinds[frame.source] == np.dtype("f8")]
+    doubles = [frame.energy for frame in frames_of("lam/sse-pbe-ligeps", "frames") if kinds[frame.source] == np.dtype("f8")]
     assert not np.array_equal(np.float32(doubles).astype(np.float64), doubles)
 
 
@@ -230,7 +208,7 @@ def test_precision_of_deepmd_arrays_is_mixed_and_kept(on_disk) -> None:
 def test_spins_and_magnetic_forces_equal_their_arrays(key: str, on_disk) -> None:
     (plain,) = _systems(on_disk("nio-deltaspin", key)).values()
     assert all(raw.moments is not None and raw.magnetic_forces is not None and raw.moments.any() for raw in plain)
-    _assert_equal(_read("nio-deltaspin", key), plain)
+    _assert_equal(frames_of("nio-deltaspin", key), plain)
 
 
 @pytest.mark.parametrize("key", ["AIMD", "Elastic", "Surface", "Vacancy"])
@@ -250,13 +228,13 @@ def test_copper_equals_its_json_with_stress_turned_into_ases(key: str, on_disk) 
             )
         )
     assert any(abs(raw.stress[0, 1] - raw.stress[1, 2]) > 1e-5 for raw in plain), "a wrong order of the six would pass"
-    _assert_equal(_read("cu-snap", key), plain)
+    _assert_equal(frames_of("cu-snap", key), plain)
 
 
 @pytest.mark.parametrize(("name", "key", "correlation"), [("cu-snap", "Elastic", 0.9), ("lam/hfo2-init", "frames", 0.5)])
 def test_a_stretched_cell_pulls_and_a_compressed_one_pushes(name: str, key: str, correlation: float, on_disk) -> None:
     on_disk(name, key)
-    volumes, traces = np.array([(abs(np.linalg.det(f.cell)) / len(f), np.trace(f.stress)) for f in _read(name, key)]).T
+    volumes, traces = np.array([(abs(np.linalg.det(f.cell)) / len(f), np.trace(f.stress)) for f in frames_of(name, key)]).T
     assert np.corrcoef(volumes, traces)[0, 1] > correlation
     assert traces[volumes.argmin()] < 0 < traces[volumes.argmax()]
 
@@ -269,7 +247,7 @@ def test_oxides_equal_the_numbers_in_their_database(on_disk) -> None:
         assert pbc == 7  # a bit for each direction
         positions, cell, forces = (np.frombuffer(blob, "<f8").reshape(-1, 3) for blob in (positions, cell, forces))
         plain.append(Plain(np.frombuffer(numbers, "<i4"), positions, cell, energy, forces, tags=np.frombuffer(tags, "<i4")))
-    _assert_equal(_read("oxides", "frames"), plain)
+    _assert_equal(frames_of("oxides", "frames"), plain)
 
 
 def test_a_slab_equals_its_json_and_its_held_atoms_have_no_forces(on_disk) -> None:
@@ -294,7 +272,7 @@ def test_a_slab_equals_its_json_and_its_held_atoms_have_no_forces(on_disk) -> No
     )
     assert held.sum() == 24
     assert set(plain.tags) == {0, 1}
-    _assert_equal(_read("oc20/samples", "slab"), [plain])
+    _assert_equal(frames_of("oc20/samples", "slab"), [plain])
 
 
 def test_a_trajectory_equals_the_items_of_its_file(on_disk) -> None:
@@ -308,7 +286,7 @@ def test_a_trajectory_equals_the_items_of_its_file(on_disk) -> None:
         forces = np.where(held[:, None], np.nan, item.calculator.forces)
         plain.append(Plain(item.numbers, item.positions, np.array(item.cell), item.calculator.energy, forces, fixed=held.copy()))
     assert 0 < held.sum() < 17
-    _assert_equal(_read("oc20/samples", "trajectory"), plain)
+    _assert_equal(frames_of("oc20/samples", "trajectory"), plain)
 
 
 def test_linear_references_are_those_of_the_file_without_its_garbage(on_disk) -> None:
@@ -346,7 +324,7 @@ def test_an_outcar_equals_its_own_text(on_disk) -> None:
         stress=np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]]),
         moments=np.column_stack([np.zeros((40, 2)), moments]),
     )
-    _assert_equal(_read("chgnet-vasp", "outcar"), [plain])
+    _assert_equal(frames_of("chgnet-vasp", "outcar"), [plain])
 
 
 def test_a_vasprun_equals_its_own_tables(on_disk) -> None:
@@ -358,7 +336,7 @@ def test_a_vasprun_equals_its_own_tables(on_disk) -> None:
         return np.array([entry.text.split() for entry in step.findall(f".//varray[@name='{name}']/v")], dtype=np.float64)
 
     cell = rows("basis")
-    (frame,) = _read("chgnet-vasp", "vasprun")
+    (frame,) = frames_of("chgnet-vasp", "vasprun")
     symbols = [entry.find("c").text.strip() for entry in root.findall(".//array[@name='atoms']/set/rc")]
     assert [chemical_symbols[number] for number in frame.atomic_numbers] == symbols
     np.testing.assert_allclose(frame.cell, cell, atol=1e-12)

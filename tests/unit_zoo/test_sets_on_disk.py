@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 from ase.data import chemical_symbols
 
-from zoo.data.card_files import local_path, on_this_disk, read_card_file
+from tests.published_sets import KCAL_PER_MOL, frames_of
+from zoo.data.card_files import on_this_disk
 from zoo.data.catalogue import data_card, data_set_names
-from zoo.data.frame import Frame
-
-KCAL_PER_MOL = 4184 / (6.022140857e23 * 1.6021766208e-19)  # eV, CODATA 2014, which BOTNet's ethanol in eV confirms
 
 
 @dataclass(frozen=True)
@@ -105,23 +101,6 @@ THEORY = {
 }
 
 
-@cache
-def _read(name: str, key: str) -> tuple[Frame, ...]:
-    return tuple(read_card_file(data_card(name), key).frames)
-
-
-@pytest.fixture
-def on_disk(zoo_data: Path) -> Callable[[str, str], Path]:
-    """The verified file of a set; the test skips where ZOO_DATA lacks it."""
-
-    def find(name: str, key: str) -> Path:
-        if not on_this_disk(data_card(name), key):
-            pytest.skip(f"needs real data: ZOO_DATA has no {name} {key}")
-        return local_path(data_card(name), key)[0]
-
-    return find
-
-
 def test_every_file_that_is_here_is_in_the_table(zoo_data: Path) -> None:
     here = {(name, key) for name in data_set_names() for key in data_card(name).files if on_this_disk(data_card(name), key)}
     assert here, "nothing of any set was found"
@@ -132,7 +111,7 @@ def test_every_file_that_is_here_is_in_the_table(zoo_data: Path) -> None:
 @pytest.mark.parametrize(("name", "key"), KNOWN)
 def test_counts_elements_and_labels_are_as_its_pages_say(name: str, key: str, on_disk) -> None:
     on_disk(name, key)
-    known, frames = KNOWN[name, key], _read(name, key)
+    known, frames = KNOWN[name, key], frames_of(name, key)
     elements = sorted({chemical_symbols[number] for frame in frames for number in frame.atomic_numbers})
     assert len(frames) == known.frames
     assert (" ".join(elements) if isinstance(known.elements, str) else len(elements)) == known.elements

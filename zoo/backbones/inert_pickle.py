@@ -13,7 +13,6 @@ import pickle
 import pickletools
 import re
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive
 from zoo.errors import ZooError, first_line
 
-DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError, KeyError, IndexError, TypeError, AttributeError)
+DAMAGED = (*DAMAGED_ARCHIVE, KeyError, IndexError, TypeError, AttributeError)
 # packages whose names a model's pickle may hold; they become inert objects all the same
 _EXPECTED_PACKAGES = frozenset({"mace", "e3nn", "torch", "__torch__", "numpy", "opt_einsum_fx"})
 _EXPECTED_BUILTINS = frozenset(f"builtins.{name}" for name in ("getattr", "object", "slice", "int", "float", "bool", "str", "tuple"))
@@ -126,11 +126,9 @@ def read_module(path: Path, trust_pickle: bool = False) -> Inert:
     Raises:
         ZooError: a damaged file, one that is no pickled module, or one that names such a package.
     """
+    check_archive(path, "a pickled model")
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            if damaged is not None:  # torch does not look at these sums, and would load a flipped bit as a weight
-                raise ZooError(f"{path}: damaged checkpoint ({damaged} does not match its CRC-32); fetch the file again")
             module = _read_archive(archive, trust_pickle)
     except (RefusedError, pickle.UnpicklingError) as error:
         raise ZooError(

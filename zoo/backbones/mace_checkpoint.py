@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from zoo.backbones.inert_pickle import DAMAGED, Inert, RefusedError, read_module, state_of
 from zoo.backbones.mace_network import MaceConfig
-from zoo.errors import ZooError, first_line
+from zoo.errors import ZooError, first_line, first_problem
 from zoo.files import write_atomically
 
 SUFFIX = ".mace.safetensors"
@@ -63,8 +63,8 @@ def read_checkpoint(path: Path, trust_pickle: bool = False) -> tuple[MaceConfig,
     except ZooError:
         raise
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ZooError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; this kind of MACE model is not supported") from None
+        first = first_problem(error)
+        raise ZooError(f"{path}: {first.key or 'settings'}: {first.message}; this kind of MACE model is not supported") from None
     except DAMAGED as error:
         raise ZooError(f"{path}: not laid out as a MACE model ({first_line(error)}); pass a .model that mace wrote") from None
 

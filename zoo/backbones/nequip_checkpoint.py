@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import pickle
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,13 @@ from torch import Tensor
 
 from zoo.backbones.nequip_build import Config, clean_config, contained_global_state
 from zoo.backbones.nequip_recover import recovered_config
+from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive, load_archive
 from zoo.errors import ZooError, first_line
 
 _SOLE_MODEL = "sole_model"
 _MODEL_PREFIX = f"model.{_SOLE_MODEL}."
 _NETWORK_PREFIX = "model.func."
 _EMA_PREFIX = "ema.ema_weight_"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def read_model(path: Path, trust_pickle: bool) -> UpstreamModel:
     Raises:
         ZooError: a damaged file, one that would run code, or one that this project cannot rebuild.
     """
-    _check_archive(path)
+    check_archive(path, "a file of the NequIP framework")
     return _read_package(path, trust_pickle) if is_package(path) else _read_checkpoint(path, trust_pickle)
 
 
@@ -82,17 +80,7 @@ def read_configuration(path: Path) -> Config:
 
 
 def _read_checkpoint(path: Path, trust_pickle: bool) -> UpstreamModel:
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not trust_pickle:
-            raise ZooError(
-                f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
-                "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
-            ) from None
-        payload = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as a NequIP checkpoint ({first_line(error)}); fetch the file again") from None
+    payload = load_archive(path, "a NequIP checkpoint", trust_pickle)
     try:
         raw, tensors = payload["hyper_parameters"]["model"], payload["state_dict"]
     except (KeyError, TypeError):
@@ -118,7 +106,7 @@ def _read_package(path: Path, trust_pickle: bool) -> UpstreamModel:
     try:
         with contained_global_state():
             model = ModelFromPackage(str(path))[_SOLE_MODEL]
-    except (AssertionError, KeyError, *_DAMAGED) as error:
+    except (AssertionError, KeyError, *DAMAGED_ARCHIVE) as error:
         raise ZooError(f"{path}: nequip cannot read this package ({first_line(error)}); name it *.nequip.zip, or fetch it again") from None
     state = _network_state(model.state_dict())
     raw = _packaged_config(path)
@@ -196,22 +184,6 @@ def _example_data(config: Config) -> dict[str, Any]:
     }
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse a damaged file: torch does not look at the archive's CRC-32 sums, and would load a flipped bit as a weight."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except _DAMAGED as error:
-        raise ZooError(f"{path}: cannot be read as a file of the NequIP framework ({first_line(error)}); fetch the file again") from None
-    if damaged is not None:
-        raise ZooError(f"{path}: damaged file ({damaged} does not match its CRC-32); fetch the file again")
-
-
-def _first_forbidden_global(error: Exception) -> str:
-    words = str(error).split("GLOBAL ")
-    return f"it names {words[1].split()[0]}" if len(words) > 1 else "it is not a plain checkpoint"
-
-
 def is_package(path: Path) -> bool:
     """Whether the archive has what ``nequip-package`` writes."""
     with zipfile.ZipFile(path) as archive:
@@ -232,7 +204,7 @@ def recognised_family(path: Path) -> str | None:
                 return "allegro" if any("/allegro/nn/" in name for name in names) else "nequip"
             pickles = [name for name in names if name.endswith("/data.pkl")]
             content = archive.read(pickles[0]) if pickles else b""
-    except _DAMAGED:
+    except DAMAGED_ARCHIVE:
         return None  # a damaged archive: no family reads it
     if b"hyper_parameters" not in content or b"pytorch-lightning_version" not in content or b"nequip" not in content:
         return None

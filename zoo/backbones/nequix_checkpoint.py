@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from zoo.backbones.nequix_model import IrrepsRMSNorm, NequixConfig, NequixLayer, NequixNetwork
-from zoo.errors import ZooError
+from zoo.errors import ZooError, first_problem
 
 _LONGEST_SETTINGS = 1 << 20
 _MAGIC = b"\x93NUMPY"
@@ -68,9 +68,8 @@ def parse_settings(settings: Mapping[str, Any], source: str) -> NequixConfig:
     try:
         return NequixConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        raise ZooError(f"{source}: {where}: {first['msg'].removeprefix('Value error, ')}; pass a file that nequix wrote") from None
+        first = first_problem(error)
+        raise ZooError(f"{source}: {first.key or 'settings'}: {first.message}; pass a file that nequix wrote") from None
 
 
 def write_file(path: Path, settings: Mapping[str, Any], leaves: Sequence[Tensor], tail: bytes) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy._core.multiarray import _reconstruct
 from sevenn.checkpoint import SevenNetCheckpoint
 
-from zoo.errors import ZooError, first_line
+from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive, load_archive
+from zoo.errors import ZooError
 
 # every global that SevenNet's published checkpoints name: NumPy arrays of the per-element shift and scale, and nothing that runs code
 _SAFE_GLOBALS: list[Any] = [
@@ -24,7 +22,7 @@ _SAFE_GLOBALS: list[Any] = [
     (_reconstruct, "numpy.core.multiarray._reconstruct"),
     (_reconstruct, "numpy._core.multiarray._reconstruct"),
 ]
-_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError)
+_KIND = "a SevenNet checkpoint"
 
 
 class SafeCheckpoint(SevenNetCheckpoint):
@@ -53,41 +51,14 @@ def read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
     Raises:
         ZooError: a damaged file, one that would run code, or one that is not a SevenNet checkpoint.
     """
-    _check_archive(path)
-    try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not trust_pickle:
-            raise ZooError(
-                f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
-                "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
-            ) from None
-        payload = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({first_line(error)}); fetch the file again") from None
+    check_archive(path, _KIND)
+    payload = load_archive(path, _KIND, trust_pickle, _SAFE_GLOBALS)
     if not isinstance(payload, dict) or not {"config", "model_state_dict"} <= set(payload):
         found = ", ".join(map(str, payload)) if isinstance(payload, dict) else type(payload).__name__
         raise ZooError(
             f"{path}: a SevenNet checkpoint holds 'config' and 'model_state_dict' (found: {found}); pass the file that sevenn wrote"
         )
     return payload
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse a damaged file: torch does not look at the archive's CRC-32 sums, and would load a flipped bit as a weight."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except _DAMAGED as error:
-        raise ZooError(f"{path}: cannot be read as a SevenNet checkpoint ({first_line(error)}); fetch the file again") from None
-    if damaged is not None:
-        raise ZooError(f"{path}: damaged checkpoint ({damaged} does not match its CRC-32); fetch the file again")
-
-
-def _first_forbidden_global(error: Exception) -> str:
-    words = str(error).split("GLOBAL ")
-    return f"it names {words[1].split()[0]}" if len(words) > 1 else "it is not a plain weights file"
 
 
 def recognises(path: Path) -> bool:
@@ -98,5 +69,5 @@ def recognises(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             return bool(pickles) and b"model_state_dict" in archive.read(pickles[0])
-    except _DAMAGED:
+    except DAMAGED_ARCHIVE:
         return False  # a damaged archive: no family reads it

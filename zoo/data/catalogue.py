@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from zoo.data.cards import DataCard
 from zoo.data.checksums import read_checksums
-from zoo.errors import ZooError, nearest_name_hint
+from zoo.errors import ZooError, first_problem, nearest_name_hint
 
 
 def data_set_names() -> tuple[str, ...]:
@@ -60,8 +60,8 @@ def _card(name: str, folders: tuple[Path, ...]) -> DataCard:
     try:
         return DataCard.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ZooError(f"{path}: {'.'.join(map(str, first['loc'])) or 'card'}: {first['msg']}; repair the card") from None
+        first = first_problem(error)
+        raise ZooError(f"{path}: {first.key or 'card'}: {first.message}; repair the card") from None
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ase.data import chemical_symbols
 from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import Progress
@@ -24,9 +23,8 @@ from zoo.data.source import load_splits
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
-from zoo.evaluation.provenance import base_record, data_record, git_commit, versions
+from zoo.evaluation.provenance import base_record, data_record, made_here, reference_energy_record
 from zoo.evaluation.record import build_record, metric_records, write_record
-from zoo.evaluation.record_parts import ReferenceEnergyRecord
 from zoo.evaluation.reference import set_reference_energies
 from zoo.evaluation.unit_hints import unit_hints
 from zoo.potential import Potential
@@ -163,21 +161,12 @@ def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits
         adapter=None,
         data=data_record(splits),
         seed=None,
-        reference_energies=ReferenceEnergyRecord(
-            before="base",
-            after=evaluation.reference_energies,
-            values={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
-        ),
+        reference_energies=reference_energy_record(potential, "base", evaluation.reference_energies),
         training=None,
         evaluation=evaluation.settings,
         metrics=metric_records(evaluation.metrics),
         zero_shot_metrics=(),
         cost=None,
-        versions=versions(),
-        git_commit=git_commit(),
-        provenance="local",
-        author=None,
-        equivariance_residual=None,
-        forgetting=None,
+        **made_here(),
     )
     write_record(path, record)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 
 from zoo.data.parts import DataSplits
-from zoo.evaluation.record_parts import BaseModelRecord, DataRecord, GitCommit, SplitRecord
+from zoo.evaluation.record_parts import BaseModelRecord, DataRecord, GitCommit, ReferenceEnergyRecord, ReferenceTreatment, SplitRecord
 from zoo.potential import Potential
 
 _PACKAGES = (
@@ -66,6 +67,24 @@ def git_commit() -> GitCommit | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return GitCommit(sha=sha, dirty=bool(status.strip()))
+
+
+def made_here() -> dict[str, Any]:
+    """What a record says of a result that this installation has just computed, apart from the result."""
+    return {
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "provenance": "local",
+        "author": None,
+        "equivariance_residual": None,
+        "forgetting": None,
+    }
+
+
+def reference_energy_record(potential: Potential, before: ReferenceTreatment, after: ReferenceTreatment) -> ReferenceEnergyRecord:
+    """The shifts that ``potential`` has, with the choices that led to them before and after training."""
+    values = {chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()}
+    return ReferenceEnergyRecord(before=before, after=after, values=values)
 
 
 def base_name(potential: Potential) -> str:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, StringConstraints, ValidationError, model_validator
 
-from zoo.errors import ZooError, nearest_name_hint
+from zoo.errors import ZooError, first_problem, nearest_name_hint
 from zoo.evaluation.metrics import METRICS
 from zoo.evaluation.record_parts import (
     AdapterRecord,
@@ -220,10 +220,8 @@ def _refuse_constant(name: str) -> float:
 
 def _first_problem(error: ValidationError) -> str:
     """``"metrics.0.value: input should be a finite number (found nan)"`` and how many more there are."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    where = ".".join(str(part) for part in first["loc"])
-    found = "" if first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:60]!r})"
-    message = f"{where}: " if where else ""
-    message += first["msg"].removeprefix("Value error, ") + found
-    return message + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
+    first = first_problem(error)
+    where = f"{first.key}: " if first.key else ""
+    found = "" if first.kind in ("missing", "value_error") else f" (found {str(first.found)[:60]!r})"
+    more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{where}{first.message}{found}{more}"

@@ -14,11 +14,10 @@ from adapters.state import AdapterManifest, write_adapter
 from zoo.data.parts import DataSplits
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
-from zoo.evaluation.provenance import base_name, base_record, data_record, git_commit, versions
+from zoo.evaluation.provenance import base_name, base_record, data_record, made_here, reference_energy_record, versions
 from zoo.evaluation.record import build_record, metric_records, write_record
 from zoo.evaluation.record_parts import (
     AdapterRecord,
-    ReferenceEnergyRecord,
 )
 from zoo.plots import plot_energy_parity, plot_force_parity, plot_learning_curves
 from zoo.potential import Potential
@@ -141,21 +140,12 @@ def write_run_record(
         ),
         data=data_record(splits),
         seed=config.training.seed,
-        reference_energies=ReferenceEnergyRecord(
-            before=before,
-            after="model" if config.strategy.refit_reference_energies else before,
-            values={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
-        ),
+        reference_energies=reference_energy_record(potential, before, "model" if config.strategy.refit_reference_energies else before),
         training=training_settings(config),
         metrics=metric_records(results.fine_tuned),
         zero_shot_metrics=metric_records(results.zero_shot),
         cost=stopwatch.record(potential.device),
-        versions=versions(),
-        git_commit=git_commit(),
-        provenance="local",
-        author=None,
-        equivariance_residual=None,
-        forgetting=None,
+        **made_here(),
     )
     write_record(folder.record, record)
 

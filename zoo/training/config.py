@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from zoo.data.config import DataConfig
 from zoo.data.reference_choice import ReferenceChoice
-from zoo.errors import ZooError, nearest_name_hint
+from zoo.errors import ZooError, first_problem, nearest_name_hint
 
 
 class _Strict(BaseModel):
@@ -185,18 +185,17 @@ def parse_config(values: Mapping[str, Any], model: type[BaseModel] = RunConfig) 
 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    location = _known_part(model, [str(part) for part in first["loc"]])
+    first = first_problem(error)
+    location = _known_part(model, list(first.location))
     key = ".".join(location)
-    if first["type"] == "extra_forbidden":
+    if first.kind == "extra_forbidden":
         known = _keys_at(model, location[:-1])
         prefix = ".".join(location[:-1])
         return f"config: unknown key {key!r}; {nearest_name_hint(location[-1], known)}{f' (in {prefix})' if prefix else ''}"
-    if first["type"] == "missing":
+    if first.kind == "missing":
         return f"config: {key} is missing; pass {key}=..."
-    message = first["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(first["input"], Mapping) else f"={first['input']!r}"  # a whole group would fill the screen
-    return f"config: {key}{value}: {message[0].lower()}{message[1:]}"
+    value = "" if isinstance(first.found, Mapping) else f"={first.found!r}"  # a whole group would fill the screen
+    return f"config: {key}{value}: {first.message[0].lower()}{first.message[1:]}"
 
 
 def _known_part(model: type[BaseModel], location: list[str]) -> list[str]:
