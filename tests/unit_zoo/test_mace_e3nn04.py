@@ -1,7 +1,4 @@
-"""Both ways between this environment and one with e3nn 0.4.4, which published models come from.
-
-``ZOO_E3NN04`` names a folder with that version alone: ``pip install --no-deps --target FOLDER e3nn==0.4.4``.
-"""
+"""Both ways between this environment and one with e3nn 0.4.4, which published models come from."""
 
 from __future__ import annotations
 
@@ -63,14 +60,6 @@ STRUCTURES = [
     Atoms("CuOH", [[0.1, 0, 0], [1.8, 1.9, 1.7], [0.3, 1.7, 0.2]], cell=[[3.6, 0.2, 0], [0, 3.5, 0.3], [0.1, 0, 3.7]], pbc=True),
     Atoms("HOH", [[0, 0, 0], [0.9, 0.3, 0], [1.3, -0.5, 0.4]]),
 ]
-
-
-@pytest.fixture(scope="module")
-def old_e3nn() -> Path:
-    folder = os.environ.get("ZOO_E3NN04", "")
-    if not folder or not (Path(folder) / "e3nn").is_dir():
-        pytest.skip("needs e3nn 0.4.4 in a folder that ZOO_E3NN04 names")
-    return Path(folder)
 
 
 def run(script: str, *words: object, e3nn: Path | None = None) -> None:

@@ -11,6 +11,7 @@ from zoo.backbones.base import UpstreamFormat
 from zoo.errors import ZooError
 
 PACKAGE_SUFFIX = ".nequip.zip"
+TOOL = "nequip.scripts.package"
 
 
 def build_package(checkpoint: Path, target: Path) -> None:
@@ -23,7 +24,7 @@ def build_package(checkpoint: Path, target: Path) -> None:
     Raises:
         ZooError: where the tool fails, with the last line it said.
     """
-    command = [sys.executable, "-m", "nequip.scripts.package", "build", str(checkpoint.resolve()), str(target.resolve())]
+    command = [sys.executable, "-m", TOOL, "build", str(checkpoint.resolve()), str(target.resolve())]
     # it leaves Hydra's files where it runs
     done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, check=False)
     if done.returncode != 0 or not target.is_file():

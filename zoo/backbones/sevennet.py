@@ -162,9 +162,15 @@ def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
     modal_map = config.get(keys.MODAL_MAP) or {}
     heads = tuple(sorted(modal_map)) if config.get(keys.USE_MODALITY, False) else ()
     chosen = choose_head(heads, head, str(path))
-    dtype = next(value.dtype for value in checkpoint.model_state_dict.values() if value.is_floating_point())
+    state = checkpoint.model_state_dict
+    dtype = next(value.dtype for value in state.values() if value.is_floating_point())
     with _quiet_in(dtype), torch.random.fork_rng(devices=[]):
-        network = checkpoint.build_model().to(dtype)
+        network = checkpoint.build_model()
+    # upstream's scale and shift are float32 whatever the default: float64 values were rounded on their way
+    rounded = [name for name, value in network.state_dict().items() if name in state and value.dtype != state[name].dtype]
+    network.to(dtype)
+    for name in rounded:
+        network.state_dict()[name].copy_(state[name])
     return SevenNet(network, config, chosen)
 
 
