@@ -41,7 +41,8 @@ torch.set_default_dtype(torch.float64)
 torch.manual_seed(1)
 common = dict(r_max=5.0, num_bessel=8, num_polynomial_cutoff=5, max_ell=3, num_interactions=2, num_elements=5, correlation=3,
     MLP_irreps=Irreps("16x0e"), atomic_energies=np.array([-1.0, -1.5, -2.0, -3.0, -4.0]), avg_num_neighbors=10.0,
-    atomic_numbers=[1, 6, 8, 29, 79], gate=torch.nn.functional.silu, hidden_irreps=Irreps(hidden), interaction_cls_first=modules.interaction_classes[first],
+    atomic_numbers=[1, 6, 8, 29, 79], gate=torch.nn.functional.silu, hidden_irreps=Irreps(hidden),
+    interaction_cls_first=modules.interaction_classes[first],
     interaction_cls=modules.interaction_classes[other])
 scale = {"atomic_inter_scale": 1.2, "atomic_inter_shift": 0.1} if name == "ScaleShiftMACE" else {}
 torch.save(getattr(modules, name)(**{**common, **scale, **rest}), sys.argv[2])

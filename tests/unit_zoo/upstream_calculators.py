@@ -36,7 +36,7 @@ def sevennet(path: str, dtype: str) -> Calculator:
         sevenn.util.dtype_correct = functools.partial(sevenn.util.dtype_correct, float_dtype=torch.float64)
     calculator = SevenNetCalculator(path, device="cpu")
     if dtype == "float64":
-        calculator.model.double().load_state_dict(torch.load(path, weights_only=False)["model_state_dict"])
+        calculator.model.double().load_state_dict(sevenn.util.load_checkpoint(path).model_state_dict)
         one_hot = calculator.model.get_submodule("onehot_idx_to_onehot")
         one_hot.register_forward_hook(_to_float64)
     return calculator
