@@ -16,7 +16,7 @@ from adapters import method
 from adapters.method import create_method, method_names
 from benchmarks.tables import between_markers, markdown_table, replace_between_markers
 from tests.documented_files import write_documented_files
-from zoo.commands import CheckConfig, EvaluateConfig, MergeConfig, PredictConfig
+from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
 from zoo.compose import compose
 from zoo.data.cards import DataCard
 from zoo.data.catalogue import data_card, data_set_names
@@ -24,6 +24,7 @@ from zoo.data.readers import format_names, formats
 from zoo.data.source import load_evaluated, load_splits
 from zoo.errors import USER_ERRORS
 from zoo.evaluation.metrics import METRICS
+from zoo.export import keys_of_words
 from zoo.registry import describe, list_models
 from zoo.training.config import RunConfig, parse_config
 
@@ -35,7 +36,7 @@ CONFIGS: dict[str, type[Any]] = {
     "train": RunConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
-    "merge": MergeConfig,
+    "export": ExportConfig,
     "check-equivariance": CheckConfig,
 }
 
@@ -84,6 +85,7 @@ def fault_of(words: list[str]) -> str | None:
 
 def composed(name: str, rest: list[str]) -> Any:
     """The validated configuration of a command; of a sweep its first job."""
+    rest = keys_of_words(rest) if name == "export" else rest
     given = [first_of_sweep(word) if "-m" in rest else word for word in rest if not word.startswith("-")]
     return parse_config(compose(name, [*given, *(["run.folder=x"] if name == "train" else [])]), CONFIGS[name])
 

@@ -95,10 +95,10 @@ def _predict(words: list[str]) -> None:
     predict(words)
 
 
-def _merge(words: list[str]) -> None:
-    from zoo.commands import merge
+def _export(words: list[str]) -> None:
+    from zoo.commands import export
 
-    merge(words)
+    export(words)
 
 
 def _convert(words: list[str]) -> None:
@@ -182,10 +182,19 @@ usage: zoo predict run=FOLDER | backbone=CARD [adapter=FILE]  input=FILE output=
 
 Energies (eV), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3) of anything ASE reads.
 """
-_MERGE_PAGE = """
-usage: zoo merge run=FOLDER | backbone=CARD adapter=FILE  output=FILE
+_EXPORT_PAGE = """
+usage: zoo export RUN | run=FOLDER | backbone=CARD|FILE [adapter=FILE]  [format=native] [output=FILE]
 
-Base + adapter + reference energies as one checkpoint of the base's own package (SevenNet: sevenn's .pth, Nequix: .nqx).
+  zoo export runs/acac-elora-r16
+  zoo export runs/acac-elora-r16 --format native --output acac.pth
+  zoo export backbone=sevennet-0 adapter=runs/quickstart/adapter.safetensors output=cu-au.pth
+
+Base + adapter + reference energies as one file that the base's own package loads, without equizoo and in the run's precision.
+
+native      SevenNet .pth (SevenNetCalculator, sevenn get_model), MACE .model (MACECalculator, mace_create_lammps_model),
+            NequIP and Allegro .ckpt (nequip-compile, nequip-package), Nequix .nqx (NequixCalculator)
+package     NequIP and Allegro .nequip.zip, made by nequip-package
+output      exported.SUFFIX in the run's folder when left out; a file of that name is replaced
 """
 _CONVERT_PAGE = """
 usage: zoo convert FILE.model [output=FILE.mace.safetensors] [trust_pickle=true]
@@ -211,7 +220,7 @@ COMMANDS: dict[str, Command] = {
         _data,
     ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
-    "merge": Command("base + adapter as one checkpoint of the base's own package", _MERGE_PAGE, _merge),
+    "export": Command("base + adapter as one file that the base's own package loads", _EXPORT_PAGE, _export),
     "convert": Command("a pickled MACE model as configuration and safetensors", _CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),
 }

@@ -56,10 +56,11 @@ class PredictConfig(ModelChoice):
     batch_size: int = Field(default=16, ge=1)
 
 
-class MergeConfig(ModelChoice):
-    """``output``: a checkpoint of the family's own package."""
+class ExportConfig(ModelChoice):
+    """``format``: one of the family's own package; ``output``: None for a file in the run's folder."""
 
-    output: str
+    format: str = "native"
+    output: str | None = None
 
 
 class CheckConfig(ModelChoice):
@@ -185,12 +186,16 @@ def predict(arguments: Sequence[str]) -> None:
     print(f"{len(frames)} structures -> {config.output}")
 
 
-def merge(arguments: Sequence[str]) -> None:
-    """``zoo merge``: base + adapter + reference energies as one checkpoint that the family's own package loads."""
-    config: MergeConfig = parse_choice("merge", arguments, MergeConfig)
+def export(arguments: Sequence[str]) -> None:
+    """``zoo export``: base + adapter + reference energies as one file that the family's own package loads."""
+    from zoo.export import export as write
+    from zoo.export import keys_of_words
+
+    config: ExportConfig = parse_choice("export", keys_of_words(arguments), ExportConfig)
     potential = choose_model(config)
-    potential.save_upstream_checkpoint(Path(config.output))
-    print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {config.output}")
+    output, run = (None if path is None else Path(path) for path in (config.output, config.run))
+    path, taken_by = write(potential, output, config.format, run)
+    print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {path}, for {taken_by}")
 
 
 def convert(arguments: Sequence[str]) -> None:

@@ -163,7 +163,7 @@ def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _names_a_foreign_group(word: str, groups: Sequence[str]) -> bool:
-    """Whether Hydra would take a plain value, such as ``adapter=elora`` of ``zoo merge``, for the choice in a group not composed here."""
+    """Whether Hydra would take a plain value, such as ``adapter=elora`` of ``zoo export``, for the choice in a group not composed here."""
     key = word.partition("=")[0]
     return key.isidentifier() and key not in groups and (config_root() / key).is_dir()
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,36 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_run(toy_checkpoint: Path) -> list[str]:
     """The words of ``zoo train`` for a run of about a second."""
     return [f"backbone={toy_checkpoint}", *SMALL_RUN]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """``trained("mace", "float64")``: the folder of a run of 20 steps on the family's toy, with its exported file; made once."""
+    from tests.unit_zoo.round_trip import train, write_toy
+
+    root = tmp_path_factory.mktemp("trained")
+
+    def make(family: str, dtype: str) -> Path:
+        folder = root / f"{family}-{dtype}"
+        return folder if folder.exists() else train(write_toy(family, root), dtype, folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def old_e3nn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with e3nn 0.4.4 alone, which published MACE models come from: ``ZOO_E3NN04`` names one, else pip makes it.
+
+    The test skips where pip cannot.
+    """
+    named = os.environ.get("ZOO_E3NN04", "")
+    folder = Path(named) if named else tmp_path_factory.mktemp("e3nn04")
+    if not named:
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), "e3nn==0.4.4"]
+        if subprocess.run(install, capture_output=True, check=False).returncode != 0:
+            pytest.skip("pip cannot install e3nn==0.4.4 here; ZOO_E3NN04 may name a folder with it")
+    assert (folder / "e3nn").is_dir(), f"{folder}: no e3nn in it; unset ZOO_E3NN04 or name a folder with e3nn 0.4.4"
+    return folder
 
 
 @pytest.fixture(scope="session")

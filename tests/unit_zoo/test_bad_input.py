@@ -247,8 +247,8 @@ def test_damaged_or_foreign_adapter_is_one_line_everywhere(damage, zoo, small_ru
     assert not lacks(cli_refusal(zoo("train", *small_run, f"backbone={base}", f"adapter={path}", "run.name=run")), *wanted)
     assert not (tmp_path / "runs/run").exists()
     assert not lacks(cli_refusal(zoo("evaluate", f"backbone={base}", f"adapter={path}")), *wanted)
-    assert not lacks(cli_refusal(zoo("merge", f"backbone={base}", f"adapter={path}", "output=merged.pth")), *wanted)
-    assert not (tmp_path / "merged.pth").exists()
+    assert not lacks(cli_refusal(zoo("export", f"backbone={base}", f"adapter={path}", "output=exported.pth")), *wanted)
+    assert not (tmp_path / "exported.pth").exists()
 
 
 def test_adapter_file_takes_no_settings_besides(zoo, small_run, finished_run, tmp_path):
@@ -313,7 +313,13 @@ MISUSES = [
     (["predict", "output=out.xyz"], ["input is missing", "input=..."]),
     (["predict", "input=gone.xyz", "output=out.xyz"], ["gone.xyz"]),
     (["predict", "input=gone.xyz", "output=out.xyz", "inptu=3"], ["unknown key 'inptu'", "input"]),
-    (["merge"], ["output is missing", "output=..."]),
+    (["export"], ["output is missing", "output=....pth"]),
+    (["export", "output=x.pth", "format=pickle"], ["format=pickle: not a format of sevennet", "native"]),
+    (["export", "output=x.pth", "--format"], ["--format has no value", "format=..."]),
+    (["export", "output=x.model"], ["x.model: its tools know this format by the suffix .pth", "output=x.pth"]),
+    (["export", "output=."], ["is a folder", "exported.pth"]),
+    (["export", "ouput=x.pth"], ["unknown key 'ouput'", "output"]),
+    (["export", "--outptu", "x.pth"], ["'--outptu'", "key=value"]),
     (["check-equivariance", "frames=0"], ["frames=0"]),
     (["check-equivariance", "adapter=full", "seeed=1"], ["unknown key 'seeed'", "seed"]),
     (["list", "mace*", "x"], ["zoo list takes one pattern"]),
@@ -336,7 +342,7 @@ def test_unwritable_output_is_one_line(zoo, toy_checkpoint, tmp_path):
     write(tmp_path / "in.xyz", dimers(1))
     base = f"backbone={toy_checkpoint}"
     assert not lacks(cli_refusal(zoo("predict", base, "input=in.xyz", "output=plain/out.xyz")), "plain/out.xyz", "cannot be written")
-    assert not lacks(cli_refusal(zoo("merge", base, "output=plain/merged.pth")), "plain/merged.pth", "cannot be written")
+    assert not lacks(cli_refusal(zoo("export", base, "output=plain/exported.pth")), "plain/exported.pth", "cannot be written")
     assert not lacks(
         cli_refusal(zoo("evaluate", base, "data.test=[]", "data.n_train=2", "data.n_valid=2", "record=plain/record.json")),
         "plain/record.json",

@@ -1,4 +1,4 @@
-"""The command line from help to merged checkpoint, on a toy model."""
+"""The command line from help to exported checkpoint, on a toy model."""
 
 from __future__ import annotations
 
@@ -138,16 +138,16 @@ def test_predict_writes_what_the_potential_predicts(run, toy_checkpoint, zoo, tm
     assert "stress" not in found[1].calc.results
 
 
-def test_merged_checkpoint_predicts_like_base_and_adapter(run, zoo, tmp_path):
+def test_exported_checkpoint_predicts_like_base_and_adapter(run, zoo, tmp_path):
     from ase.build import bulk
 
     write(tmp_path / "in.xyz", [bulk("Au", cubic=True)])
-    assert zoo("merge", f"run={run}", "output=merged.pth").code == 0
-    zoo("predict", f"run={run}", "input=in.xyz", "output=unmerged.xyz")
-    zoo("predict", f"backbone={tmp_path}/merged.pth", "input=in.xyz", "output=merged.xyz")
-    merged, unmerged = read(tmp_path / "merged.xyz"), read(tmp_path / "unmerged.xyz")
-    assert merged.get_potential_energy() == pytest.approx(unmerged.get_potential_energy(), abs=1e-4)
-    assert np.allclose(merged.get_forces(), unmerged.get_forces(), atol=1e-4)
+    assert zoo("export", str(run), "--format", "native", "--output=exported.pth").code == 0
+    zoo("predict", f"run={run}", "input=in.xyz", "output=attached.xyz")
+    zoo("predict", f"backbone={tmp_path}/exported.pth", "input=in.xyz", "output=exported.xyz")
+    exported, attached = read(tmp_path / "exported.xyz"), read(tmp_path / "attached.xyz")
+    assert exported.get_potential_energy() == pytest.approx(attached.get_potential_energy(), abs=1e-4)
+    assert np.allclose(exported.get_forces(), attached.get_forces(), atol=1e-4)
 
 
 def test_training_goes_on_from_an_adapter_file(run, small_run, zoo, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.refusals import refusal_of
-from zoo.commands import CheckConfig, EvaluateConfig, MergeConfig, PredictConfig
+from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
 from zoo.compose import compose, config_root, group_options, rewrite_overrides
 from zoo.errors import ZooError
 from zoo.training.config import RunConfig, TrainingConfig, parse_config
@@ -29,7 +29,7 @@ def _composed(*words: str) -> RunConfig:
 def test_no_config_file_is_missed_by_the_tests_below():
     files = {path.relative_to(config_root()) for path in config_root().rglob("*.yaml")}
     top = {path for path in files if len(path.parts) == 1}
-    assert {str(path) for path in top} == {"train.yaml", "evaluate.yaml", "predict.yaml", "merge.yaml", "check-equivariance.yaml"}
+    assert {str(path) for path in top} == {"train.yaml", "evaluate.yaml", "predict.yaml", "export.yaml", "check-equivariance.yaml"}
     assert {(path.parts[0], path.stem) for path in files - top} == set(OPTIONS)
 
 
@@ -88,7 +88,7 @@ def test_every_experiment_takes_every_adapter(experiment, adapter):
     [
         ("evaluate", ["data=acac", "split=test_600K", "data.n_train=50"], EvaluateConfig),
         ("predict", ["input=a.xyz", "output=b.xyz"], PredictConfig),
-        ("merge", ["run=runs/x", "output=b.pth"], MergeConfig),
+        ("export", ["run=runs/x", "output=b.pth"], ExportConfig),
         ("check-equivariance", ["backbone=sevennet-0", "adapter=elora"], CheckConfig),
     ],
 )

@@ -139,11 +139,11 @@ def test_a_merged_multi_head_model_keeps_its_head_through_its_own_checkpoint(tmp
     assert changed.tolist().count(True) == 1  # the reference energies of the other head are not touched
 
 
-@pytest.mark.parametrize("dtype", ["float64", torch.float64])
-def test_dtype_as_word_or_type(checkpoint, dtype):
-    potential = zoo.load(checkpoint, dtype=dtype)
-    assert potential.dtype == torch.float64
-    assert zoo.load(checkpoint).dtype == torch.float32
+@pytest.mark.parametrize("dtype", ["float32", torch.float32])
+def test_dtype_as_word_or_type_and_else_the_files_own(checkpoint, dtype):
+    assert zoo.load(checkpoint, dtype=dtype).dtype == torch.float32
+    assert zoo.load(checkpoint).dtype == torch.float64
+    assert zoo.load("sevennet-0").dtype == torch.float32
 
 
 def test_a_fresh_adapter_by_name_or_settings(checkpoint):

@@ -1,10 +1,8 @@
-"""Both ways between this environment and one with e3nn 0.4.4, which published models come from.
-
-``ZOO_E3NN04`` names a folder with that version alone: ``pip install --no-deps --target FOLDER e3nn==0.4.4``.
-"""
+"""Both ways between this environment and one with e3nn 0.4.4, which published models come from."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +16,8 @@ from ase.io import write
 
 import zoo
 from adapters.method import create_method
+from tests.unit_zoo import round_trip
+from tests.unit_zoo.round_trip import TOLERANCE
 
 pytestmark = pytest.mark.slow
 _RESIDUAL, _FIRST = "RealAgnosticResidualInteractionBlock", "RealAgnosticInteractionBlock"
@@ -39,9 +39,10 @@ from e3nn.o3 import Irreps
 name, first, other, hidden, rest = json.loads(sys.argv[1])
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(1)
-common = dict(r_max=5.0, num_bessel=8, num_polynomial_cutoff=5, max_ell=3, num_interactions=2, num_elements=3, correlation=3,
-    MLP_irreps=Irreps("16x0e"), atomic_energies=np.array([-1.0, -2.0, -3.0]), avg_num_neighbors=10.0, atomic_numbers=[1, 8, 29],
-    gate=torch.nn.functional.silu, hidden_irreps=Irreps(hidden), interaction_cls_first=modules.interaction_classes[first],
+common = dict(r_max=5.0, num_bessel=8, num_polynomial_cutoff=5, max_ell=3, num_interactions=2, num_elements=5, correlation=3,
+    MLP_irreps=Irreps("16x0e"), atomic_energies=np.array([-1.0, -1.5, -2.0, -3.0, -4.0]), avg_num_neighbors=10.0,
+    atomic_numbers=[1, 6, 8, 29, 79], gate=torch.nn.functional.silu, hidden_irreps=Irreps(hidden),
+    interaction_cls_first=modules.interaction_classes[first],
     interaction_cls=modules.interaction_classes[other])
 scale = {"atomic_inter_scale": 1.2, "atomic_inter_shift": 0.1} if name == "ScaleShiftMACE" else {}
 torch.save(getattr(modules, name)(**{**common, **scale, **rest}), sys.argv[2])
@@ -65,14 +66,6 @@ STRUCTURES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def old_e3nn() -> Path:
-    folder = os.environ.get("ZOO_E3NN04", "")
-    if not folder or not (Path(folder) / "e3nn").is_dir():
-        pytest.skip("needs e3nn 0.4.4 in a folder that ZOO_E3NN04 names")
-    return Path(folder)
-
-
 def run(script: str, *words: object, e3nn: Path | None = None) -> None:
     environment = {**os.environ, **({"PYTHONPATH": str(e3nn)} if e3nn else {})}
     done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
@@ -81,8 +74,6 @@ def run(script: str, *words: object, e3nn: Path | None = None) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_model_comes_from_e3nn_04_and_goes_back_with_an_adapter_with_the_same_numbers(shape, old_e3nn, tmp_path):
-    import json
-
     original, structures = tmp_path / "original.model", tmp_path / "structures.traj"
     write(structures, STRUCTURES)
     run(_MAKE, json.dumps(SHAPES[shape]), original, e3nn=old_e3nn)
@@ -95,6 +86,18 @@ def test_a_model_comes_from_e3nn_04_and_goes_back_with_an_adapter_with_the_same_
     for name, version in (("old", old_e3nn), ("installed", None)):
         run(_CALCULATE, tmp_path / "merged.model", structures, tmp_path / f"{name}.npz", e3nn=version)
         agree(potential, tmp_path / f"{name}.npz")
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_model_that_e3nn_04_wrote_is_trained_here_and_goes_back_to_it(dtype, old_e3nn, tmp_path):
+    """In the signs that it came with: those of the installed e3nn would give other energies."""
+    run(_MAKE, json.dumps(SHAPES["MP-0 medium"]), tmp_path / "original.model", e3nn=old_e3nn)
+    folder = round_trip.train(tmp_path / "original.model", dtype, tmp_path / "run")
+    loaded = zoo.load(round_trip.exported(folder))
+    assert loaded.backbone.convention.startswith("signs-")
+    for version, e3nn in (("0.6", None), ("0.4.4", old_e3nn)):
+        found = round_trip.upstream("mace", {dtype: round_trip.exported(folder)}, e3nn=e3nn)
+        round_trip.assert_agree(found[dtype], folder, TOLERANCE[dtype], f"MACECalculator, e3nn {version}, {dtype}")
 
 
 def agree(potential: Any, reference: Path) -> None:

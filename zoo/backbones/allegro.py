@@ -7,6 +7,7 @@ import torch
 from zoo.backbones.base import Backbone, Family
 from zoo.backbones.nequip import NequIPFramework, load_network, randomise, toy_config
 from zoo.backbones.nequip_checkpoint import recognises
+from zoo.backbones.nequip_package import FORMATS
 
 
 def _toy(seed: int) -> Backbone:
@@ -29,4 +30,11 @@ def _toy(seed: int) -> Backbone:
     return NequIPFramework(config, torch.float64)
 
 
-FAMILY = Family(name="allegro", load=load_network, randomise=randomise, toy=_toy, recognises=lambda path: recognises(path, "allegro"))
+FAMILY = Family(
+    name="allegro",
+    load=load_network,
+    randomise=randomise,
+    toy=_toy,
+    recognises=lambda path: recognises(path, "allegro"),
+    formats=FORMATS,
+)

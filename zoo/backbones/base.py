@@ -98,8 +98,23 @@ class Backbone(nn.Module):
 
 
 @dataclass(frozen=True)
+class UpstreamFormat:
+    """A form in which the family's own package takes a model.
+
+    Attributes:
+        suffix: of the file's name.
+        loaded_by: ``(path, head) -> text``: the calls and commands of upstream that take the file; no head for a single-head model.
+        build: ``(native, target)`` makes it from the native file; None where `Backbone.write_upstream_checkpoint` writes it.
+    """
+
+    suffix: str
+    loaded_by: Callable[[Path, str | None], str]
+    build: Callable[[Path, Path], None] | None = None
+
+
+@dataclass(frozen=True)
 class Family:
-    """A registered model family: how its checkpoints are recognised and read, and a toy for the contract tests.
+    """A registered model family: how its checkpoints are recognised, read and written, and a toy for the contract tests.
 
     Attributes:
         name: as in the cards.
@@ -107,6 +122,7 @@ class Family:
         randomise: re-draws every weight as the package's own initialisation does (``weights=None``), from torch's global generator.
         toy: ``(seed) -> Backbone``, small and random, float64, built from a configuration.
         recognises: whether a file looks like this family's checkpoint, without unpickling it.
+        formats: what ``zoo export`` writes, by name; ``native`` is the checkpoint that `Backbone.write_upstream_checkpoint` writes.
     """
 
     name: str
@@ -114,6 +130,7 @@ class Family:
     randomise: Callable[[Backbone], Backbone]
     toy: Callable[[int], Backbone]
     recognises: Callable[[Path], bool]
+    formats: Mapping[str, UpstreamFormat]
 
 
 def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | None:

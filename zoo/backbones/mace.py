@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
 import torch
 from e3nn.o3._spherical_harmonics import _spherical_harmonics
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, Family, choose_head
+from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
 from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
 from zoo.backbones.mace_checkpoint import read_checkpoint, recognises
 from zoo.backbones.mace_network import MaceConfig, build_network, default_dtype
@@ -287,4 +288,16 @@ def random_toy(config: MaceConfig, seed: int) -> Mace:
     return Mace(network, config, config.heads[0] if len(config.heads) > 1 else None, "e3nn-0.6")
 
 
-FAMILY = Family(name="mace", load=_load, randomise=_randomise, toy=_toy, recognises=recognises)
+def _loaded_by(path: Path, head: str | None) -> str:
+    calculator = f'MACECalculator(model_paths="{path}"' + (f', head="{head}")' if head else ")")
+    return f"{calculator}; for LAMMPS: mace_create_lammps_model {quote(str(path))}{f' --head {quote(head)}' if head else ''}"
+
+
+FAMILY = Family(
+    name="mace",
+    load=_load,
+    randomise=_randomise,
+    toy=_toy,
+    recognises=recognises,
+    formats={"native": UpstreamFormat(".model", _loaded_by)},
+)

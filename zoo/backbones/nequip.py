@@ -21,6 +21,7 @@ from zoo.backbones.base import Backbone, Family, Symmetry, choose_head
 from zoo.backbones.convolution import PathConvolution
 from zoo.backbones.nequip_build import Config, build_graph_model, energy_network, family_of_config
 from zoo.backbones.nequip_checkpoint import checkpoint_payload, is_configuration, read_configuration, read_model, recognises
+from zoo.backbones.nequip_package import FORMATS
 from zoo.errors import ZooError, first_line
 from zoo.graph import AtomGraph
 
@@ -246,4 +247,11 @@ def _toy(seed: int) -> Backbone:
     return NequIPFramework({"_target_": "nequip.model.NequIPGNNModel", **toy_config(seed), **own}, torch.float64)
 
 
-FAMILY = Family(name="nequip", load=load_network, randomise=randomise, toy=_toy, recognises=lambda path: recognises(path, "nequip"))
+FAMILY = Family(
+    name="nequip",
+    load=load_network,
+    randomise=randomise,
+    toy=_toy,
+    recognises=lambda path: recognises(path, "nequip"),
+    formats=FORMATS,
+)

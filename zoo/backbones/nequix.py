@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.backbones.base import Backbone, Family, choose_head
+from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
 from zoo.backbones.nequix_checkpoint import parse_settings, read_file, recognises, upstream_leaves, write_file
 from zoo.backbones.nequix_model import NequixNetwork
 from zoo.graph import AtomGraph
@@ -138,4 +138,11 @@ def _toy(seed: int) -> Backbone:
     return Nequix(network, settings)
 
 
-FAMILY = Family(name="nequix", load=_load, randomise=_randomise, toy=_toy, recognises=recognises)
+FAMILY = Family(
+    name="nequix",
+    load=_load,
+    randomise=_randomise,
+    toy=_toy,
+    recognises=recognises,
+    formats={"native": UpstreamFormat(".nqx", lambda path, head: f'NequixCalculator(model_path="{path}")')},
+)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +21,7 @@ from sevenn.nn.convolution import IrrepsConvolution
 from sevenn.nn.sequential import AtomGraphSequential
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, Family, choose_head
+from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
 from zoo.backbones.convolution import PathConvolution
 from zoo.backbones.sevennet_checkpoint import SafeCheckpoint, read_payload, recognises
 from zoo.graph import AtomGraph
@@ -101,8 +102,11 @@ class SevenNet(Backbone):
         return data
 
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> dict[str, Any]:
-        """A dict that ``sevenn.util.load_checkpoint`` reads once ``torch.save`` wrote it; shifts go into the per-element rescale."""
-        state = {name: value.detach().to("cpu", torch.float32).clone() for name, value in self._upstream_state().items()}
+        """A dict that ``sevenn.util.load_checkpoint`` reads once ``torch.save`` wrote it, in the network's own precision.
+
+        The shifts go into the per-element rescale. sevenn loads the file into a network of torch's default dtype.
+        """
+        state = {name: value.detach().to("cpu", copy=True) for name, value in self._upstream_state().items()}
         shift = state["rescale_atomic_energy.shift"]  # (species,) or (heads, species)
         type_map = self.config[keys.TYPE_MAP]
         for atomic_number, value in element_shifts_ev.items():
@@ -126,7 +130,7 @@ class SevenNet(Backbone):
     def _upstream_state(self) -> dict[str, Tensor]:
         """State of upstream's own network with this one's parameters."""
         with torch.random.fork_rng(devices=[]):
-            upstream = _build(self.config, torch.float32)
+            upstream = _build(self.config, self.dtype)
         own = dict(self.network.named_parameters())
         with torch.no_grad():
             for name, parameter in upstream.named_parameters():
@@ -158,18 +162,32 @@ def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
     modal_map = config.get(keys.MODAL_MAP) or {}
     heads = tuple(sorted(modal_map)) if config.get(keys.USE_MODALITY, False) else ()
     chosen = choose_head(heads, head, str(path))
-    with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):  # upstream prints while it converts
+    state = checkpoint.model_state_dict
+    dtype = next(value.dtype for value in state.values() if value.is_floating_point())
+    with _quiet_in(dtype), torch.random.fork_rng(devices=[]):
         network = checkpoint.build_model()
+    # upstream's scale and shift are float32 whatever the default: float64 values were rounded on their way
+    rounded = [name for name, value in network.state_dict().items() if name in state and value.dtype != state[name].dtype]
+    network.to(dtype)
+    for name in rounded:
+        network.state_dict()[name].copy_(state[name])
     return SevenNet(network, config, chosen)
 
 
 def _build(config: dict[str, Any], dtype: torch.dtype) -> AtomGraphSequential:
     """Upstream's network with random weights from torch's global generator, its constants computed in ``dtype``."""
+    with _quiet_in(dtype):
+        return build_E3_equivariant_model(config).to(dtype)
+
+
+@contextlib.contextmanager
+def _quiet_in(dtype: torch.dtype) -> Iterator[None]:
+    """For as long as upstream builds: ``dtype`` is torch's default, and what upstream prints is dropped."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # upstream prints while it builds
-            return build_E3_equivariant_model(config).to(dtype)
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         torch.set_default_dtype(previous)
 
@@ -213,4 +231,16 @@ def _toy(seed: int) -> Backbone:
         return SevenNet(_build(config, torch.float64), config)
 
 
-FAMILY = Family(name="sevennet", load=_load, randomise=_randomise, toy=_toy, recognises=recognises)
+def _loaded_by(path: Path, head: str | None) -> str:
+    calculator = f'SevenNetCalculator("{path}"' + (f', modal="{head}")' if head else ")")
+    return f"{calculator}; for LAMMPS: sevenn get_model {quote(str(path))}{f' -m {quote(head)}' if head else ''}"
+
+
+FAMILY = Family(
+    name="sevennet",
+    load=_load,
+    randomise=_randomise,
+    toy=_toy,
+    recognises=recognises,
+    formats={"native": UpstreamFormat(".pth", _loaded_by)},
+)
