@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -94,6 +94,7 @@ class Family:
         randomise: re-draws every weight as the package's own initialisation does (``weights=None``), from torch's global generator.
         toy: ``(seed) -> Backbone``, small and random, float64, built from a configuration.
         recognises: whether a file looks like this family's checkpoint, without unpickling it.
+        more_toys: further toys by name, one for each way through the network that ``toy`` does not take; the contract tests meet them all.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Family:
     randomise: Callable[[Backbone], Backbone]
     toy: Callable[[int], Backbone]
     recognises: Callable[[Path], bool]
+    more_toys: Mapping[str, Callable[[int], Backbone]] = field(default_factory=dict)
 
 
 def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | None:
