@@ -29,10 +29,10 @@ VARIANTS: dict[str, MaceConfig] = {
     "density": TOY,
     **MORE_TOYS,
     "three layers, scalars": toy_config(num_interactions=3, hidden_irreps="6x0e", correlation=(2, 2, 2)),
+    "unnatural parity": toy_config(hidden_irreps="4x0e+4x0o+4x1o+4x1e"),  # paths that cannot be: weights that reach nothing
     "rotations only": toy_config(use_so3=True, hidden_irreps="4x0e+4x1e"),
     "attention": toy_config(interaction_cls="RealAgnosticAttResidualInteractionBlock"),
 }
-TWO_HEADS = "two heads, unnatural parity"
 STRUCTURES = [
     Atoms("CuAuC", [[0.1, 0, 0], [1.8, 1.9, 1.7], [0.3, 1.7, 0.2]], cell=[[3.6, 0.2, 0], [0, 3.5, 0.3], [0.1, 0, 3.7]], pbc=True),
     Atoms("HCO", [[0, 0, 0], [1.0, 0.3, 0], [1.9, -0.2, 0.6]]),
@@ -120,7 +120,7 @@ def test_an_edge_vector_of_the_wrong_sign_is_caught_by_the_forces(monkeypatch):
 
 
 def test_a_head_is_chosen_by_name_and_the_heads_differ(tmp_path: Path):
-    torch.save(toy(TWO_HEADS).upstream_checkpoint({}), tmp_path / "heads.model")
+    torch.save(toy("two heads").upstream_checkpoint({}), tmp_path / "heads.model")
     with pytest.raises(ZooError, match=r"several heads and none was chosen; pass head= one of: mp, omol"):
         zoo.load(tmp_path / "heads.model")
     with pytest.raises(ZooError, match=r"unknown head 'pbe'; known: mp, omol"):
@@ -130,7 +130,7 @@ def test_a_head_is_chosen_by_name_and_the_heads_differ(tmp_path: Path):
 
 
 def test_reference_energies_are_written_into_the_head_in_use(tmp_path: Path):
-    backbone = toy(TWO_HEADS)
+    backbone = toy("two heads")
     chosen = Potential(Mace(backbone.network, backbone.config, "omol", backbone.convention))
     chosen.set_reference_shifts({6: 0.25})
     chosen.save_upstream_checkpoint(tmp_path / "shifted.model")
@@ -140,7 +140,7 @@ def test_reference_energies_are_written_into_the_head_in_use(tmp_path: Path):
     assert zoo.load(tmp_path / "shifted.model", head="mp").predict(STRUCTURES)[0].energy == pytest.approx(bare, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["residual", "plain", "density with ZBL", "nonlinear", TWO_HEADS])
+@pytest.mark.parametrize("name", ["residual", "plain", "density with ZBL", "nonlinear", "two heads"])
 def test_a_model_cut_to_some_elements_is_the_same_on_them(name):
     backbone = toy(name)
     smaller = backbone.restricted_to([29, 6, 79])

@@ -255,7 +255,10 @@ def _randomise(backbone: Backbone) -> Backbone:
 
 
 def random_toy(config: MaceConfig, seed: int) -> Mace:
-    """A float64 backbone with weights drawn from ``seed``, reference energies of -0.5 eV, -1.0 eV, ... and scale 1.2."""
+    """A float64 backbone with weights drawn from ``seed``, reference energies of -0.5 eV, -1.0 eV, ... and scale 1.2.
+
+    Nonlinear blocks divide by ``3 + density``; at upstream's start, ``20 + 0 density``, no weight of the density has a gradient.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(config, torch.float64)
@@ -263,6 +266,10 @@ def random_toy(config: MaceConfig, seed: int) -> Mace:
     energies.copy_(-0.5 * (1.0 + torch.arange(energies.numel(), dtype=torch.float64)).reshape(energies.shape))
     if config.model == "ScaleShiftMACE":
         network.get_buffer("scale_shift.scale").fill_(1.2)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith((".alpha", ".beta")):
+                parameter.fill_(3.0 if name.endswith(".alpha") else 1.0)
     return Mace(network, config, config.heads[0] if len(config.heads) > 1 else None, "e3nn-0.6")
 
 

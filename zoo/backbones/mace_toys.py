@@ -50,7 +50,5 @@ MORE_TOYS: dict[str, MaceConfig] = {
         use_last_readout_only=True,
         readout_cls="NonLinearBiasReadoutBlock",
     ),
-    "two heads, unnatural parity": toy_config(
-        hidden_irreps="4x0e+4x0o+4x1o+4x1e", heads=("mp", "omol"), atomic_energies_shape=(2, 5), scale_shape=(2,)
-    ),
+    "two heads": toy_config(hidden_irreps="4x0e+4x1o+4x2e", heads=("mp", "omol"), atomic_energies_shape=(2, 5), scale_shape=(2,)),  # mh-0
 }
