@@ -114,7 +114,7 @@ def test_an_untrained_adapter_in_training_mode_gives_the_bases_numbers_too(poten
 def test_random_adapters_are_large_and_equivariant(backbone, frames, spec):
     potential = Uncopied(backbone)
     base = potential.predict(frames)
-    name = with_adapter(potential, spec)
+    name = with_adapter(potential, spec, relative=0.15)  # some readouts of 0.1 move the forces by less than a tenth
     deltas = potential.adapters.get(name).deltas()
     parameters = dict(potential.backbone.named_parameters())
     for block in potential.adapters.get(name).blocks:
@@ -240,7 +240,7 @@ def test_gradients_are_those_of_the_loss(potential, frames, spec):
     """Directional derivative against a central difference: the double backward through forces reaches the adapter correctly."""
     # the paper's gradient of the threshold (Eqs. 2, 3) and the straight-through one are not the derivative, by design
     by_design = spec.get("form") == "printed" or spec.get("start") == "base"
-    name = with_adapter(potential, spec)
+    name = with_adapter(potential, spec, relative=0.01 if by_design else 0.1)  # small: many weights then lie within their threshold
     tensors = potential.adapters.get(name).tensors
     training_loss(potential, frames).backward()
     generator = torch.Generator().manual_seed(3)
