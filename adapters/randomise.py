@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -31,6 +33,7 @@ def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: i
     own = [list(adapter.own_factors(position).values()) for position in range(len(adapter.blocks))]
     for tensor in (tensor for tensors in own for tensor in tensors):
         tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
+    searches = [_Search() for _ in own]
     for _ in range(_MAX_ROUNDS):
         deltas = zip(adapter.block_deltas(), adapter.blocks, strict=True)
         ratios = [float(delta.double().norm()) / (base_norms[block.key] or 1.0) for delta, block in deltas]
@@ -38,10 +41,31 @@ def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: i
         if not wrong:
             return
         for position in wrong:
-            # exact in one round where the delta is homogeneous in the factors; a delta that is all below a threshold is 0 and grows fast
-            step = 1.5 * relative / ratios[position] if ratios[position] > 0 else 1e3
+            step = searches[position].step(ratios[position] / relative)
             for tensor in own[position]:
                 tensor.mul_(step ** (1 / len(own[position])))
     block = adapter.blocks[wrong[0]]
     found = f"|dW|/|W| = {ratios[wrong[0]]:.3g}"
     raise AdapterError(f"{block.key}: random factors give {found}, wanted {relative} to {2 * relative}; choose another size")
+
+
+@dataclass
+class _Search:
+    """For the scale of one block's delta; scales found too small or too large bound it, since a delta above a threshold is not linear."""
+
+    scale: float = 1.0
+    too_small: float = 0.0
+    too_large: float = math.inf
+
+    def step(self, size: float) -> float:
+        """The factor to the next scale, where the delta has ``size``, wanted between 1 and 2."""
+        before = self.scale
+        if size < 1:
+            self.too_small = before
+        else:
+            self.too_large = before
+        # exact in one round where the delta is homogeneous in the factors; a delta that is all below a threshold is 0 and grows fast
+        self.scale = before * (1.5 / size if size > 0 else 1e3)
+        if not self.too_small < self.scale < self.too_large:
+            self.scale = math.sqrt(self.too_small * self.too_large) if self.too_small else before / 1e3
+        return self.scale / before

@@ -1,8 +1,9 @@
-"""The matrix of the contract tests: every registered family, every registered method, and variants whose code path differs."""
+"""The matrix of the contract tests: every toy of every registered family, every registered method, and variants whose code path differs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from adapters.method import method_names
+from tests.contracts.toys import Lender, Toy
 from zoo.backbones import family_names, is_installed, load_family
+from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
 from zoo.evaluation.probes import probe_frames
 from zoo.potential import Potential
@@ -29,39 +32,80 @@ def spec_id(spec: dict[str, Any]) -> str:
     return " ".join([spec["name"], *(f"{key}={value}" for key, value in spec.items() if key != "name")])
 
 
-@pytest.fixture(params=family_names())
-def family(request: pytest.FixtureRequest) -> str:
-    if not is_installed(request.param):
-        pytest.skip(f"the optional package of the family {request.param!r} is not installed")
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each toy for each test that has one; with adapter methods beside it, all but the families' main toys are slow."""
+    if "toy" not in metafunc.fixturenames:
+        return
+    methods = "spec" in metafunc.fixturenames
+    toys = []
+    for name in family_names():
+        if not is_installed(name):
+            missing = pytest.mark.skip(reason=f"the optional package of the family {name!r} is not installed")
+            toys.append(pytest.param(Toy(name), id=name, marks=missing))
+            continue
+        toys.append(pytest.param(Toy(name), id=name))
+        for variant in load_family(name).more_toys:
+            toy = Toy(name, variant)
+            toys.append(pytest.param(toy, id=str(toy), marks=[pytest.mark.slow] if methods else []))
+    metafunc.parametrize("toy", toys)
+    if methods:
+        metafunc.parametrize("spec", SPECS, ids=spec_id)
 
 
-@pytest.fixture(params=SPECS, ids=spec_id)
-def spec(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return dict(request.param)
+@pytest.fixture(scope="session", autouse=True)
+def activations_are_integrated_once() -> Iterator[None]:
+    """e3nn draws the same million numbers for each activation function of each network that it builds."""
+    from e3nn.math import _normalize_activation
 
-
-@pytest.fixture
-def potential(family: str) -> Potential:
-    """The family's toy, random weights in float64."""
-    return Potential(load_family(family).toy(0))
-
-
-@pytest.fixture
-def frames(potential: Potential) -> list[Frame]:
-    """A molecule, a wire, a slab and a sheared crystal."""
-    return probe_frames(potential.backbone.elements)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_normalize_activation, "moment", functools.cache(_normalize_activation.moment))
+        yield
 
 
 @pytest.fixture(scope="session")
-def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``checkpoint_of("sevennet")`` is the toy in that package's own file format (float32), written once."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+def lender() -> Lender:
+    return Lender()
 
-    def write(family: str) -> Path:
-        path = folder / f"{family}.pth"
-        if not path.exists():
-            load_family(family).toy(0).rebuilt(torch.float32).write_upstream_checkpoint(path, {})
-        return path
 
-    return write
+@pytest.fixture
+def backbone(toy: Toy, lender: Lender) -> Iterator[Backbone]:
+    """The toy of seed 0, random weights in float64."""
+    yield from lender.lend(toy, lambda: toy.build(0))
+
+
+@pytest.fixture
+def potential(backbone: Backbone) -> Potential:
+    """The toy with nothing on it."""
+    return Potential(backbone)
+
+
+@pytest.fixture
+def frames(backbone: Backbone) -> list[Frame]:
+    """A molecule, a wire, a slab and a sheared crystal."""
+    return probe_frames(backbone.elements)
+
+
+@pytest.fixture
+def single(toy: Toy, backbone: Backbone, lender: Lender) -> Iterator[Backbone]:
+    """The toy in float32."""
+    yield from lender.lend((toy, "float32"), lambda: backbone.rebuilt(torch.float32))
+
+
+@pytest.fixture
+def twin(toy: Toy, single: Backbone, lender: Lender) -> Iterator[Backbone]:
+    """The toy in float32, in float64 again: what `zoo.load` reads from the checkpoint when asked for float64."""
+    yield from lender.lend((toy, "float64"), lambda: single.rebuilt(torch.float64))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture
+def checkpoint(toy: Toy, single: Backbone, checkpoints: Path) -> Path:
+    """The toy in its package's own file format (float32), written once."""
+    path = checkpoints / f"{toy}.pth"
+    if not path.exists():
+        single.write_upstream_checkpoint(path, {})
+    return path

@@ -1,10 +1,8 @@
-"""What every registered backbone family promises by itself, on its toy."""
+"""What every registered backbone family promises by itself, on each of its toys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,42 +10,39 @@ import torch
 
 import zoo
 from adapters.blocks import find_blocks
+from adapters.state import AdapterManifest, base_fingerprint, write_adapter
+from tests.contracts.toys import Uncopied
 from zoo.backbones import family_of_checkpoint, load_family
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import check_equivariance
+from zoo.evaluation.probes import probe_frames
 from zoo.graph import collate
 from zoo.potential import Potential
 
 
-def test_the_modelis_small_random_by_seed_and_in_float64(family):
-    toy = load_family(family).toy(0)
-    assert toy.family == family == load_family(family).name
-    assert toy.dtype == torch.float64
-    assert sum(p.numel() for p in toy.parameters()) < 10_000
-    same, other = load_family(family).toy(0), load_family(family).toy(1)
-    for (name, one), two, three in zip(toy.named_parameters(), same.parameters(), other.parameters(), strict=True):
-        assert torch.equal(one, two)
-        assert one.dim() < 2 or not torch.equal(one, three), name
-    flat = [torch.cat([p.detach().reshape(-1) for p in model.parameters()]) for model in (toy, other)]
-    assert float((flat[0] != flat[1]).double().mean()) > 0.9  # Bessel frequencies and statistics are the same, weights are not
-    assert toy.cutoff > 0
-    assert toy.elements == tuple(sorted(set(toy.elements)))
-    assert toy.symmetry in ("SO(3)", "O(3)")
-
-
-def test_making_a_modelleaves_the_global_state_alone(family):
+def test_the_toy_is_small_and_in_float64_and_its_seed_alone_decides_the_weights(toy, backbone):
+    assert backbone.family == toy.family == load_family(toy.family).name
+    assert backbone.dtype == torch.float64
+    assert sum(p.numel() for p in backbone.parameters()) < 10_000
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    load_family(family).toy(3)
-    assert torch.equal(torch.rand(1), expected)
+    same, other = toy.build(0), toy.build(1)
+    assert torch.equal(torch.rand(1), expected)  # the caller's stream of random numbers was left alone
     assert torch.get_default_dtype() == torch.float32
+    for (name, one), two, three in zip(backbone.named_parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert one.dim() < 2 or not torch.equal(one, three), name
+    flat = [torch.cat([p.detach().reshape(-1) for p in model.parameters()]) for model in (backbone, other)]
+    assert float((flat[0] != flat[1]).double().mean()) > 0.9  # Bessel frequencies and statistics are the same, weights are not
+    assert backbone.cutoff > 0
+    assert backbone.elements == tuple(sorted(set(backbone.elements)))
+    assert backbone.symmetry in ("SO(3)", "O(3)")
 
 
-def test_every_parameter_is_in_one_block_or_has_a_reason(family):
-    toy = load_family(family).toy(0)
-    coverage = find_blocks(toy, toy.adapter_roles)
-    parameters = dict(toy.named_parameters())
+def test_every_parameter_is_in_one_block_or_has_a_reason(backbone):
+    coverage = find_blocks(backbone, backbone.adapter_roles)
+    parameters = dict(backbone.named_parameters())
     in_blocks = {block.parameter for block in coverage.blocks}
     assert in_blocks | set(coverage.not_adaptable) == set(parameters)
     assert not in_blocks & set(coverage.not_adaptable)
@@ -111,18 +106,17 @@ def test_the_weights_reach_the_energy_one_and_all(potential, frames):
     assert dead == []
 
 
-def test_the_familys_own_checkpoint_is_recognised_and_read_back(family, potential, frames, tmp_path, checkpoint_of: Callable[[str], Path]):
-    path = checkpoint_of(family)
-    assert load_family(family).recognises(path)
-    assert family_of_checkpoint(path).name == family
-    loaded = zoo.load(path)
-    assert loaded.dtype in (torch.float32, torch.float64)  # the file's: one for all, or the model's own
-    assert loaded.source == str(path)
-    assert loaded.coverage.table() == potential.coverage.table()
-    assert loaded.base_sha256 == potential.base_sha256  # of values as float32: the same for the float64 original
-    for found, expected in zip(loaded.predict(frames), potential.predict(frames), strict=True):
-        assert found.energy == pytest.approx(expected.energy, abs=1e-5)
-        np.testing.assert_allclose(found.forces, expected.forces, atol=1e-6)
+def test_the_familys_own_checkpoint_is_recognised_and_read_back(toy, potential, frames, checkpoint):
+    assert load_family(toy.family).recognises(checkpoint)
+    assert family_of_checkpoint(checkpoint).name == toy.family
+    found = zoo.load(checkpoint, head=potential.backbone.head)
+    assert found.dtype in (torch.float32, torch.float64)  # the file's: one for all, or the model's own
+    assert found.source == str(checkpoint)
+    assert found.coverage.table() == potential.coverage.table()
+    assert found.base_sha256 == potential.base_sha256  # of values as float32: the same for the float64 original
+    for one, other in zip(found.predict(frames), potential.predict(frames), strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=1e-5)
+        np.testing.assert_allclose(one.forces, other.forces, atol=1e-6)
 
 
 def test_a_merged_adapter_and_reference_energies_go_into_the_familys_checkpoint(potential, frames, tmp_path):
@@ -134,36 +128,47 @@ def test_a_merged_adapter_and_reference_energies_go_into_the_familys_checkpoint(
     potential.save_upstream_checkpoint(path)
     assert not potential.adapters.is_merged
     assert list(tmp_path.iterdir()) == [path]
-    for found, wanted in zip(zoo.load(path, dtype="float64").predict(frames), expected, strict=True):
-        assert found.energy == pytest.approx(wanted.energy, abs=2e-6)  # the file holds float32
-        np.testing.assert_allclose(found.forces, wanted.forces, atol=1e-6)
+    found = zoo.load(path, dtype="float64", head=potential.backbone.head).predict(frames)
+    for one, other in zip(found, expected, strict=True):
+        assert one.energy == pytest.approx(other.energy, abs=2e-6)  # the file holds float32
+        np.testing.assert_allclose(one.forces, other.forces, atol=1e-6)
 
 
-def test_constants_of_a_float64_twin_are_computed_in_float64(family):
+def test_an_adapter_file_applied_by_zoo_load_predicts_the_same_bits(toy, twin, frames, checkpoint, tmp_path):
+    adapted = Potential(twin)
+    adapted.adapters.add("elora", "elora")
+    adapted.adapters.randomise("elora", seed=1)
+    path = tmp_path / "adapter.safetensors"
+    manifest = AdapterManifest(
+        method="elora",
+        config=adapted.adapters.get("elora").method.config_dict,
+        base_card=str(checkpoint),
+        base_family=toy.family,
+        base_sha256=adapted.base_sha256,
+        head=twin.head,
+    )
+    write_adapter(path, adapted.adapters.get("elora"), manifest)
+    again = zoo.load(checkpoint, adapter=path, dtype="float64")  # the head comes with the adapter
+    for one, other in zip(again.predict(frames), adapted.predict(frames), strict=True):
+        assert one.energy == other.energy
+        assert np.array_equal(one.forces, other.forces)
+
+
+def test_constants_of_a_float64_twin_are_computed_in_float64(single, twin):
     """The rotation error after float32 -> float64 stays at float64's rounding, where a cast would leave 1e-8."""
-    single = load_family(family).toy(0).rebuilt(torch.float32)
     assert {tensor.dtype for tensor in single.parameters()} == {torch.float32}
-    twin = single.rebuilt(torch.float64)
     assert {tensor.dtype for tensor in [*twin.parameters(), *twin.buffers()] if tensor.is_floating_point()} == {torch.float64}
-    potential = Potential(single)
-    assert check_equivariance(potential, _probes(potential)).passed
+    assert check_equivariance(Uncopied(twin), probe_frames(twin.elements, seed=2)).passed
 
 
-def _probes(potential: Potential) -> list[Frame]:
-    from zoo.evaluation.probes import probe_frames
-
-    return probe_frames(potential.backbone.elements, seed=2)
-
-
-def test_weights_none_draws_every_trainable_weight_and_keeps_the_statistics(family, checkpoint_of: Callable[[str], Path]):
-    trained = zoo.load(checkpoint_of(family))
+def test_weights_none_draws_every_trainable_weight_and_keeps_the_statistics(toy, single, checkpoint):
     torch.manual_seed(11)
-    one = zoo.load(checkpoint_of(family), weights=None)
+    one = zoo.load(checkpoint, weights=None, head=single.head)
     torch.manual_seed(11)
-    same = zoo.load(checkpoint_of(family), weights=None)
+    same = load_family(toy.family).randomise(one.backbone)
     adaptable = {block.parameter for block in one.coverage.blocks if block.structure == "matrix"}
-    before, again = dict(trained.backbone.named_parameters()), dict(same.backbone.named_parameters())
+    before, again = dict(single.named_parameters()), dict(same.named_parameters())
     for name, parameter in one.backbone.named_parameters():
         assert torch.equal(parameter, again[name])
         assert torch.equal(parameter, before[name]) == (name in one.coverage.not_adaptable) or name not in adaptable
-    assert one.base_sha256 != trained.base_sha256
+    assert one.base_sha256 != base_fingerprint(single)

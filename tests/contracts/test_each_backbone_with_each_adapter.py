@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 import zoo
 from adapters.method import create_method
-from adapters.state import AdapterManifest, write_adapter
+from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
+from tests.contracts.toys import Uncopied, assert_same_state, state_of
+from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import check_equivariance
+from zoo.evaluation.probes import probe_frames
 from zoo.evaluation.transformations import transform_frame
 from zoo.graph import AtomGraph, collate
 from zoo.potential import Potential, Prediction
+
+
+@pytest.fixture
+def frames(backbone: Backbone) -> list[Frame]:
+    """A molecule and a sheared crystal: on which directions repeat no method depends."""
+    return probe_frames(backbone.elements)[::3]
 
 
 def with_adapter(potential: Potential, spec: dict[str, Any], relative: float | None = 0.1) -> str:
@@ -35,23 +43,12 @@ def forces_of(predictions: list[Prediction]) -> np.ndarray[Any, Any]:
     return np.concatenate([prediction.forces for prediction in predictions])
 
 
-def state_of(potential: Potential) -> dict[str, Tensor]:
-    backbone = potential.backbone
-    return {name: tensor.detach().clone() for name, tensor in [*backbone.named_parameters(), *backbone.named_buffers()]}
-
-
 def assert_identical(found: list[Prediction], expected: list[Prediction]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.energy == other.energy
         assert np.array_equal(one.forces, other.forces)
         assert (one.stress is None) == (other.stress is None)
         assert one.stress is None or np.array_equal(one.stress, other.stress)
-
-
-def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    differing = [name for name, tensor in expected.items() if not torch.equal(found[name], tensor)]
-    assert differing == []
 
 
 def relative_difference(found: list[Prediction], expected: list[Prediction]) -> float:
@@ -114,9 +111,10 @@ def test_an_untrained_adapter_in_training_mode_gives_the_bases_numbers_too(poten
         torch.testing.assert_close(adapted[name].detach(), value, rtol=1e-13, atol=1e-13, equal_nan=True)
 
 
-def test_random_adapters_are_large_and_equivariant(potential, frames, spec):
+def test_random_adapters_are_large_and_equivariant(backbone, frames, spec):
+    potential = Uncopied(backbone)
     base = potential.predict(frames)
-    name = with_adapter(potential, spec)
+    name = with_adapter(potential, spec, relative=0.15)  # some readouts of 0.1 move the forces by less than a tenth
     deltas = potential.adapters.get(name).deltas()
     parameters = dict(potential.backbone.named_parameters())
     for block in potential.adapters.get(name).blocks:
@@ -131,7 +129,7 @@ def test_random_adapters_are_large_and_equivariant(potential, frames, spec):
     assert {row.test for row in report.rows} >= {"rotation", "translation", "permutation", "finite differences"}
 
 
-class _AxisReader(Potential):
+class _AxisReader(Uncopied):
     """A delta that depends on the structure through a number that is no scalar: the x components of the edges."""
 
     def forward(self, graph: AtomGraph, *, stress: bool = True) -> dict[str, Tensor]:
@@ -144,13 +142,9 @@ class _AxisReader(Potential):
         finally:
             del self.adapters.weights
 
-    def to_dtype(self, dtype: torch.dtype) -> Potential:
-        assert dtype == self.dtype
-        return self
 
-
-def test_a_delta_that_breaks_the_symmetry_by_a_millionth_is_caught(potential, frames, spec):
-    broken = _AxisReader(potential.backbone.rebuilt(torch.float64))
+def test_a_delta_that_breaks_the_symmetry_by_a_millionth_is_caught(backbone, frames, spec):
+    broken = _AxisReader(backbone)
     with_adapter(broken, spec)
     assert rotation_residual(broken, frames) > 1e-9
     report = check_equivariance(broken, frames)
@@ -159,55 +153,58 @@ def test_a_delta_that_breaks_the_symmetry_by_a_millionth_is_caught(potential, fr
 
 
 def test_merged_equals_unmerged_and_unmerging_and_removing_restore_every_bit(potential, frames, spec):
-    before = state_of(potential)
+    before = state_of(potential.backbone)
     base = potential.predict(frames)
     name = with_adapter(potential, spec)
     adapted = potential.predict(frames)
     assert relative_difference(adapted, base) > 1e-2  # else equality would show nothing
     potential.adapters.merge()
     merged = potential.predict(frames)
-    assert {key for key, value in state_of(potential).items() if not torch.equal(value, before[key])} == set(
+    assert {key for key, value in state_of(potential.backbone).items() if not torch.equal(value, before[key])} == set(
         potential.adapters.get(name).parameter_names
     )
     assert relative_difference(merged, adapted) < 1e-12
     potential.adapters.unmerge()
-    assert_same_state(state_of(potential), before)
+    assert_same_state(state_of(potential.backbone), before)
     assert_identical(potential.predict(frames), adapted)
     potential.adapters.activate([])
     assert_identical(potential.predict(frames), base)
     potential.adapters.activate([name])
     potential.adapters.remove(name)
-    assert_same_state(state_of(potential), before)
+    assert_same_state(state_of(potential.backbone), before)
     assert_identical(potential.predict(frames), base)
 
 
-def test_a_saved_adapter_attached_again_predicts_the_same_bits(family, frames, spec, tmp_path, checkpoint_of: Callable[[str], Path]):
-    trained = zoo.load(checkpoint_of(family), dtype="float64")
-    name = with_adapter(trained, spec)
-    trained.set_reference_shifts({int(frames[0].atomic_numbers[0]): 0.25})
-    method = trained.adapters.get(name).method
-    symbol = next(s for s, z in zoo.loading.atomic_numbers.items() if z == int(frames[0].atomic_numbers[0]))
+def test_a_saved_adapter_attached_again_predicts_the_same_bits(toy, potential, frames, spec, checkpoint, tmp_path):
+    name = with_adapter(potential, spec)
+    potential.set_reference_shifts({int(frames[0].atomic_numbers[0]): 0.25})
+    method = potential.adapters.get(name).method
     manifest = AdapterManifest(
         method=method.name,
         config=method.config_dict,
-        base_card=trained.source,
-        base_family=family,
-        base_sha256=trained.base_sha256,
-        reference_energies={symbol: 0.25},
+        base_card=str(checkpoint),
+        base_family=toy.family,
+        base_sha256=potential.base_sha256,
+        head=potential.backbone.head,
+        reference_energies={chemical_symbols[int(frames[0].atomic_numbers[0])]: 0.25},
         level_of_theory="a test's",
     )
-    write_adapter(tmp_path / "adapter.safetensors", trained.adapters.get(name), manifest)
-    loaded = zoo.load(checkpoint_of(family), adapter=tmp_path / "adapter.safetensors", dtype="float64")
-    assert loaded.level_of_theory == "a test's"
-    assert_identical(loaded.predict(frames), trained.predict(frames))
-    in_float32 = zoo.load(checkpoint_of(family), adapter=str(tmp_path / "adapter.safetensors"), dtype="float32")
+    path = tmp_path / "adapter.safetensors"
+    write_adapter(path, potential.adapters.get(name), manifest)
+    expected = potential.predict(frames)
+    potential.adapters.remove(name)
+    assert relative_difference(potential.predict(frames), expected) > 1e-2
+    load_into(potential.adapters, name, *read_adapter(path))
+    assert_identical(potential.predict(frames), expected)
+    in_float32 = zoo.load(checkpoint, adapter=str(path), dtype="float32")  # head, energies and level of theory come with the file
+    assert in_float32.level_of_theory == "a test's"
     assert in_float32.dtype == torch.float32
-    assert 0 < relative_difference(in_float32.predict(frames), trained.predict(frames)) < 1e-3
+    assert 0 < relative_difference(in_float32.predict(frames), expected) < 1e-3
 
 
 def test_only_declared_tensors_get_a_gradient_and_move(potential, frames, spec):
     name = with_adapter(potential, spec)
-    before = state_of(potential)
+    before = state_of(potential.backbone)
     tensors = potential.adapters.get(name).tensors
     starts = {key: tensor.detach().clone() for key, tensor in tensors.items()}
     assert {id(p) for p in potential.parameters() if p.requires_grad} == {id(tensor) for tensor in tensors.values()}
@@ -221,7 +218,7 @@ def test_only_declared_tensors_get_a_gradient_and_move(potential, frames, spec):
     potential.adapters.after_step()
     assert [key for key, tensor in tensors.items() if torch.equal(tensor, starts[key])] == []
     assert [n for n, p in potential.backbone.named_parameters() if p.grad is not None] == []
-    assert_same_state(state_of(potential), before)
+    assert_same_state(state_of(potential.backbone), before)
 
 
 def test_training_from_the_start_lowers_the_loss(potential, frames, spec):
@@ -243,7 +240,7 @@ def test_gradients_are_those_of_the_loss(potential, frames, spec):
     """Directional derivative against a central difference: the double backward through forces reaches the adapter correctly."""
     # the paper's gradient of the threshold (Eqs. 2, 3) and the straight-through one are not the derivative, by design
     by_design = spec.get("form") == "printed" or spec.get("start") == "base"
-    name = with_adapter(potential, spec)
+    name = with_adapter(potential, spec, relative=0.01 if by_design else 0.1)  # small: many weights then lie within their threshold
     tensors = potential.adapters.get(name).tensors
     training_loss(potential, frames).backward()
     generator = torch.Generator().manual_seed(3)

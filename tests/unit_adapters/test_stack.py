@@ -98,7 +98,7 @@ def test_batched_deltas_equal_a_loop_over_blocks(stack, toy, spec):
     assert all(torch.allclose(deltas[name], expected[name], rtol=1e-14, atol=1e-14) for name in deltas)
 
 
-@pytest.mark.parametrize("relative", [0.1, 50.0])
+@pytest.mark.parametrize("relative", [1e-5, 0.1, 50.0])  # the least is far within a sparse delta's threshold
 @pytest.mark.parametrize("spec", METHODS, ids=_name)
 def test_random_adapter_weights_reach_the_wanted_share_of_every_block(stack, toy, spec, relative):
     adapter = stack.add("a", create_method(spec))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,53 +19,21 @@ from tests.refusals import refusal_of
 from zoo.backbones.mace import Mace, random_toy
 from zoo.backbones.mace_checkpoint import read_checkpoint
 from zoo.backbones.mace_network import MaceConfig
+from zoo.backbones.mace_toys import MORE_TOYS, TOY, toy_config
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.probes import probe_frames
 from zoo.potential import Potential
 
-BASE: dict[str, Any] = {
-    "model": "ScaleShiftMACE",
-    "r_max": 4.0,
-    "num_bessel": 4,
-    "num_polynomial_cutoff": 5,
-    "max_ell": 2,
-    "interaction_cls": "RealAgnosticResidualInteractionBlock",
-    "interaction_cls_first": "RealAgnosticResidualInteractionBlock",
-    "num_interactions": 2,
-    "hidden_irreps": "4x0e+4x1o",
-    "mlp_irreps": "4x0e",
-    "avg_num_neighbors": 3.0,
-    "atomic_numbers": (1, 6, 8, 29, 79),
-    "correlation": (2, 2),
-    "gate": "silu",
-    "radial_mlp": (8,),
-    "atomic_energies_shape": (5,),
-}
-DENSITY = {
-    "interaction_cls": "RealAgnosticDensityResidualInteractionBlock",
-    "interaction_cls_first": "RealAgnosticDensityInteractionBlock",
-}
-# the blocks of every published family: MP-0, OFF23, MP-0b, MP-0b3, MH-1, and what else differs in the way through the network
-VARIANTS: dict[str, dict[str, Any]] = {
-    "residual": {"correlation": (3, 3)},
-    "plain MACE, unscaled": {"model": "MACE", "interaction_cls_first": "RealAgnosticInteractionBlock"},
-    "density": {**DENSITY, "distance_transform": "Agnesi"},
-    "density with ZBL": {**DENSITY, "distance_transform": "Agnesi", "pair_repulsion": True},
-    "nonlinear": {
-        "interaction_cls": "RealAgnosticResidualNonLinearInteractionBlock",
-        "interaction_cls_first": "RealAgnosticResidualNonLinearInteractionBlock",
-        "apply_cutoff": False,
-        "edge_irreps": "4x0e+4x1o",
-        "use_last_readout_only": True,
-        "readout_cls": "NonLinearBiasReadoutBlock",
-    },
-    "three layers, scalars": {"num_interactions": 3, "hidden_irreps": "6x0e", "correlation": (2, 2, 2)},
-    "unnatural parity": {"hidden_irreps": "4x0e+4x0o+4x1o+4x1e"},
-    "rotations only": {"use_so3": True, "hidden_irreps": "4x0e+4x1e"},
-    "attention": {"interaction_cls": "RealAgnosticAttResidualInteractionBlock"},
-    "several heads": {"heads": ("mp", "omol"), "atomic_energies_shape": (2, 5), "scale_shape": (2,)},
+# the blocks that the contract tests meet too, and what else differs in the way through the network
+VARIANTS: dict[str, MaceConfig] = {
+    "density": TOY,
+    **MORE_TOYS,
+    "three layers, scalars": toy_config(num_interactions=3, hidden_irreps="6x0e", correlation=(2, 2, 2)),
+    "unnatural parity": toy_config(hidden_irreps="4x0e+4x0o+4x1o+4x1e"),  # paths that cannot be: weights that reach nothing
+    "rotations only": toy_config(use_so3=True, hidden_irreps="4x0e+4x1e"),
+    "attention": toy_config(interaction_cls="RealAgnosticAttResidualInteractionBlock"),
 }
 STRUCTURES = [
     Atoms("CuAuC", [[0.1, 0, 0], [1.8, 1.9, 1.7], [0.3, 1.7, 0.2]], cell=[[3.6, 0.2, 0], [0, 3.5, 0.3], [0.1, 0, 3.7]], pbc=True),
@@ -75,7 +42,7 @@ STRUCTURES = [
 
 
 def toy(variant: str, seed: int = 0) -> Mace:
-    return random_toy(MaceConfig(**{**BASE, **VARIANTS[variant]}), seed)
+    return random_toy(VARIANTS[variant], seed)
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -155,7 +122,7 @@ def test_an_edge_vector_of_the_wrong_sign_is_caught_by_the_forces(monkeypatch):
 
 
 def test_a_head_is_chosen_by_name_and_the_heads_differ(tmp_path: Path):
-    torch.save(toy("several heads").upstream_checkpoint({}), tmp_path / "heads.model")
+    torch.save(toy("two heads").upstream_checkpoint({}), tmp_path / "heads.model")
     with pytest.raises(ZooError, match=r"several heads and none was chosen; pass head= one of: mp, omol"):
         zoo.load(tmp_path / "heads.model")
     with pytest.raises(ZooError, match=r"unknown head 'pbe'; known: mp, omol"):
@@ -165,7 +132,7 @@ def test_a_head_is_chosen_by_name_and_the_heads_differ(tmp_path: Path):
 
 
 def test_reference_energies_are_written_into_the_head_in_use(tmp_path: Path):
-    backbone = random_toy(MaceConfig(**{**BASE, **VARIANTS["several heads"]}), 0)
+    backbone = toy("two heads")
     chosen = Potential(Mace(backbone.network, backbone.config, "omol", backbone.convention))
     chosen.set_reference_shifts({6: 0.25})
     chosen.save_upstream_checkpoint(tmp_path / "shifted.model")
@@ -175,7 +142,7 @@ def test_reference_energies_are_written_into_the_head_in_use(tmp_path: Path):
     assert zoo.load(tmp_path / "shifted.model", head="mp").predict(STRUCTURES)[0].energy == pytest.approx(bare, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["residual", "plain MACE, unscaled", "density with ZBL", "nonlinear", "several heads"])
+@pytest.mark.parametrize("name", ["residual", "plain", "density with ZBL", "nonlinear", "two heads"])
 def test_a_model_cut_to_some_elements_is_the_same_on_them(name):
     backbone = toy(name)
     smaller = backbone.restricted_to([29, 6, 79])

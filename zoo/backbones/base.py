@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -123,6 +123,7 @@ class Family:
         toy: ``(seed) -> Backbone``, small and random, float64, built from a configuration.
         recognises: whether a file looks like this family's checkpoint, without unpickling it.
         formats: what ``zoo export`` writes, by name; ``native`` is the checkpoint that `Backbone.write_upstream_checkpoint` writes.
+        more_toys: further toys by name, one for each way through the network that ``toy`` does not take; the contract tests meet them all.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Family:
     toy: Callable[[int], Backbone]
     recognises: Callable[[Path], bool]
     formats: Mapping[str, UpstreamFormat]
+    more_toys: Mapping[str, Callable[[int], Backbone]] = field(default_factory=dict)
 
 
 def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | None:

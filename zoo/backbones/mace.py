@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
 from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
 from zoo.backbones.mace_checkpoint import read_checkpoint, recognises
 from zoo.backbones.mace_network import MaceConfig, build_network, default_dtype
+from zoo.backbones.mace_toys import MORE_TOYS, TOY
 from zoo.backbones.portable_pickle import make_portable
 from zoo.conversion import converted_in_cache
 from zoo.errors import ZooError
@@ -253,31 +255,11 @@ def _randomise(backbone: Backbone) -> Backbone:
     return Mace(network, backbone.config, backbone.head, "e3nn-0.6")
 
 
-def _toy(seed: int) -> Backbone:
-    """2 layers, 4x0e+4x1o, H C O Cu Au, cutoff 4 Å, correlation 2, density-normalised: the layer types that adapters must reach."""
-    config = MaceConfig(
-        model="ScaleShiftMACE",
-        r_max=4.0,
-        num_bessel=4,
-        num_polynomial_cutoff=5,
-        max_ell=2,
-        interaction_cls="RealAgnosticDensityResidualInteractionBlock",
-        interaction_cls_first="RealAgnosticDensityInteractionBlock",
-        num_interactions=2,
-        hidden_irreps="4x0e+4x1o",
-        mlp_irreps="4x0e",
-        avg_num_neighbors=3.0,
-        atomic_numbers=(1, 6, 8, 29, 79),
-        correlation=(2, 2),
-        gate="silu",
-        radial_mlp=(8,),
-        atomic_energies_shape=(5,),
-    )
-    return random_toy(config, seed)
-
-
 def random_toy(config: MaceConfig, seed: int) -> Mace:
-    """A float64 backbone with weights drawn from ``seed``, reference energies of -0.5 eV, -1.0 eV, ... and scale 1.2."""
+    """A float64 backbone with weights drawn from ``seed``, reference energies of -0.5 eV, -1.0 eV, ... and scale 1.2.
+
+    Nonlinear blocks divide by ``3 + density``; at upstream's start, ``20 + 0 density``, no weight of the density has a gradient.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(config, torch.float64)
@@ -285,6 +267,10 @@ def random_toy(config: MaceConfig, seed: int) -> Mace:
     energies.copy_(-0.5 * (1.0 + torch.arange(energies.numel(), dtype=torch.float64)).reshape(energies.shape))
     if config.model == "ScaleShiftMACE":
         network.get_buffer("scale_shift.scale").fill_(1.2)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith((".alpha", ".beta")):
+                parameter.fill_(3.0 if name.endswith(".alpha") else 1.0)
     return Mace(network, config, config.heads[0] if len(config.heads) > 1 else None, "e3nn-0.6")
 
 
@@ -297,7 +283,8 @@ FAMILY = Family(
     name="mace",
     load=_load,
     randomise=_randomise,
-    toy=_toy,
+    toy=partial(random_toy, TOY),
     recognises=recognises,
     formats={"native": UpstreamFormat(".model", _loaded_by)},
+    more_toys={name: partial(random_toy, config) for name, config in MORE_TOYS.items()},
 )
