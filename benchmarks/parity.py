@@ -1,16 +1,20 @@
-"""Every card against its own package's ASE calculator, for ``docs/parity.md``: ``python -m benchmarks.parity``.
+"""Models against their own packages' ASE calculators, for ``docs/parity.md``: ``python -m benchmarks.parity``.
 
-Nequix's package needs JAX, so its cards are compared with numbers that it left: ``CARD_reference.npz`` with ``energy``, ``forces`` (of all
-atoms, one structure after the other) and ``stress``, beside ``structures.extxyz`` in a folder of ``ZOO_DATA``. A card without such numbers
-is left out.
+Cards whose weights a package ships, on the same file. MACE, NequIP and Allegro, whose weights would be downloaded: networks with random
+weights, through a file of the package's own form. Where a package has no place in this environment, numbers that it left (Nequix, which
+imports JAX; MACE under e3nn 0.4.4) are looked for in ``ZOO_DATA`` and ``ZOO_GOLDEN``: ``NAME_reference.npz`` with ``energy``, ``forces``
+(of all atoms, one structure after the other) and ``stress``, beside ``structures.extxyz``. A model without such numbers is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,9 @@ from ase.data import chemical_symbols
 
 from benchmarks.structures import parity_structures
 from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
-from zoo.backbones import is_installed, load_family
+from zoo.backbones import load_family
+from zoo.backbones.base import Backbone
+from zoo.backbones.mace_network import default_dtype
 from zoo.cache import data_roots
 from zoo.data.folders import listings
 from zoo.loading import load
@@ -33,6 +39,8 @@ from zoo.weights import local_weights
 
 BY_STORED_NUMBERS = frozenset({"nequix"})
 """Families whose package has no place in this environment."""
+RANDOM_FAMILIES = ("mace", "nequip", "allegro")
+"""Families whose weights are not on this disk."""
 
 
 @dataclass(frozen=True)
@@ -45,26 +53,27 @@ class Difference:
     largest_force: float
 
 
-def upstream_calculator(card: Card, head: str | None) -> Any:
-    """The ASE calculator of the card's own package, on the same file."""
-    if card.family in ("nequip", "allegro"):
-        return framework_calculator(local_weights(card))
-    if card.family != "sevennet":
-        raise ValueError(f"{card.name}: no upstream calculator known for the family {card.family!r}; add it here")
-    from sevenn.calculator import SevenNetCalculator
-
+def upstream_calculator(family: str, path: Path, dtype: str, head: str | None = None) -> Any:
+    """The ASE calculator of the family's own package, on a file of its own form."""
+    logging.getLogger("nequip").setLevel(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        return SevenNetCalculator(str(local_weights(card)), device="cpu", modal=head)
+        if family == "sevennet":
+            from sevenn.calculator import SevenNetCalculator
 
+            return SevenNetCalculator(str(path), device="cpu", modal=head)
+        if family == "mace":
+            from zoo.backbones.mace_network import import_mace
 
-def framework_calculator(path: Path) -> Any:
-    """NequIP's own calculator on a checkpoint or a package; it computes in its own process-wide state, so it comes last on a page."""
-    from nequip.integrations.ase import NequIPCalculator
+            import_mace()
+            from mace.calculators import MACECalculator
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        return NequIPCalculator._from_saved_model(str(path))
+            return MACECalculator(model_paths=str(path), device="cpu", default_dtype=dtype, **({"head": head} if head else {}))
+        if family in ("nequip", "allegro"):
+            from nequip.integrations.ase import NequIPCalculator
+
+            return NequIPCalculator._from_saved_model(str(path))
+    raise ValueError(f"no upstream calculator known for the family {family!r}; add it here")
 
 
 def compare(ours: Any, theirs: Any, atoms: Atoms) -> Difference:
@@ -81,42 +90,8 @@ def compare(ours: Any, theirs: Any, atoms: Atoms) -> Difference:
     )
 
 
-def card_table(card: Card, head: str | None) -> str:
-    """One row a structure."""
-    return structures_table(load(card.name, head=head, dtype="float32").calculator(), upstream_calculator(card, head))
-
-
-def random_network_table(family: str, dtype: torch.dtype) -> str:
-    """One row a structure, for a network of random weights that knows their elements, through the family's own checkpoint file."""
-    from zoo.backbones.nequip import NequIPFramework
-
-    numbers = sorted({int(number) for atoms in parity_structures().values() for number in atoms.numbers})
-    names = [chemical_symbols[number] for number in numbers]
-    toy = load_family(family).toy(0)
-    assert isinstance(toy, NequIPFramework)
-    values = {
-        "avg_num_neighbors": 12.0,
-        "per_type_energy_scales": 1.0,
-        "per_type_energy_shifts": dict(zip(names, [-0.1 * n for n in numbers], strict=True)),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.ckpt"
-        Potential(NequIPFramework({**toy.config, **values, "type_names": names}, dtype)).save_upstream_checkpoint(path)
-        return structures_table(load(path).calculator(), framework_calculator(path))
-
-
-def stored_table(card: Card) -> str | None:
-    """One row a structure, against numbers that the card's package left; None where ZOO_DATA has none for the card."""
-    reference = next((path for listing in listings(data_roots()) for path in listing.by_name.get(f"{card.name}_reference.npz", ())), None)
-    if reference is None:
-        return None
-    structures = ase.io.read(reference.with_name("structures.extxyz"), ":")
-    return difference_table(compare_stored(load(card.name, dtype="float32").calculator(), reference, structures))
-
-
-def compare_stored(ours: Any, reference: Path, structures: list[Atoms]) -> dict[str, Difference]:
-    """Each structure, by its formula, against the file's numbers."""
-    found = {}
+def compare_stored(ours: Any, reference: Path, structures: list[Atoms]) -> Iterator[Difference]:
+    """Each structure against the file's numbers."""
     with np.load(reference, allow_pickle=False) as stored:
         energies, forces, stresses = stored["energy"], stored["forces"], stored["stress"]
     first = 0
@@ -124,45 +99,110 @@ def compare_stored(ours: Any, reference: Path, structures: list[Atoms]) -> dict[
         wanted = forces[first : first + len(atoms)]
         first += len(atoms)
         atoms.calc = ours
-        found[atoms.get_chemical_formula()] = Difference(
+        yield Difference(
             energy=abs(atoms.get_potential_energy() - float(energy)) / len(atoms),
             forces=float(np.abs(atoms.get_forces() - wanted).max()),
-            stress=float(np.abs(atoms.get_stress(voigt=False) - stress).max()),
+            stress=float(np.abs(atoms.get_stress(voigt=False) - stress).max()) if atoms.pbc.all() else None,
             largest_force=float(np.abs(wanted).max()),
         )
+
+
+def row(model: str, structures: str, dtype: str, found: list[Difference]) -> list[str]:
+    """One line of the table: the largest difference over a set of structures."""
+    stresses = [difference.stress for difference in found if difference.stress is not None]
+    return [
+        model,
+        f"{structures} ({len(found)})",
+        dtype,
+        f"{max(difference.energy for difference in found):.1e}",
+        f"{max(difference.forces for difference in found):.1e}",
+        f"{max(stresses):.1e}" if stresses else "",
+        f"{max(difference.largest_force for difference in found):.2g}",
+    ]
+
+
+def rows_of(model: str, dtype: str, ours: Any, theirs: Any) -> list[list[str]]:
+    """One line a set of structures, for two calculators."""
+    sets = parity_structures()
+    return [row(model, name, dtype, [compare(ours, theirs, atoms) for atoms in structures]) for name, structures in sets.items()]
+
+
+def card_rows(card: Card) -> list[list[str]]:
+    """A card on the file that its package ships, or against stored numbers; none where there are none."""
+    if card.family in BY_STORED_NUMBERS:
+        reference = next(
+            (path for listing in listings(data_roots()) for path in listing.by_name.get(f"{card.name}_reference.npz", ())), None
+        )
+        return [] if reference is None else [_stored_row(f"`{card.name}`", load(card.name, dtype="float32"), reference, "float32")]
+    found = []
+    for head in card.heads or (None,):
+        name = f"`{card.name}`{f', head `{head}`' if head else ''}"
+        ours = load(card.name, head=head, dtype="float32").calculator()
+        found += rows_of(name, "float32", ours, upstream_calculator(card.family, local_weights(card), "float32", head))
     return found
 
 
-def structures_table(ours: Any, theirs: Any) -> str:
-    """One row a structure, for two calculators."""
-    return difference_table({name: compare(ours, theirs, atoms) for name, atoms in parity_structures().items()})
+def golden_rows() -> list[list[str]]:
+    """MACE models that e3nn 0.4.4 wrote, against the numbers they gave there."""
+    folder = Path(os.environ.get("ZOO_GOLDEN", "")) / "mace_e3nn04"
+    models = sorted(folder.glob("*.model")) if os.environ.get("ZOO_GOLDEN") else []
+    return [
+        _stored_row(f"MACE written under e3nn 0.4.4 (`{path.stem}`)", load(path), path.with_name(f"{path.stem}_reference.npz"), "float64")
+        for path in models
+    ]
 
 
-def difference_table(differences: dict[str, Difference]) -> str:
-    """One row a structure."""
-    rows = []
-    for name, found in differences.items():
-        stress = "" if found.stress is None else f"{found.stress:.1e}"
-        rows.append([name, f"{found.energy:.1e}", f"{found.forces:.1e}", stress, f"{found.largest_force:.2f}"])
-    return markdown_table(["structure", "energy, eV/atom", "forces, eV/Å", "stress, eV/Å³", "largest force, eV/Å"], rows)
+def _stored_row(model: str, potential: Potential, reference: Path, dtype: str) -> list[str]:
+    structures = ase.io.read(reference.with_name("structures.extxyz"), ":")
+    return row(model, "stored", dtype, list(compare_stored(potential.calculator(), reference, structures)))
+
+
+def random_rows(family: str) -> Iterator[list[str]]:
+    """Networks of random weights that know the structures' elements, through the family's own form of file, in both precisions."""
+    for name, toy in {"": load_family(family).toy, **load_family(family).more_toys}.items():
+        for dtype in (torch.float64, torch.float32):
+            label = str(dtype).removeprefix("torch.")
+            backbone = _knowing_all_elements(toy(0), dtype)
+            # nequip's own processes run in float64; mace's pair repulsion computes in the default dtype, whatever the model is in
+            with tempfile.TemporaryDirectory() as folder, default_dtype(dtype if family == "mace" else torch.float64):
+                path = Path(folder) / "random.ckpt"
+                Potential(backbone).save_upstream_checkpoint(path)
+                ours, theirs = load(path, head=backbone.head).calculator(), upstream_calculator(family, path, label, backbone.head)
+                yield from rows_of(f"{family}, random weights{f' ({name})' if name else ''}", label, ours, theirs)
+
+
+def _knowing_all_elements(toy: Backbone, dtype: torch.dtype) -> Backbone:
+    numbers = sorted({int(number) for structures in parity_structures().values() for atoms in structures for number in atoms.numbers})
+    if toy.family == "mace":
+        from zoo.backbones.mace import Mace, random_toy
+
+        assert isinstance(toy, Mace)
+        shape = (*toy.config.atomic_energies_shape[:-1], len(numbers))
+        config = toy.config.model_copy(update={"atomic_numbers": tuple(numbers), "atomic_energies_shape": shape})
+        return random_toy(config, 0).rebuilt(dtype)
+    from zoo.backbones.nequip import NequIPFramework
+
+    assert isinstance(toy, NequIPFramework)
+    names = [chemical_symbols[number] for number in numbers]
+    values = {
+        "avg_num_neighbors": 12.0,
+        "per_type_energy_scales": 1.0,
+        "per_type_energy_shifts": dict(zip(names, [-0.1 * n for n in numbers], strict=True)),
+    }
+    return NequIPFramework({**toy.config, **values, "type_names": names}, dtype)
 
 
 def page_content() -> str:
-    """A table for every card and head that there is something to compare with."""
-    parts = []
-    for name in list_models():
-        card = describe(name)
-        if not card.ships_with_a_package:
-            continue  # not downloaded for a page
-        for head in card.heads or (None,):
-            table = stored_table(card) if card.family in BY_STORED_NUMBERS else card_table(card, head)
-            if table is not None:
-                parts.append(f"**`{name}`{f', head `{head}`' if head else ''}**\n\n{table}")
-    for family in filter(is_installed, ("allegro", "nequip")):
-        for dtype in (torch.float64, torch.float32):
-            name = str(dtype).removeprefix("torch.")
-            parts.append(f"**{family}, random weights, {name}**\n\n{random_network_table(family, dtype)}")
-    return "\n\n".join([*parts, stamp("python -m benchmarks.parity")])
+    """The whole table."""
+    rows = []
+    for card in map(describe, list_models()):
+        if card.ships_with_a_package or card.family in BY_STORED_NUMBERS:
+            rows += card_rows(card)
+    rows += golden_rows()
+    for family in RANDOM_FAMILIES:
+        rows += random_rows(family)
+    titles = ["model", "structures", "precision", "energy, eV/atom", "forces, eV/Å", "stress, eV/Å³", "largest force, eV/Å"]
+    return f"{markdown_table(titles, rows)}\n\n{stamp('python -m benchmarks.parity')}"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, molecule
 
 
-def parity_structures() -> dict[str, Atoms]:
-    """By description; rattled where symmetry would make forces vanish, so that there is something to compare."""
+def parity_structures() -> dict[str, list[Atoms]]:
+    """By kind; rattled where symmetry would make forces vanish, so that there is something to compare."""
     slab = fcc111("Pt", size=(2, 2, 3), vacuum=8.0)
     add_adsorbate(slab, molecule("CO"), 1.9, "ontop", mol_index=1)  # carbon down
     sheared = bulk("Si", cubic=True)
@@ -17,24 +17,14 @@ def parity_structures() -> dict[str, Atoms]:
         "SrTiO3", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)], cell=[3.905] * 3, pbc=True
     )
     wire = Atoms("Au4", positions=[(0.0, 0.3 * (-1) ** i, 2.6 * i) for i in range(4)], cell=[0, 0, 10.4], pbc=(False, False, True))
+    alloy = bulk("Cu", a=3.75, cubic=True).repeat(2)
+    alloy.symbols[::4] = "Au"
     structures = {
-        "molecule: ethanol": molecule("CH3CH2OH"),
-        "crystal: NaCl, 8 atoms": bulk("NaCl", "rocksalt", a=5.64, cubic=True),
-        "slab with adsorbate: CO on Pt(111)": slab,
-        "one atom in a cell: fcc Cu": bulk("Cu"),
-        "isolated atom: Cu": Atoms("Cu"),
-        "sheared cell: Si, 8 atoms": sheared,
-        "several elements: SrTiO3": perovskite,
-        "wire: Au, periodic along z": wire,
-        "alloy: Cu3Au, 32 atoms": _alloy(),
+        "molecule, isolated atom": [molecule("CH3CH2OH"), Atoms("Cu")],
+        "crystals, one sheared, one of one atom": [bulk("NaCl", "rocksalt", a=5.64, cubic=True), bulk("Cu"), sheared, perovskite, alloy],
+        "slab with CO, wire": [slab, wire],
     }
-    for seed, atoms in enumerate(structures.values()):
+    for seed, atoms in enumerate(atoms for kind in structures.values() for atoms in kind):
         if len(atoms) > 1:
             atoms.rattle(0.08, seed=seed)
     return structures
-
-
-def _alloy() -> Atoms:
-    alloy: Atoms = bulk("Cu", a=3.75, cubic=True).repeat(2)
-    alloy.symbols[::4] = "Au"
-    return alloy
