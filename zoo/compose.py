@@ -54,7 +54,7 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
     if key.startswith(("hydra", "+", "~")):
         return [argument]
     if key not in groups:
-        return [f"++{key}={_quoted(value) if _is_file(value) else value}"]
+        return [f"++{key}={quoted(value) if _is_there(value) else value}"]
     if not value:
         raise ZooError(f"{key}= has no value; give a name or a file")
     options = group_options(key)
@@ -65,13 +65,13 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
     if "," in value and not _is_there(value):  # a sweep: -m adapter=elora,full
         return _swept(key, value, options)
     if key == "backbone":
-        return ["backbone=card", f"backbone.name={_quoted(value)}"]
+        return ["backbone=card", f"backbone.name={quoted(value)}"]
     if key == "data":
         options = [*options, *_published_sets()]
     if (key == "data" and _is_there(value)) or (key in ("data", "adapter") and (Path(value).suffix or "/" in value)):
         if not _is_there(value):
             raise ZooError(f"{key}={value}: no such file{_or_name(value, options)}")
-        return [f"{key}=file", f"{key}.path={_quoted(value)}"]
+        return [f"{key}=file", f"{key}.path={quoted(value)}"]
     raise ZooError(f"{key}={value}: not an option; {nearest_name_hint(value, options)}")
 
 
@@ -81,7 +81,7 @@ def _swept(key: str, value: str, options: Sequence[str]) -> list[str]:
         return [f"backbone.name={value}"]
     values = value.split(",")
     if key in ("data", "adapter") and all(_is_there(one) for one in values):
-        return [f"{key}=file", f"{key}.path={','.join(_quoted(one) for one in values)}"]
+        return [f"{key}=file", f"{key}.path={','.join(quoted(one) for one in values)}"]
     for one in values:
         if one not in options:
             raise ZooError(f"{key}={value}: a sweep takes names of one kind or files, and {one!r} is neither here; sweep them one by one")
@@ -128,7 +128,8 @@ def _check_words(arguments: Sequence[str], name: str) -> None:
             raise ZooError(f"{argument!r}: arguments are key=value; see zoo {name} --help")
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
+    """A path as Hydra's grammar takes it: in quotes where it has more than letters, digits and ``_./-``."""
     return value if re.fullmatch(r"[\w./-]+", value) else "'" + value.replace("'", "\\'") + "'"
 
 

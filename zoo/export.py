@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.backbones import load_family
+from zoo.compose import quoted
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.files import write_atomically
 from zoo.potential import Potential
@@ -40,7 +41,7 @@ def export(potential: Potential, output: Path | None, form: str = "native", fold
     elif folder is not None:
         path = folder / f"exported{wanted.suffix}"
     else:
-        raise ZooError(f"output is missing; pass output=...{wanted.suffix}")
+        raise ZooError(f"output is missing; pass output=FILE{wanted.suffix}")
     _check_output(path, wanted.suffix, potential.source)
     if wanted.build is None:
         potential.save_upstream_checkpoint(path)
@@ -72,13 +73,15 @@ def keys_of_words(words: Sequence[str]) -> list[str]:
     remaining = list(words)
     while remaining:
         word = remaining.pop(0)
-        option = word.removeprefix("--").partition("=")[0]
-        if not word.startswith("--") or option not in _OPTIONS:
-            keys.append(f"run={word}" if not keys and "=" not in word and not word.startswith("-") else word)
-        elif "=" in word:
-            keys.append(word.removeprefix("--"))
-        elif remaining and "=" not in remaining[0] and not remaining[0].startswith("-"):
-            keys.append(f"{option}={remaining.pop(0)}")
+        option, is_whole, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and option in _OPTIONS:
+            if not is_whole and remaining and not remaining[0].startswith("-"):
+                value = remaining.pop(0)
+            if not value:
+                raise ZooError(f"--{option} has no value; pass {option}=... or --{option} ...")
+            keys.append(f"{option}={quoted(value)}")
+        elif not keys and not word.startswith("-") and ("=" not in word or Path(word).is_dir()):
+            keys.append(f"run={quoted(word)}")
         else:
-            raise ZooError(f"{word} has no value; pass {option}=... or {word} ...")
+            keys.append(word)
     return keys

@@ -313,7 +313,7 @@ MISUSES = [
     (["predict", "output=out.xyz"], ["input is missing", "input=..."]),
     (["predict", "input=gone.xyz", "output=out.xyz"], ["gone.xyz"]),
     (["predict", "input=gone.xyz", "output=out.xyz", "inptu=3"], ["unknown key 'inptu'", "input"]),
-    (["export"], ["output is missing", "output=....pth"]),
+    (["export"], ["output is missing", "output=FILE.pth"]),
     (["export", "output=x.pth", "format=pickle"], ["format=pickle: not a format of sevennet", "native"]),
     (["export", "output=x.pth", "--format"], ["--format has no value", "format=..."]),
     (["export", "output=x.model"], ["x.model: its tools know this format by the suffix .pth", "output=x.pth"]),

@@ -59,6 +59,7 @@ WORDS = [
     (["runs/x"], ["run=runs/x"]),
     (["runs/x", "--format", "native", "--output", "a.pth"], ["run=runs/x", "format=native", "output=a.pth"]),
     (["--format=native", "run=runs/x", "output=a.pth"], ["format=native", "run=runs/x", "output=a.pth"]),
+    (["runs/a (1)", "--output", "T=300 K.pth"], ["run='runs/a (1)'", "output='T=300 K.pth'"]),
     (["backbone=sevennet-0", "runs/x"], ["backbone=sevennet-0", "runs/x"]),  # refused later: arguments are key=value
 ]
 
