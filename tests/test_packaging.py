@@ -117,5 +117,20 @@ def test_every_direct_dependency_is_pinned_once_within_its_declared_range() -> N
 def test_the_environment_is_the_pinned_one() -> None:
     """A test result says something about the pins only if it was made with them."""
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
-    for name in ("torch", "e3nn", "sevenn", "nequip", "lightning", "numpy", "pydantic"):
+    for name in ("torch", "e3nn", "sevenn", "nequip", "nequip-allegro", "lightning", "numpy", "pydantic"):
         assert importlib.metadata.version(name).split("+")[0] == pins[name], name
+    assert importlib.metadata.version("mace-torch") == MACE_COMMAND.rpartition("==")[2]
+
+
+def test_every_family_has_its_package_so_that_no_contract_is_skipped() -> None:
+    from zoo.backbones import family_names, is_installed
+
+    assert len(family_names()) >= 5
+    assert [name for name in family_names() if not is_installed(name)] == []
+
+
+def test_pip_check_finds_the_documented_conflict_and_no_other() -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    documented = re.findall(r"^#\s+(\S+ \S+ has requirement .*)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    assert len(documented) == 1
+    assert done.stdout.splitlines() == documented, done.stderr
