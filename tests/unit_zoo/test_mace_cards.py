@@ -38,13 +38,22 @@ def test_each_card_names_a_model_of_its_authors_and_what_its_licence_asks(card):
     assert "doi" in card.citation
 
 
-@pytest.mark.parametrize("name", [card.name for card in CARDS if card.accept_licence])
+@pytest.mark.parametrize("card", [card for card in CARDS if card.accept_licence], ids=lambda card: card.name)
 @pytest.mark.parametrize("accepted", ["", "mit", "aslx"])
-def test_weights_under_the_academic_licence_are_not_fetched_before_it_is_accepted(name, accepted, monkeypatch):
+def test_weights_under_the_academic_licence_are_not_fetched_before_it_is_accepted(card, accepted, monkeypatch):
     monkeypatch.setenv("ZOO_ACCEPT_LICENCES", accepted)
     monkeypatch.setattr("zoo.weights.fetch_remembering", lambda *_, **__: pytest.fail("was fetched"))
-    with pytest.raises(ZooError, match=rf"{name}: its weights are under ASL .*ZOO_ACCEPT_LICENCES=asl"):
-        zoo.load(name)
+    with pytest.raises(ZooError, match=rf"{card.name}: its weights are under ASL .*ZOO_ACCEPT_LICENCES=asl"):
+        zoo.load(card.name, head=(card.heads or (None,))[0])
+
+
+def test_a_multi_head_card_names_each_heads_level_of_theory_and_is_never_loaded_without_a_choice():
+    several = [card for card in CARDS if card.heads]
+    assert [card.name for card in several] == ["mace-mh-0", "mace-mh-1"]
+    for card in several:
+        assert set(card.heads) == set(card.level_of_theory_of_head)
+        with pytest.raises(ZooError, match=rf"{card.name} has several heads.*omat_pbe"):
+            zoo.load(card.name)
 
 
 def test_a_card_with_a_checksum_is_fetched_checked_converted_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
