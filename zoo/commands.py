@@ -182,7 +182,7 @@ def predict(arguments: Sequence[str]) -> None:
     potential = choose_model(config)
     frames = read_structures(config.input)
     check_edges(frames, potential.backbone.cutoff)
-    write_extxyz(Path(config.output), frames, predict_frames(potential, frames, batch_size=config.batch_size))
+    write_extxyz(Path(config.output).expanduser(), frames, predict_frames(potential, frames, batch_size=config.batch_size))
     print(f"{len(frames)} structures -> {config.output}")
 
 
@@ -193,9 +193,10 @@ def export(arguments: Sequence[str]) -> None:
 
     config: ExportConfig = parse_choice("export", keys_of_words(arguments), ExportConfig)
     potential = choose_model(config)
-    output, run = (None if path is None else Path(path) for path in (config.output, config.run))
+    output, run = (None if path is None else Path(path).expanduser() for path in (config.output, config.run))
     path, taken_by = write(potential, output, config.format, run)
-    print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {path}, for {taken_by}")
+    adapters, precision = ", ".join(potential.adapters.active) or "no adapter", str(potential.dtype).removeprefix("torch.")
+    print(f"{potential.source} with {adapters}, in {precision} -> {path}, for {taken_by}")
 
 
 def convert(arguments: Sequence[str]) -> None:

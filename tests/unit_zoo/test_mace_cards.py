@@ -12,6 +12,7 @@ from ase import Atoms
 import zoo
 from zoo import registry
 from zoo.backbones import load_family
+from zoo.backbones.base import choose_head
 from zoo.digests import file_sha256
 from zoo.errors import ZooError
 
@@ -77,3 +78,22 @@ def test_a_card_with_a_checksum_is_fetched_checked_converted_and_loaded(tmp_path
         )
     finally:
         registry._cards.cache_clear()
+
+
+def test_heads_that_differ_in_case_alone_are_told_apart_or_refused():
+    assert choose_head(("pbe", "PBE"), "PBE", "a file") == "PBE"
+    assert choose_head(("pbe", "r2scan"), "PBE", "a file") == "pbe"
+    with pytest.raises(ZooError, match=r"2 of its heads \(pbe, PBE\) are called 'Pbe'"):
+        choose_head(("pbe", "PBE"), "Pbe", "a file")
+    with pytest.raises(ZooError, match=r"2 of its heads \(mp, mp\) are called 'mp'"):
+        choose_head(("mp", "mp"), "mp", "a file")
+
+
+def test_a_card_whose_file_runs_code_asks_for_trust_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr("zoo.weights.fetch_remembering", lambda *_, **__: pytest.fail("was fetched"))
+    packages = [zoo.describe(name) for name in zoo.list_models() if zoo.describe(name).runs_code]
+    assert {"nequip-oam-l", "allegro-oam-l"} <= {card.name for card in packages}
+    assert all(card.file.url.endswith(".nequip.zip") for card in packages)
+    for card in packages:
+        with pytest.raises(ZooError, match=rf"{card.name}: its file carries its own code.*trust_pickle=True"):
+            zoo.load(card.name)

@@ -14,6 +14,7 @@ from shlex import quote
 from typing import Any, ClassVar
 
 import torch
+from ase.data import chemical_symbols
 from e3nn.o3._spherical_harmonics import _spherical_harmonics
 from torch import Tensor, nn
 
@@ -154,7 +155,8 @@ class Mace(Backbone):
         """
         unknown = sorted(set(elements) - set(self.elements))
         if unknown or not elements:
-            raise ZooError(f"cannot restrict the model to {sorted(elements)}: it knows {list(self.elements)}; name some of these")
+            asked, known = (", ".join(chemical_symbols[number] for number in numbers) for numbers in (unknown, self.elements))
+            raise ZooError(f"cannot cut the model down to {asked or 'nothing'}: it knows {known}; name some of these")
         kept = [index for index, number in enumerate(self.config.atomic_numbers) if number in set(elements)]
         total = len(self.config.atomic_numbers)
         config = self.config.model_copy(
