@@ -138,13 +138,13 @@ def by_type(names: Sequence[str], values: Sequence[float], source: str) -> dict[
     return dict(zip(names, [*values] * len(names) if len(values) == 1 else values, strict=True))
 
 
-def plain_values(raw: Any, source: str, look_up: Callable[[str], Any] = lambda text: text) -> Any:
+def plain_values(raw: Any, source: str, look_up: Callable[[str], Any] = lambda text: None) -> Any:
     """Mappings and sequences of whatever type as dicts and lists of their own, each entry as often as it is named.
 
     Args:
         raw: of a file.
         source: for the message.
-        look_up: what a text stands for; itself for most.
+        look_up: what a text stands for; None for itself.
 
     Raises:
         ZooError: for more entries, or deeper ones, than a configuration has: a small file can name the same entry a billion times.
@@ -161,7 +161,7 @@ def plain_values(raw: Any, source: str, look_up: Callable[[str], Any] = lambda t
             )
         if isinstance(value, str):
             meant = look_up(value)
-            return value if meant is value else plain(meant, depth + 1)
+            return value if meant is None else plain(meant, depth + 1)
         if isinstance(value, Mapping):
             return {str(key): plain(entry, depth + 1) for key, entry in value.items()}
         return [plain(entry, depth + 1) for entry in value] if isinstance(value, (list, tuple)) else value

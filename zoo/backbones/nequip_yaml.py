@@ -53,9 +53,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]
 
 
 def _meant(text: str, whole: Any, source: str) -> Any:
-    """The text itself, or the file's value that ``${a.b}`` names."""
+    """The file's value that ``${a.b}`` names; None for a text that names nothing."""
     if "${" not in text:
-        return text
+        return None
     match = _REFERENCE.fullmatch(text)
     found = whole
     for part in match[1].split(".") if match else ():
