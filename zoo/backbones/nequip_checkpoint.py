@@ -80,7 +80,11 @@ def _read_checkpoint(path: Path, trust_pickle: bool) -> UpstreamModel:
             f"{path}: a NequIP checkpoint holds 'state_dict' and 'hyper_parameters' ({first.key}: {first.message}); "
             "pass the file that nequip-train wrote"
         ) from None
-    tensors = {name: value for name, value in payload.state_dict.items() if isinstance(value, Tensor)}
+    of_models = ("model.", _EMA_PREFIX)
+    tensors = {name: value for name, value in payload.state_dict.items() if name.startswith(of_models)}
+    others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ZooError(f"{path}: {others[0]}: a {type(tensors[others[0]]).__name__} where a tensor is wanted; the file is inconsistent")
     models = sorted({name.split(".")[1] for name in tensors if name.startswith("model.")})
     if models != [_SOLE_MODEL]:
         raise ZooError(f"{path}: holds the models {', '.join(models)}; only checkpoints of a single model are read")
