@@ -191,14 +191,12 @@ def from_state(config: MaceConfig, state: Mapping[str, Tensor], head: str | None
         dtype = next(value.dtype for name, value in state.items() if name.endswith("node_embedding.linear.weight"))
         with torch.random.fork_rng(devices=[]):
             network = build_network(config, dtype)
-        native = {name: value.clone() for name, value in network.named_buffers() if is_coupling(name)}
-        load_state(network, state, source)
-        return Mace(network, config, chosen, convention(state, native))
-    except ZooError:
-        raise
     except Exception as error:  # upstream's constructors raise whatever the settings lead them to
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = first_line(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {first_line(error)}"
         raise ZooError(f"{source}: no MACE network can be built from its settings ({reason}); pass a .model that mace wrote") from None
+    native = {name: value.clone() for name, value in network.named_buffers() if is_coupling(name)}
+    load_state(network, state, source)
+    return Mace(network, config, chosen, convention(state, native))
 
 
 def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
