@@ -201,7 +201,7 @@ def export(arguments: Sequence[str]) -> None:
 
 def convert(arguments: Sequence[str]) -> None:
     """``zoo convert``: a pickled MACE model as configuration and safetensors."""
-    from zoo.conversion import convert as write
+    from zoo.backbones.mace_conversion import convert as write
 
     files = [word for word in arguments if "=" not in word]
     options = dict(word.split("=", 1) for word in arguments if "=" in word)

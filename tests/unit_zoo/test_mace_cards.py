@@ -70,7 +70,7 @@ def test_a_card_with_a_checksum_is_fetched_checked_converted_and_loaded(tmp_path
     registry._cards.cache_clear()
     try:
         potential = zoo.load("mine")
-        assert (tmp_path / "cache" / "converted" / f"{file_sha256(published)}.mace.safetensors").is_file()
+        assert (tmp_path / "cache" / "converted" / f"{file_sha256(published)}.v2.mace.safetensors").is_file()
         assert potential.card is not None
         assert potential.backbone.cutoff == potential.card.cutoff_angstrom
         assert potential.predict([Atoms("HC", [[0, 0, 0], [1.1, 0, 0]])])[0].energy == pytest.approx(

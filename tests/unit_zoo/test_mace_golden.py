@@ -18,8 +18,9 @@ import zoo
 from adapters.errors import AdapterError
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
-from zoo.backbones.mace import Mace, load_state
+from zoo.backbones.mace import Mace
 from zoo.backbones.mace_network import build_network
+from zoo.backbones.mace_state import load_state
 from zoo.errors import ZooError
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.probes import probe_frames
