@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from zoo.potential import Potential
 
 
+_CONVERT_OPTIONS = ("output", "trust_pickle")
+
+
 class ModelChoice(BaseModel):
     """A finished run's model (``run=FOLDER``), or a base with or without an adapter."""
 
@@ -203,13 +206,12 @@ def convert(arguments: Sequence[str]) -> None:
     """``zoo convert``: a pickled MACE model as configuration and safetensors."""
     from zoo.backbones.mace_conversion import convert as write
 
-    files = [word for word in arguments if "=" not in word]
-    options = dict(word.split("=", 1) for word in arguments if "=" in word)
-    unknown = sorted(options.keys() - {"output", "trust_pickle"})
-    if len(files) != 1 or unknown or options.get("trust_pickle", "false") not in ("true", "false"):
+    options = {key: value for key, equals, value in (word.partition("=") for word in arguments) if equals and key in _CONVERT_OPTIONS}
+    files = [word for word in arguments if not ("=" in word and word.partition("=")[0] in _CONVERT_OPTIONS)]
+    if len(files) != 1 or options.get("trust_pickle", "false") not in ("true", "false") or options.get("output") == "":
         found = " ".join(arguments) or "nothing"
         raise ZooError(f"zoo convert takes one FILE, output=FILE and trust_pickle=true, found: {found}; zoo convert --help explains them")
-    output = Path(options["output"]) if "output" in options else None
+    output = Path(options["output"]).expanduser() if "output" in options else None
     print(f"{files[0]} -> {write(Path(files[0]), output, options.get('trust_pickle') == 'true')}")
 
 

@@ -120,6 +120,8 @@ def test_zoo_convert_writes_what_zoo_load_reads(folder, structures, reference, t
         (["missing.model"], "missing.model: no such file"),
         (["missing.model", "outptu=x"], "zoo convert takes one FILE"),
         (["text.model"], "is no pickled MACE model"),
+        (["lr=0.1/missing.model"], "lr=0.1/missing.model: no such file"),
+        (["text.model", "output="], "zoo convert takes one FILE"),
     ],
 )
 def test_wrong_words_of_zoo_convert_are_one_line(words, message, tmp_path, monkeypatch, capsys):
