@@ -23,7 +23,9 @@ def mace_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("elements", [["Cu", "Au"], [79, 29], {"Au", 29, "Cu"}, np.array([29, 79, 29])], ids=str)
+@pytest.mark.parametrize(
+    "elements", [["Cu", "Au"], [79, 29], {"Au", 29, "Cu"}, np.array([29, 79, 29])], ids=["symbols", "numbers", "a set", "an array"]
+)
 def test_a_model_cut_to_elements_has_fewer_weights_and_the_same_energies_on_them(mace_checkpoint, elements):
     atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
     atoms.numbers[0] = 79
