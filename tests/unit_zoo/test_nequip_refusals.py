@@ -119,7 +119,10 @@ def test_tensors_without_a_place_are_refused(tmp_path, payloads):
     more["state_dict"][f"{PREFIX}layer7_convnet.conv.linear_1.weight"] = torch.randn(5)
     more["state_dict"][f"{PREFIX}charge_embed.weight"] = torch.randn(4)
     assert re.search(r"2 tensors have no place .*first: charge_embed\.weight", refused(tmp_path, more))
-    torch.save(payloads["with ZBL"], tmp_path / "whole.ckpt")  # the positive control
+    whole = copy.deepcopy(payloads["with ZBL"])  # the positive control, with constants as another version of e3nn has them
+    for generated in ("layer1_convnet.conv.sc._compiled_main_left_right._tensor_constant0", "layer1_convnet.conv.tp_scatter.tp.x"):
+        whole["state_dict"][f"{PREFIX}{generated}"] = torch.ones(3)
+    torch.save(whole, tmp_path / "whole.ckpt")
     assert zoo.load(tmp_path / "whole.ckpt").predict([molecule("H2O")])[0].energy
 
 

@@ -45,8 +45,7 @@ def _refuse_the_left_over(network: nn.Module, upstream: UpstreamModel, path: Pat
     own = network.state_dict()
     # the constants of a package may be of another version; what they do is compared with the package's own code
     named = upstream.state if upstream.packaged is None else dict(upstream.packaged.named_parameters())
-    # upstream's tensor products keep constants below this name, and have no weights; here they are computed anew
-    left_over = sorted(name for name, value in named.items() if name not in own and value.numel() and ".tp_scatter." not in name)
+    left_over = sorted(name for name, value in named.items() if name not in own and value.numel() and not _is_generated(name))
     if left_over:
         raise ZooError(
             f"{path}: {len(left_over)} tensors have no place in the network that its configuration builds (first: {left_over[0]}); "
@@ -54,8 +53,13 @@ def _refuse_the_left_over(network: nn.Module, upstream: UpstreamModel, path: Pat
         )
     constants = own.keys() - dict(network.named_parameters()).keys() if upstream.packaged is None else set[str]()
     for name in sorted(constants & upstream.state.keys()):
-        if not _agree(own[name], upstream.state[name]):
+        if not _is_generated(name) and not _agree(own[name], upstream.state[name]):
             raise ZooError(f"{path}: {name} contradicts its configuration, which gives another value; the file is inconsistent")
+
+
+def _is_generated(name: str) -> bool:
+    """Whether it is a constant of e3nn's generated code, which has no weights: every version computes its own."""
+    return ".tp_scatter." in name or "._compiled_main" in name
 
 
 def _agree(own: Tensor, found: Tensor) -> bool:
