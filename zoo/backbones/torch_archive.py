@@ -95,12 +95,8 @@ def load_archive(path: Path, kind: str, trust_pickle: bool, allowed: Sequence[An
                 f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
                 "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
             ) from None
-        return _load_trusted(path, kind)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ZooError(f"{path}: cannot be read as {kind} ({first_line(error)}); fetch the file again") from None
-
-
-def _load_trusted(path: Path, kind: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # the file's own code runs here and may raise anything, most often for want of a package that it names
