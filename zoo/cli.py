@@ -200,9 +200,9 @@ output      exported.SUFFIX in the run's folder when left out; a file of that na
 _CONVERT_PAGE = """
 usage: zoo convert FILE.model [output=FILE.mace.safetensors] [trust_pickle=true]
 
-A MACE .model (a pickle of the module, tied to the e3nn that wrote it) as configuration and safetensors, every number as it was. zoo.load
-and backbone=FILE take both; a .model is converted into the cache when it is first loaded. Nothing of the file is run; one that names
-packages no model needs is refused unless trust_pickle=true.
+A MACE .model (a pickle of the module, tied to the e3nn that wrote it) as configuration and safetensors, every number as it was; beside
+the original where output is left out. zoo.load and backbone=FILE take both; a .model is converted into the cache when it is first loaded.
+Nothing of the file is run; one that names packages no model needs is refused unless trust_pickle=true.
 """
 _CHECK_PAGE = """
 usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]] [input=FILE frames=4] [randomise=true] [seed=0]

@@ -98,7 +98,16 @@ def fetch_remembering(
         return _bring(_Job(url, destination, expected, name))
     seen = remembered_sha256(destination)
     if seen is not None:
-        return _bring(_Job(url, destination, Expected(seen, None, size), name, remembered=remembered_path(destination)))
+        job = _Job(url, destination, Expected(seen, None, size), name, remembered=remembered_path(destination))
+        try:
+            return _bring(job)
+        except ZooError as error:
+            if not destination.is_file() or _complete(job):
+                raise
+            raise ZooError(
+                f"{error}; the file that lies there has another SHA-256 than the {seen[:16]}... of the first use: if it is the right one, "
+                f"delete {remembered_path(destination)}"
+            ) from None
     _bring(_Job(url, destination, expected, name))
     digest = file_sha256(destination)
     write_text_atomically(remembered_path(destination), digest)

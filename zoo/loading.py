@@ -18,7 +18,7 @@ from zoo.backbones.base import Backbone
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.potential import Potential
 from zoo.registry import Card, describe, list_models
-from zoo.weights import local_weights
+from zoo.weights import forget_first_use, is_first_use, local_weights
 
 AdapterSpec = str | Path | Mapping[str, Any] | None
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -119,8 +119,29 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
             "(backbone.trust_pickle=true)"
         )
     family = load_family(card.family)
-    # a file whose SHA-256 the card names has just been checked against it, so it is the one its authors published
-    return card, family.load(local_weights(card), head, trust_pickle or card.file.sha256 is not None)
+    first_use = is_first_use(card)
+    path = local_weights(card)
+    try:
+        # a file whose SHA-256 the card names has just been checked against it, so it is the one its authors published
+        backbone = family.load(path, head, trust_pickle or card.file.sha256 is not None)
+        if card.file.sha256 is None:
+            _check_against_card(backbone, card, path)
+    except ZooError:
+        if first_use:
+            forget_first_use(card)
+        raise
+    return card, backbone
+
+
+def _check_against_card(backbone: Backbone, card: Card, path: Path) -> None:
+    """Refuse a file that is not the card's model; where nobody has verified a SHA-256, another model's file could take its place."""
+    found = (len(backbone.elements), backbone.cutoff)
+    wanted = (card.element_count, card.cutoff_angstrom or backbone.cutoff)
+    if found != wanted:
+        raise ZooError(
+            f"{path}: knows {found[0]} elements and has a cutoff of {found[1]:g} Å, but {card.name} has {wanted[0]} and {wanted[1]:g} Å; "
+            "it is another model: remove the file, or mend the card"
+        )
 
 
 def _adapter_file(adapter: AdapterSpec) -> Path | None:

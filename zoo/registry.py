@@ -92,12 +92,15 @@ class Card(BaseModel):
             "symmetry": f"{self.symmetry}{'' if self.symmetry == 'O(3)' else ': not invariant under inversion'}",
             "forces": "gradient of the energy (conservative)" if self.conservative else "direct (not conservative)",
             "training data": self.training_data,
-            "level of theory": self.level_of_theory,
+            "level of theory": "; ".join(f"{head}: {theory}" for head, theory in self.level_of_theory_of_head.items())
+            or self.level_of_theory,
             "licence": self.licence + (f"; accept it with ZOO_ACCEPT_LICENCES={self.accept_licence}" if self.accept_licence else ""),
             "citation": self.citation,
             "weights": (self.file.url or f"inside the installed package {self.file.package!r}")
             + ("; runs its own code when loaded, so it wants trust_pickle=True" if self.runs_code else ""),
         }
+        if self.file.url is not None:
+            rows["SHA-256"] = self.file.sha256 or "none verified yet: the first download is trusted and remembered"
         width = max(map(len, rows))
         return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from zoo.cache import cache_root, data_roots
 from zoo.data.local import Wanted, find_local
 from zoo.digests import file_sha256
-from zoo.download import fetch_remembering
+from zoo.download import fetch_remembering, remembered_path, remembered_sha256
 from zoo.errors import ZooError
 from zoo.registry import Card
 
@@ -42,6 +42,21 @@ def local_weights(card: Card) -> Path:
     return file
 
 
+def is_first_use(card: Card) -> bool:
+    """Whether nobody has verified the card's file, and none has been remembered here yet."""
+    return card.file.url is not None and card.file.sha256 is None and remembered_sha256(_in_cache(card, card.file.url)) is None
+
+
+def forget_first_use(card: Card) -> None:
+    """Take back what the first use remembered: the file turned out not to be the card's model."""
+    if card.file.url is not None:
+        remembered_path(_in_cache(card, card.file.url)).unlink(missing_ok=True)
+
+
+def _in_cache(card: Card, url: str) -> Path:
+    return cache_root() / "weights" / card.name / Path(url).name
+
+
 def _fetched_by_hand(card: Card, url: str) -> Path | None:
     """The card's file below a folder of ``ZOO_DATA``."""
     if card.file.sha256 is None:
@@ -61,8 +76,7 @@ def _check_licence(card: Card) -> None:
 
 
 def _downloaded(card: Card, url: str) -> Path:
-    file = cache_root() / "weights" / card.name / Path(url).name
-    return fetch_remembering(url, file, sha256=card.file.sha256, size=card.file.size, description=card.name)
+    return fetch_remembering(url, _in_cache(card, url), sha256=card.file.sha256, size=card.file.size, description=card.name)
 
 
 def _check(card: Card, file: Path) -> None:

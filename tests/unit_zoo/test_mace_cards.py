@@ -97,3 +97,26 @@ def test_a_card_whose_file_runs_code_asks_for_trust_before_anything_is_fetched(m
     for card in packages:
         with pytest.raises(ZooError, match=rf"{card.name}: its file carries its own code.*trust_pickle=True"):
             zoo.load(card.name)
+
+
+def test_another_models_file_in_the_place_of_an_unverified_one_is_refused_and_not_remembered(tmp_path: Path, monkeypatch):
+    foreign = tmp_path / "foreign.model"
+    torch.save(load_family("mace").toy(0).upstream_checkpoint({}), foreign)
+    fields = zoo.describe("mace-mp-0-small").model_dump(mode="json")
+    fields.update(name="unverified", file={"url": foreign.as_uri()})
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "unverified.yaml").write_text(yaml.safe_dump(fields))
+    monkeypatch.setenv("ZOO_CARDS", str(tmp_path / "cards"))
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    registry._cards.cache_clear()
+    try:
+        with pytest.raises(ZooError, match=r"knows 5 elements and has a cutoff of 4 Å, but unverified has 89 and 6 Å; it is another model"):
+            zoo.load("unverified")
+        assert not list((tmp_path / "cache").rglob("*.sha256"))
+        fields.update(cutoff_angstrom=4.0, element_count=5)
+        (tmp_path / "cards" / "unverified.yaml").write_text(yaml.safe_dump(fields))
+        registry._cards.cache_clear()
+        assert zoo.load("unverified").backbone.cutoff == 4.0
+        assert len(list((tmp_path / "cache").rglob("*.sha256"))) == 1
+    finally:
+        registry._cards.cache_clear()

@@ -164,7 +164,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changed", "message"), FAULTS, ids=str)
+@pytest.mark.parametrize(("changed", "message"), FAULTS, ids=[f"{index}: {message}" for index, (_, message) in enumerate(FAULTS)])
 def test_settings_that_cannot_be_meant_are_named(changed, message):
     config = {key: value for key, value in {**SMALL, **changed}.items() if value is not WITHOUT}
     assert re.search(f"^a.ckpt: .*{message}", refusal_of(clean_config, config, "a.ckpt"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ase.data import chemical_symbols
 
 from adapters.method import AdapterMethod, create_method
 from zoo.data.loader import GraphDataset, check_edges
@@ -74,7 +75,14 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     valid = GraphDataset(splits.valid, potential.backbone.cutoff)
     for frames in splits.tests.values():
         check_edges(frames, potential.backbone.cutoff)
-    tell(f"base: {potential.source}, parameter values SHA-256 {potential.base_sha256[:16]}...")
+    tell(
+        f"base: {potential.source}, parameter values SHA-256 {potential.base_sha256[:16]}..., {str(potential.dtype).removeprefix('torch.')}"
+    )
+    if config.backbone.elements is not None:
+        kept = ", ".join(chemical_symbols[number] for number in potential.backbone.elements)
+        tell(f"the base is cut to {kept}; the trained model knows no others")
+    if config.strategy.weights == "random" and any(adapter.method.name != "full" for adapter in potential.adapters.active_adapters):
+        tell("warning: the base has random weights, and the adapter trains beside them, not them; adapter=full trains every weight")
     sanity.describe_adapter(potential.adapters, config.training.optimizer.learning_rate, tell)
     if checkpoint is None:
         _set_reference(config, potential, splits, tell)
