@@ -107,6 +107,7 @@ def choose_model(choice: ModelChoice, dtype: str | None = None) -> Potential:
             dtype=dtype or backbone.dtype,
             device=backbone.torch_device,
             head=backbone.head,
+            forces=backbone.forces,
             trust_pickle=backbone.trust_pickle,
         )
     if choice.adapter is not None:
@@ -181,7 +182,7 @@ def predict(arguments: Sequence[str]) -> None:
     config: PredictConfig = parse_choice("predict", arguments, PredictConfig)
     potential = choose_model(config)
     frames = read_structures(config.input)
-    check_edges(frames, potential.backbone.cutoff)
+    check_edges(frames, potential.backbone.graph_recipe)
     write_extxyz(Path(config.output), frames, predict_frames(potential, frames, batch_size=config.batch_size))
     print(f"{len(frames)} structures -> {config.output}")
 

@@ -20,11 +20,15 @@ class _Strict(BaseModel):
 
 
 class BackboneConfig(_Strict):
-    """Which base model, as `zoo.load` takes it; ``elements=data`` cuts it to the elements of the run's own data."""
+    """Which base model, as `zoo.load` takes it; ``elements=data`` cuts it to the elements of the run's own data.
+
+    ``forces``: None for the model's own way, ``gradient`` or ``direct``.
+    """
 
     name: str
     head: str | None = None
     elements: tuple[str, ...] | Literal["data"] | None = None
+    forces: Literal["gradient", "direct"] | None = None
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "auto"
     trust_pickle: bool = False
