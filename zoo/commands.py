@@ -197,6 +197,8 @@ def export(arguments: Sequence[str]) -> None:
     output, run = (None if path is None else Path(path) for path in (config.output, config.run))
     path, taken_by = write(potential, output, config.format, run)
     print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {path}, for {taken_by}")
+    if potential.adapters.active and potential.conservative and not potential.backbone.conservative:
+        print("warning: trained with forces=gradient, so derive forces from the energy there too: its own force output was not trained")
 
 
 def convert(arguments: Sequence[str]) -> None:
