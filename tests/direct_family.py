@@ -1,8 +1,8 @@
 """A tiny family with a force output of its own, for tests alone: what a direct backbone promises, without a network of millions of weights.
 
 Its forces turn with the structure and are not the gradient of its energy, whose directions it detaches unless it is asked for a gradient.
-The variant ``aliased`` has what EquiformerV2 has besides: an error under rotations from outside its weights, a limit of neighbours that makes
-the energy jump, and no stress.
+The variant ``aliased`` has what EquiformerV2 has besides: an error under rotations from outside its weights, a limit of neighbours that
+makes the energy jump, and no stress.
 """
 
 from __future__ import annotations
