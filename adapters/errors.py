@@ -26,7 +26,8 @@ def nearest_name_hint(name: str, known: Iterable[str]) -> str:
         known: the names that exist; of a long list only the nearest few are shown.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=6, cutoff=0.5)
+    begins = [known_name for known_name in names if name and known_name.startswith(name)][:6]
+    close = [*begins, *(one for one in difflib.get_close_matches(name, names, n=6, cutoff=0.5) if one not in begins)][:6]
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(names) > _MOST_NAMES_SHOWN:
         shown = ", ".join(close[1:])

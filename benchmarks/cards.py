@@ -18,6 +18,8 @@ def models_table() -> str:
     for name in list_models():
         card = describe(name)
         theory = "; ".join(f"head `{head}`: {text}" for head, text in card.level_of_theory_of_head.items()) or card.level_of_theory
+        if len(card.heads) > 2:
+            theory = f"{len(card.heads)} heads (`zoo info {name}`)"
         weights = "the `sevenn` package" if card.file.package == "sevenn" else "download"
         rows.append(
             [

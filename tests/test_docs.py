@@ -221,6 +221,23 @@ def test_the_tables_of_cards_are_those_of_the_cards() -> None:
         assert between_markers(text_of(page), name) == table(), f"{page}: {name}: run python -m benchmarks.cards"
 
 
+def test_the_parity_table_has_a_row_for_every_card_and_kind_of_network_that_can_be_compared_here() -> None:
+    from zoo.backbones import load_family
+    from zoo.registry import describe, list_models
+
+    table = between_markers(text_of("docs/parity.md"), "parity")
+    for card in map(describe, list_models()):
+        if card.ships_with_a_package:
+            assert all(f"`{card.name}`{f', head `{head}`' if head else ''} |" in table for head in card.heads or (None,))
+    assert "| `nequix-mp-1` | stored (7) |" in table
+    assert "MACE written under e3nn 0.4.4" in table
+    for family in ("mace", "nequip", "allegro"):
+        for toy in ("", *(f" ({name})" for name in load_family(family).more_toys)):
+            assert all(
+                f"| {family}, random weights{toy} | crystals" in table and precision in table for precision in ("float32", "float64")
+            )
+
+
 def test_the_tables_of_counts_are_those_of_the_code() -> None:
     from benchmarks import counts
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from zoo.potential import Potential
 
 
+_CONVERT_OPTIONS = ("output", "trust_pickle")
+
+
 class ModelChoice(BaseModel):
     """A finished run's model (``run=FOLDER``), or a base with or without an adapter."""
 
@@ -183,7 +186,7 @@ def predict(arguments: Sequence[str]) -> None:
     potential = choose_model(config)
     frames = read_structures(config.input)
     check_edges(frames, potential.backbone.graph_recipe)
-    write_extxyz(Path(config.output), frames, predict_frames(potential, frames, batch_size=config.batch_size))
+    write_extxyz(Path(config.output).expanduser(), frames, predict_frames(potential, frames, batch_size=config.batch_size))
     print(f"{len(frames)} structures -> {config.output}")
 
 
@@ -194,24 +197,24 @@ def export(arguments: Sequence[str]) -> None:
 
     config: ExportConfig = parse_choice("export", keys_of_words(arguments), ExportConfig)
     potential = choose_model(config)
-    output, run = (None if path is None else Path(path) for path in (config.output, config.run))
+    output, run = (None if path is None else Path(path).expanduser() for path in (config.output, config.run))
     path, taken_by = write(potential, output, config.format, run)
-    print(f"{potential.source} with {', '.join(potential.adapters.active) or 'no adapter'} -> {path}, for {taken_by}")
+    adapters, precision = ", ".join(potential.adapters.active) or "no adapter", str(potential.dtype).removeprefix("torch.")
+    print(f"{potential.source} with {adapters}, in {precision} -> {path}, for {taken_by}")
     if potential.adapters.active and potential.conservative and not potential.backbone.conservative:
         print("warning: trained with forces=gradient, so derive forces from the energy there too: its own force output was not trained")
 
 
 def convert(arguments: Sequence[str]) -> None:
     """``zoo convert``: a pickled MACE model as configuration and safetensors."""
-    from zoo.conversion import convert as write
+    from zoo.backbones.mace_conversion import convert as write
 
-    files = [word for word in arguments if "=" not in word]
-    options = dict(word.split("=", 1) for word in arguments if "=" in word)
-    unknown = sorted(options.keys() - {"output", "trust_pickle"})
-    if len(files) != 1 or unknown or options.get("trust_pickle", "false") not in ("true", "false"):
+    options = {key: value for key, equals, value in (word.partition("=") for word in arguments) if equals and key in _CONVERT_OPTIONS}
+    files = [word for word in arguments if not ("=" in word and word.partition("=")[0] in _CONVERT_OPTIONS)]
+    if len(files) != 1 or options.get("trust_pickle", "false") not in ("true", "false") or options.get("output") == "":
         found = " ".join(arguments) or "nothing"
         raise ZooError(f"zoo convert takes one FILE, output=FILE and trust_pickle=true, found: {found}; zoo convert --help explains them")
-    output = Path(options["output"]) if "output" in options else None
+    output = Path(options["output"]).expanduser() if "output" in options else None
     print(f"{files[0]} -> {write(Path(files[0]), output, options.get('trust_pickle') == 'true')}")
 
 

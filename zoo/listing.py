@@ -15,7 +15,7 @@ def list_cards(pattern: str = "*") -> None:
     for name in _matching(pattern, list_models(), "model"):
         card = describe(name)
         count = "        " if card.parameter_count is None else f"{card.parameter_count / 1e6:6.2f} M"
-        rows[name] = f"{count}  {card.licence.split(' ')[0]:<6}  {card.description}"
+        rows[name] = f"{count}  {card.licence.split(' ')[0]:<9}  {card.description}"
     _print_rows(rows)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter
@@ -31,7 +33,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     device: str | torch.device | None = None,
     weights: Literal["card"] | None = "card",
     head: str | None = None,
-    elements: Sequence[str | int] | None = None,
+    elements: Iterable[str | int] | None = None,
     forces: ForceMode | None = None,
     trust_pickle: bool = False,
 ) -> Potential:
@@ -61,6 +63,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         adapters.errors.AdapterError: a wrong adapter configuration, or an adapter file made for another base.
     """
     manifest, tensors = (None, None)
+    elements = None if elements is None else elements if isinstance(elements, str) else list(elements)
     adapter_path = _adapter_file(adapter)
     if adapter_path is not None:
         manifest, tensors = read_adapter(adapter_path)
@@ -68,6 +71,11 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         elements = _elements_of_adapter(manifest, elements, adapter_path)
         forces = _forces_of_adapter(manifest, forces, adapter_path)
     card, backbone = _load_backbone(name_or_path, head, trust_pickle)
+    if manifest is not None and manifest.base_family != backbone.family:
+        raise ZooError(
+            f"{adapter_path}: trained on a {manifest.base_family} model ({manifest.base_card}), and {name_or_path} is a {backbone.family} "
+            "model; pass the base it belongs to"
+        )
     if elements is not None and tuple(_atomic_numbers(elements)) != backbone.elements:
         backbone = backbone.restricted_to(_atomic_numbers(elements))
     if weights == "card" and not backbone.has_weights:
@@ -101,9 +109,17 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
         raise ZooError(
             f"{name_or_path}: no such file; pass an existing checkpoint or a card's name ({nearest_name_hint(path.stem, list_models())})"
         )
-    card = describe(str(name_or_path))
+    try:
+        card = describe(str(name_or_path))
+    except ZooError as error:
+        raise ZooError(f"{error} (a checkpoint's path is also accepted)") from None
     if card.heads and head is None:
-        raise ZooError(f"{card.name} has several heads and none was chosen; pass head= one of: {', '.join(card.heads)}")
+        raise ZooError(f"{card.name} has several heads and none was chosen; pass head= (backbone.head=) one of: {', '.join(card.heads)}")
+    if card.runs_code and not trust_pickle and card.file.sha256 is None:
+        raise ZooError(
+            f"{card.name}: its file carries its own code and runs it when loaded; if you trust {card.file.url}, pass trust_pickle=True "
+            "(backbone.trust_pickle=true)"
+        )
     family = load_family(card.family)
     # a file whose SHA-256 the card names has just been checked against it, so it is the one its authors published
     return card, family.load(local_weights(card), head, trust_pickle or card.file.sha256 is not None)
@@ -124,7 +140,7 @@ def _head_of_adapter(manifest: AdapterManifest, head: str | None, path: Path) ->
     return head or manifest.head
 
 
-def _elements_of_adapter(manifest: AdapterManifest, elements: Sequence[str | int] | None, path: Path) -> Sequence[str | int] | None:
+def _elements_of_adapter(manifest: AdapterManifest, elements: Iterable[str | int] | None, path: Path) -> Iterable[str | int] | None:
     own = manifest.base_elements
     if elements is not None and own and _atomic_numbers(elements) != _atomic_numbers(own):
         raise ZooError(f"{path}: trained on a base with {len(own)} elements, not on elements={list(elements)}; leave elements out")
@@ -140,14 +156,17 @@ def _forces_of_adapter(manifest: AdapterManifest, forces: ForceMode | None, path
     return forces or manifest.forces
 
 
-def _atomic_numbers(elements: Sequence[str | int]) -> list[int]:
+def _atomic_numbers(elements: Iterable[str | int]) -> list[int]:
     """Ascending, each once; raises `ZooError` for what is no element."""
     if isinstance(elements, str):
-        raise ZooError(f"elements={elements!r} is not a list; pass elements=[{', '.join(map(repr, elements.split()))}]")
-    unknown = [one for one in elements if one not in atomic_numbers and one not in atomic_numbers.values()]
-    if unknown:
-        raise ZooError(f"elements: {unknown[0]!r} is no element; pass symbols such as 'Cu', or atomic numbers")
-    return sorted({one if isinstance(one, int) else atomic_numbers[one] for one in elements})
+        raise ZooError(f"elements={elements!r} is not a list; pass elements={re.findall('[A-Z][a-z]?', elements)}")
+    found = set()
+    for one in elements:
+        number = atomic_numbers.get(one, 0) if isinstance(one, str) else 0 if isinstance(one, bool | float) else operator.index(one)
+        if not 0 < number < len(chemical_symbols):
+            raise ZooError(f"elements: {one!r} is no element; pass symbols such as 'Cu', or atomic numbers")
+        found.add(number)
+    return sorted(found)
 
 
 def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:

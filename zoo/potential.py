@@ -249,6 +249,9 @@ class Potential(nn.Module):
 
     def set_reference_shifts(self, shifts_ev: Mapping[int, float]) -> None:
         """Replace the per-element energies (atomic number to eV) added to the backbone's; elements left out get 0."""
+        unknown = sorted(set(shifts_ev) - set(self.backbone.elements))
+        if unknown:
+            raise ZooError(f"reference energies for {unknown}, which {self.source} does not know; leave them out")
         self.reference_shifts.zero_()
         for atomic_number, value in shifts_ev.items():
             self.reference_shifts[atomic_number] = value

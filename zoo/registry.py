@@ -53,6 +53,7 @@ class Card(BaseModel):
     Attributes:
         parameter_count: trainable parameters, counted on the loaded weights; None where nobody has loaded them here yet.
         cutoff_angstrom: None where its authors do not state it beside the file; the file does.
+        runs_code: whether the file is a package that brings its own code, which runs when it is loaded: it has to be trusted.
         accept_licence: word by which a user accepts a licence that forbids more than redistribution (``asl``), in ``ZOO_ACCEPT_LICENCES``;
             None where no acceptance is asked for.
         conservative: False for a model with a force output of its own.
@@ -75,6 +76,7 @@ class Card(BaseModel):
     training_data: str
     level_of_theory: str
     level_of_theory_of_head: dict[str, str] = Field(default_factory=dict)
+    runs_code: bool = False
     licence: str
     accept_licence: str | None = None
     citation: str
@@ -103,7 +105,8 @@ class Card(BaseModel):
             "level of theory": self.level_of_theory,
             "licence": self.licence + (f"; accept it with ZOO_ACCEPT_LICENCES={self.accept_licence}" if self.accept_licence else ""),
             "citation": self.citation,
-            "weights": self.file.url or f"inside the installed package {self.file.package!r}",
+            "weights": (self.file.url or f"inside the installed package {self.file.package!r}")
+            + ("; runs its own code when loaded, so it wants trust_pickle=True" if self.runs_code else ""),
         }
         width = max(map(len, rows))
         return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
@@ -118,7 +121,7 @@ def describe(name: str) -> Card:
     """The card of that name; raises `ZooError` with the nearest name for an unknown one."""
     cards = _cards(_card_folders())
     if name not in cards:
-        raise ZooError(f"unknown model {name!r}; {nearest_name_hint(name, cards)} (a checkpoint's path is also accepted)")
+        raise ZooError(f"unknown model {name!r}; {nearest_name_hint(name, cards)}")
     return cards[name]
 
 

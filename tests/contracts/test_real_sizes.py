@@ -16,10 +16,9 @@ from torch import Tensor
 import zoo
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
+from benchmarks.shapes import MATERIALS_PROJECT, mace_shape
 from tests.contracts.toys import Uncopied, assert_same_state, state_of
 from zoo.backbones.base import Backbone
-from zoo.backbones.mace import random_toy
-from zoo.backbones.mace_network import MaceConfig
 from zoo.backbones.nequip import NequIPFramework
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import check_equivariance
@@ -28,31 +27,11 @@ from zoo.potential import Potential, Prediction
 
 pytestmark = pytest.mark.slow
 
-# Materials Project's elements: 1 to 94 without Po, At, Rn, Fr and Ra
-ELEMENTS = tuple(number for number in range(1, 95) if number not in range(84, 89))
-SYMBOLS = [chemical_symbols[number] for number in ELEMENTS]
+SYMBOLS = [chemical_symbols[number] for number in MATERIALS_PROJECT]
 
 
 def mace_mp_0_medium() -> Backbone:
-    config = MaceConfig(
-        model="ScaleShiftMACE",
-        r_max=6.0,
-        num_bessel=10,
-        num_polynomial_cutoff=5,
-        max_ell=3,
-        interaction_cls="RealAgnosticResidualInteractionBlock",
-        interaction_cls_first="RealAgnosticResidualInteractionBlock",
-        num_interactions=2,
-        hidden_irreps="128x0e+128x1o",
-        mlp_irreps="16x0e",
-        avg_num_neighbors=60.0,
-        atomic_numbers=ELEMENTS,
-        correlation=(3, 3),
-        gate="silu",
-        trained_buffers=("radial_embedding.bessel_fn.bessel_weights",),  # published models train them, newer versions of mace do not
-        atomic_energies_shape=(len(ELEMENTS),),
-    )
-    return random_toy(config, 0)
+    return mace_shape("mace-mp-0-medium", MATERIALS_PROJECT)
 
 
 def nequip_large() -> Backbone:

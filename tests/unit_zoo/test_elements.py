@@ -23,7 +23,7 @@ def mace_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("elements", [["Cu", "Au"], [79, 29], ["Au", 29, "Cu"]])
+@pytest.mark.parametrize("elements", [["Cu", "Au"], [79, 29], {"Au", 29, "Cu"}, np.array([29, 79, 29])], ids=str)
 def test_a_model_cut_to_elements_has_fewer_weights_and_the_same_energies_on_them(mace_checkpoint, elements):
     atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
     atoms.numbers[0] = 79
@@ -46,8 +46,11 @@ def test_all_its_elements_leave_a_model_of_any_family_as_it_is(toy_checkpoint):
     ("elements", "message"),
     [
         (["Cu", "Xx"], "'Xx' is no element"),
+        ([29.0], "29.0 is no element"),
+        ([True], "True is no element"),
+        ("CuAu", r"pass elements=\['Cu', 'Au'\]"),
         ("Cu Au", r"pass elements=\['Cu', 'Au'\]"),
-        (["Cu", "Fe"], r"cannot restrict .*knows"),
+        (["Cu", "Fe"], r"cannot cut the model down to Fe: it knows H, C"),
         ([], "cannot"),
     ],
 )
@@ -73,6 +76,8 @@ def test_a_run_cut_to_the_elements_of_its_data_is_resumed_evaluated_and_loaded_s
     assert load(mace_checkpoint, adapter=file).backbone.elements == (29, 79)
     with pytest.raises(ZooError, match="trained on a base with 2 elements"):
         load(mace_checkpoint, adapter=file, elements=["Cu"])
+    with pytest.raises(ZooError, match=r"trained on a mace model \(toy.model\), and sevennet-0 is a sevennet model"):
+        load("sevennet-0", adapter=file)
     refused = zoo("evaluate", f"backbone={mace_checkpoint}", "backbone.elements=data")
     assert refused.code == 1
     assert "backbone.elements=data is for zoo train" in refused.err

@@ -86,7 +86,7 @@ def test_the_line_printed_says_where_the_file_is_and_what_takes_it(family, train
     line = line_printed(folder).read_text()
     name, wanted = TAKEN_BY[family]
     assert line.count("\n") == 1
-    assert f"with elora -> {folder}/{name}, for " in line
+    assert f"with elora, in float32 -> {folder}/{name}, for " in line
     assert [text for text in wanted if text.format(path=folder / name) not in line] == []
 
 
@@ -133,3 +133,13 @@ def test_the_base_itself_is_not_overwritten(zoo, tmp_path):
     assert "is the base itself" in finished.err
     assert base.read_bytes() == content
     assert zoo("export", f"backbone={base}", "adapter=elora", "output=other.pth").code == 0  # the positive control
+
+
+def test_a_base_without_a_run_is_exported_in_the_precision_of_its_file(tmp_path, capsys):
+    from zoo.cli import main
+
+    path = tmp_path / "toy.model"
+    load_family("mace").toy(0).write_upstream_checkpoint(path, {})
+    main(["export", f"backbone={path}", f"output={tmp_path / 'again.model'}"])
+    assert "with no adapter, in float64 -> " in capsys.readouterr().out
+    assert zoo.load(tmp_path / "again.model").dtype == torch.float64

@@ -331,7 +331,7 @@ def test_a_hostile_file_does_not_run_after_mace_has_switched_torchs_protection_o
     [
         (b"", ("not a checkpoint of any known family",)),
         (b"not a checkpoint", ("not a checkpoint of any known family",)),
-        (b"PK\x03\x04 but no archive", ("not a checkpoint of any known family",)),
+        (b"PK\x03\x04 but no archive", ("an archive whose end is missing", "fetch the file again")),
     ],
 )
 def test_a_foreign_file_is_one_line(tmp_path, content, words):

@@ -12,6 +12,7 @@ from ase import Atoms
 import zoo
 from zoo import registry
 from zoo.backbones import load_family
+from zoo.backbones.base import choose_head
 from zoo.digests import file_sha256
 from zoo.errors import ZooError
 
@@ -38,13 +39,22 @@ def test_each_card_names_a_model_of_its_authors_and_what_its_licence_asks(card):
     assert "doi" in card.citation
 
 
-@pytest.mark.parametrize("name", [card.name for card in CARDS if card.accept_licence])
+@pytest.mark.parametrize("card", [card for card in CARDS if card.accept_licence], ids=lambda card: card.name)
 @pytest.mark.parametrize("accepted", ["", "mit", "aslx"])
-def test_weights_under_the_academic_licence_are_not_fetched_before_it_is_accepted(name, accepted, monkeypatch):
+def test_weights_under_the_academic_licence_are_not_fetched_before_it_is_accepted(card, accepted, monkeypatch):
     monkeypatch.setenv("ZOO_ACCEPT_LICENCES", accepted)
     monkeypatch.setattr("zoo.weights.fetch_remembering", lambda *_, **__: pytest.fail("was fetched"))
-    with pytest.raises(ZooError, match=rf"{name}: its weights are under ASL .*ZOO_ACCEPT_LICENCES=asl"):
-        zoo.load(name)
+    with pytest.raises(ZooError, match=rf"{card.name}: its weights are under ASL .*ZOO_ACCEPT_LICENCES=asl"):
+        zoo.load(card.name, head=(card.heads or (None,))[0])
+
+
+def test_a_multi_head_card_names_each_heads_level_of_theory_and_is_never_loaded_without_a_choice():
+    several = [card for card in CARDS if card.heads]
+    assert [card.name for card in several] == ["mace-mh-0", "mace-mh-1"]
+    for card in several:
+        assert set(card.heads) == set(card.level_of_theory_of_head)
+        with pytest.raises(ZooError, match=rf"{card.name} has several heads.*omat_pbe"):
+            zoo.load(card.name)
 
 
 def test_a_card_with_a_checksum_is_fetched_checked_converted_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -60,7 +70,7 @@ def test_a_card_with_a_checksum_is_fetched_checked_converted_and_loaded(tmp_path
     registry._cards.cache_clear()
     try:
         potential = zoo.load("mine")
-        assert (tmp_path / "cache" / "converted" / f"{file_sha256(published)}.mace.safetensors").is_file()
+        assert (tmp_path / "cache" / "converted" / f"{file_sha256(published)}.v2.mace.safetensors").is_file()
         assert potential.card is not None
         assert potential.backbone.cutoff == potential.card.cutoff_angstrom
         assert potential.predict([Atoms("HC", [[0, 0, 0], [1.1, 0, 0]])])[0].energy == pytest.approx(
@@ -68,3 +78,22 @@ def test_a_card_with_a_checksum_is_fetched_checked_converted_and_loaded(tmp_path
         )
     finally:
         registry._cards.cache_clear()
+
+
+def test_heads_that_differ_in_case_alone_are_told_apart_or_refused():
+    assert choose_head(("pbe", "PBE"), "PBE", "a file") == "PBE"
+    assert choose_head(("pbe", "r2scan"), "PBE", "a file") == "pbe"
+    with pytest.raises(ZooError, match=r"2 of its heads \(pbe, PBE\) are called 'Pbe'"):
+        choose_head(("pbe", "PBE"), "Pbe", "a file")
+    with pytest.raises(ZooError, match=r"2 of its heads \(mp, mp\) are called 'mp'"):
+        choose_head(("mp", "mp"), "mp", "a file")
+
+
+def test_a_card_whose_file_runs_code_asks_for_trust_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr("zoo.weights.fetch_remembering", lambda *_, **__: pytest.fail("was fetched"))
+    packages = [zoo.describe(name) for name in zoo.list_models() if zoo.describe(name).runs_code]
+    assert {"nequip-oam-l", "allegro-oam-l"} <= {card.name for card in packages}
+    assert all(card.file.url.endswith(".nequip.zip") for card in packages)
+    for card in packages:
+        with pytest.raises(ZooError, match=rf"{card.name}: its file carries its own code.*trust_pickle=True"):
+            zoo.load(card.name)

@@ -18,8 +18,9 @@ import zoo
 from adapters.errors import AdapterError
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
-from zoo.backbones.mace import Mace, load_state
+from zoo.backbones.mace import Mace
 from zoo.backbones.mace_network import build_network
+from zoo.backbones.mace_state import load_state
 from zoo.errors import ZooError
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.probes import probe_frames
@@ -119,6 +120,8 @@ def test_zoo_convert_writes_what_zoo_load_reads(folder, structures, reference, t
         (["missing.model"], "missing.model: no such file"),
         (["missing.model", "outptu=x"], "zoo convert takes one FILE"),
         (["text.model"], "is no pickled MACE model"),
+        (["lr=0.1/missing.model"], "lr=0.1/missing.model: no such file"),
+        (["text.model", "output="], "zoo convert takes one FILE"),
     ],
 )
 def test_wrong_words_of_zoo_convert_are_one_line(words, message, tmp_path, monkeypatch, capsys):

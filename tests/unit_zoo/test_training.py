@@ -18,6 +18,7 @@ from zoo.data.source import load_splits
 from zoo.errors import ZooError
 from zoo.evaluation.record import read_record
 from zoo.potential import Potential
+from zoo.training.artefacts import TestResults, summary_table
 from zoo.training.config import LossConfig, RunConfig, ScheduleConfig, TrainingConfig, parse_config
 from zoo.training.module import FineTuning
 from zoo.training.optimizers import rate_factor
@@ -274,3 +275,14 @@ def test_files_for_others_hold_no_path_of_this_machine(small_run, emt_atoms, tmp
 def test_run_says_that_nobody_has_verified_it(small_run, tmp_path):
     fine_tune(_config([*small_run, "training.steps=1"], tmp_path / "run"), say=lambda _: None)
     assert read_record(tmp_path / "run/record.json").provenance == "local"
+
+
+def test_the_summary_says_where_fine_tuning_made_forces_worse():
+    better, worse = {"force_mae_mev_per_angstrom": 50.0}, {"force_mae_mev_per_angstrom": 2000.0}
+    zero_shot = {"300K": {"force_mae_mev_per_angstrom": 100.0}, "600K": {"force_mae_mev_per_angstrom": 100.0}}
+    good = summary_table(TestResults(zero_shot, {"300K": better, "600K": better}))
+    assert "2.0x" in good
+    assert "warning" not in good
+    bad = summary_table(TestResults(zero_shot, {"300K": better, "600K": worse}))
+    assert "0.05x" in bad
+    assert "worse than the base's on 600K;" in bad

@@ -179,8 +179,10 @@ def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | 
             raise ZooError(f"{source}: has no heads to choose from, found head={head!r}; leave head out")
         return None
     if head is None:
-        raise ZooError(f"{source}: has several heads and none was chosen; pass head= one of: {', '.join(heads)}")
-    matches = [name for name in heads if name.lower() == head.lower()]
+        raise ZooError(f"{source}: has several heads and none was chosen; pass head= (backbone.head=) one of: {', '.join(heads)}")
+    matches = [name for name in heads if name == head] or [name for name in heads if name.lower() == head.lower()]
     if not matches:
         raise ZooError(f"{source}: unknown head {head!r}; known: {', '.join(heads)}")
+    if len(matches) > 1:
+        raise ZooError(f"{source}: {len(matches)} of its heads ({', '.join(heads)}) are called {head!r}; spell one as it is written there")
     return matches[0]

@@ -6,7 +6,6 @@ one-hot in the model's own order of elements. Energies are summed here, in float
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,20 +13,20 @@ from shlex import quote
 from typing import Any, ClassVar
 
 import torch
+from ase.data import chemical_symbols
 from e3nn.o3._spherical_harmonics import _spherical_harmonics
 from torch import Tensor, nn
 
 from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
 from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
-from zoo.backbones.mace_checkpoint import read_checkpoint, recognises
-from zoo.backbones.mace_network import MaceConfig, build_network, default_dtype
+from zoo.backbones.mace_checkpoint import recognises
+from zoo.backbones.mace_conversion import read_through_cache
+from zoo.backbones.mace_network import HIGHEST_ATOMIC_NUMBER, MaceConfig, build_network, default_dtype
+from zoo.backbones.mace_state import check_state, load_state, weights_of_elements
 from zoo.backbones.mace_toys import MORE_TOYS, TOY
 from zoo.backbones.portable_pickle import make_portable
-from zoo.conversion import converted_in_cache
-from zoo.errors import ZooError
+from zoo.errors import ZooError, first_line
 from zoo.graph import AtomGraph
-
-_HIGHEST_ATOMIC_NUMBER = 118
 
 
 class Mace(Backbone):
@@ -66,7 +65,7 @@ class Mace(Backbone):
         self.heads = config.heads if len(config.heads) > 1 else ()
         self.head = head
         self.head_index = config.heads.index(head) if head is not None else 0
-        species_of_number = torch.full((_HIGHEST_ATOMIC_NUMBER + 1,), -1, dtype=torch.long)
+        species_of_number = torch.full((HIGHEST_ATOMIC_NUMBER + 1,), -1, dtype=torch.long)
         species_of_number[list(config.atomic_numbers)] = torch.arange(len(config.atomic_numbers))
         self.register_buffer("species_of_number", species_of_number, persistent=False)
 
@@ -154,7 +153,8 @@ class Mace(Backbone):
         """
         unknown = sorted(set(elements) - set(self.elements))
         if unknown or not elements:
-            raise ZooError(f"cannot restrict the model to {sorted(elements)}: it knows {list(self.elements)}; name some of these")
+            asked, known = (", ".join(chemical_symbols[number] for number in numbers) for numbers in (unknown, self.elements))
+            raise ZooError(f"cannot cut the model down to {asked or 'nothing'}: it knows {known}; name some of these")
         kept = [index for index, number in enumerate(self.config.atomic_numbers) if number in set(elements)]
         total = len(self.config.atomic_numbers)
         config = self.config.model_copy(
@@ -170,80 +170,39 @@ class Mace(Backbone):
         for name, value in state.items():
             if name == "atomic_numbers" or name.endswith("atomic_energies"):
                 state[name] = value[..., kept]
+            elif is_coupling(name):
+                continue  # the same for every element, in the basis of the file
             elif value.shape != wanted[name].shape and ".contractions." in name:
                 state[name] = value[kept]  # (elements, paths, channels)
             elif value.shape != wanted[name].shape:
                 layer: Any = self.network.get_submodule(name.rpartition(".")[0])
-                state[name] = _weights_of_elements(value, [path.path_shape for path in layer.instructions], kept, total)
+                state[name] = weights_of_elements(value, [path.path_shape for path in layer.instructions], kept, total)
         load_state(smaller, state, "restricted model")
         return Mace(smaller, config, self.head, self.convention).to(next(self.parameters()).device)
 
 
-def _weights_of_elements(weight: Tensor, path_shapes: Sequence[tuple[int, ...]], kept: list[int], total: int) -> Tensor:
-    """The part of a Linear's or tensor product's weight that the elements ``kept`` of ``total`` see.
-
-    Args:
-        weight: flat, path after path, each row-major.
-        path_shapes: (elements, out) of a Linear, (in, elements, out) of a tensor product.
-        kept: indices of the elements.
-        total: number of elements of the whole model.
-    """
-    scale = (len(kept) / total) ** 0.5  # e3nn divides by the square root of the number of inputs
-    parts = torch.split_with_sizes(weight, [math.prod(shape) for shape in path_shapes])
-    chosen = [part.reshape(shape)[..., kept, :].flatten() for part, shape in zip(parts, path_shapes, strict=True)]
-    return torch.cat(chosen).mul(scale)
-
-
-def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put a state into a network built from its configuration; every tensor of either must have its place in the other.
-
-    Coupling coefficients come along, in the signs and the basis of the file, with weights of the shapes they need.
+def from_state(config: MaceConfig, state: Mapping[str, Tensor], head: str | None, source: str) -> Mace:
+    """The backbone of a configuration and a state, in the state's precision.
 
     Raises:
-        ZooError: for tensors that are missing, unexpected or of another shape.
+        ZooError: for a head that is not there, and for a configuration that no network can be built from or that contradicts the state.
     """
-    own = network.state_dict()
-    flags = {name for name in own if name.endswith("_zeroed") and name not in state}  # newer than some published files
-    missing, unexpected = sorted(own.keys() - state.keys() - flags), sorted(state.keys() - own.keys())
-    if missing or unexpected:
-        first = (missing or unexpected)[0]
-        raise ZooError(
-            f"{source}: {len(missing)} tensors missing, {len(unexpected)} unexpected (first: {first}); "
-            "the file is of another version of mace: convert it there, or pass a published model"
-        )
-    for name, value in state.items():
-        if own[name].shape != value.shape:
-            _reshape(network, name, value, source)
-    network.load_state_dict({**state, **{name: own[name] for name in flags}}, strict=True)
-
-
-def _reshape(network: nn.Module, name: str, value: Tensor, source: str) -> None:
-    """Make room for another basis of symmetric contractions (cuequivariance's reduced one); raises `ZooError` elsewhere."""
-    owner, _, short = name.rpartition(".")
-    module = network.get_submodule(owner)
-    before = getattr(module, short)
-    if ".contractions." not in name:
-        raise ZooError(f"{source}: {name} has shape {tuple(value.shape)}, wanted {tuple(before.shape)}; the file contradicts itself")
-    fresh = torch.empty(value.shape, dtype=before.dtype, device=before.device)
-    if short in module._buffers:
-        module._buffers[short] = fresh
-    else:
-        module._parameters[short] = nn.Parameter(fresh)
-
-
-def from_state(config: MaceConfig, state: Mapping[str, Tensor], head: str | None, source: str) -> Mace:
-    """The backbone of a configuration and a state, in the state's precision."""
     chosen = choose_head(config.heads if len(config.heads) > 1 else (), head, source)
-    dtype = next(value.dtype for name, value in state.items() if name.endswith("node_embedding.linear.weight"))
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(config, dtype)
+    check_state(config, state, source)
+    try:
+        dtype = next(value.dtype for name, value in state.items() if name.endswith("node_embedding.linear.weight"))
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(config, dtype)
+    except Exception as error:  # upstream's constructors raise whatever the settings lead them to
+        reason = first_line(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {first_line(error)}"
+        raise ZooError(f"{source}: no MACE network can be built from its settings ({reason}); pass a .model that mace wrote") from None
     native = {name: value.clone() for name, value in network.named_buffers() if is_coupling(name)}
     load_state(network, state, source)
     return Mace(network, config, chosen, convention(state, native))
 
 
 def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
-    config, state = read_checkpoint(converted_in_cache(path, trust_pickle), trust_pickle)
+    config, state = read_through_cache(path, trust_pickle)
     return from_state(config, state, head, str(path))
 
 

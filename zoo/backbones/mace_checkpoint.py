@@ -1,33 +1,24 @@
 """MACE checkpoints: the ``.model`` that mace writes, and what it is converted into.
 
 A ``.model`` is a pickle of the whole module, in the form of the e3nn that wrote it. It is read as data (`zoo.backbones.inert_pickle`) into
-a `MaceConfig` and a state, and kept as one safetensors file with the configuration in its header, from which nothing is unpickled.
+a `MaceConfig` and a state, which are kept in another form (`zoo.backbones.mace_converted`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_safetensors
-from safetensors.torch import save as serialise_safetensors
 from torch import Tensor, nn
 
-from zoo.backbones.inert_pickle import DAMAGED, Inert, RefusedError, read_module, state_of
+from zoo.backbones.inert_objects import Inert, RefusedError
+from zoo.backbones.inert_pickle import DAMAGED, read_module, readable_error, state_of
+from zoo.backbones.mace_converted import is_converted, read_converted
 from zoo.backbones.mace_network import MaceConfig
-from zoo.errors import ZooError, first_line, first_problem
-from zoo.files import write_atomically
+from zoo.backbones.torch_archive import searchable_pickle
+from zoo.errors import ZooError, first_problem
 
-SUFFIX = ".mace.safetensors"
-_METADATA_KEY = "equizoo_mace"
-_FORMAT_VERSION = 1
 _RADIAL_TYPES = {"BesselBasis": "bessel", "GaussianBasis": "gaussian", "ChebychevBasis": "chebyshev"}
 _TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
 
@@ -35,14 +26,8 @@ _TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
 def recognises(path: Path) -> bool:
     """Whether ``path`` is a pickled MACE model or a converted one, by its first bytes and its pickle's names; nothing is unpickled."""
     try:
-        if is_converted(path):
-            return True
-        if not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            return bool(pickles) and b"mace.modules" in archive.read(pickles[0])
-    except DAMAGED:
+        return is_converted(path) or b"mace.modules" in searchable_pickle(path)
+    except OSError:
         return False
 
 
@@ -53,63 +38,18 @@ def read_checkpoint(path: Path, trust_pickle: bool = False) -> tuple[MaceConfig,
         ZooError: a damaged or hostile file, or a model of a kind that is not supported.
     """
     if is_converted(path):
-        return _read_converted(path)
+        return read_converted(path)
     module = read_module(path, trust_pickle)
     try:
-        state = state_of(module, trust_pickle)
+        state = state_of(module, path.stat().st_size, trust_pickle)
         return config_of(module, state, str(path)), state
-    except (RefusedError, pickle.UnpicklingError) as error:
-        raise ZooError(f"{path}: cannot be converted ({first_line(error)}); save it again with mace's own tools") from None
     except ZooError:
         raise
     except ValidationError as error:
         first = first_problem(error)
         raise ZooError(f"{path}: {first.key or 'settings'}: {first.message}; this kind of MACE model is not supported") from None
-    except DAMAGED as error:
-        raise ZooError(f"{path}: not laid out as a MACE model ({first_line(error)}); pass a .model that mace wrote") from None
-
-
-def write_converted(path: Path, config: MaceConfig, state: dict[str, Tensor]) -> None:
-    """Write configuration and state as one safetensors file; the same model gives the same bytes."""
-    tensors = {name: state[name].detach().to("cpu").contiguous() for name in sorted(state)}
-    fields = {"format_version": _FORMAT_VERSION, "config": config.model_dump(mode="json"), "content_sha256": _content_sha256(tensors)}
-    content = serialise_safetensors(tensors, metadata={_METADATA_KEY: json.dumps(fields, sort_keys=True)})
-    write_atomically(path, lambda partial: partial.write_bytes(content))
-
-
-def is_converted(path: Path) -> bool:
-    """Whether the file is one that `write_converted` wrote, by its header."""
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        return 0 < length < 2**26 and f'"{_METADATA_KEY}"'.encode() in stream.read(length)
-
-
-def _read_converted(path: Path) -> tuple[MaceConfig, dict[str, Tensor]]:
-    try:
-        content = path.read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        fields = json.loads(header["__metadata__"][_METADATA_KEY])
-        if fields["format_version"] > _FORMAT_VERSION:
-            raise ZooError(f"{path}: format {fields['format_version']}, this equizoo reads up to {_FORMAT_VERSION}; update equizoo")
-        state = parse_safetensors(content)
-        intact = _content_sha256(state) == fields["content_sha256"]
-        config = MaceConfig.model_validate(fields["config"])
-    except (SafetensorError, ValidationError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, ZooError):
-            raise
-        raise ZooError(f"{path}: damaged converted model ({first_line(error)}); convert the original again") from None
-    if not intact:
-        raise ZooError(f"{path}: damaged converted model (its SHA-256 is not the one written); convert the original again")
-    return config, state
-
-
-def _content_sha256(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
+    except (RefusedError, *DAMAGED) as error:
+        raise readable_error(path, error) from None
 
 
 def config_of(module: Inert, state: dict[str, Tensor], source: str) -> MaceConfig:
@@ -128,6 +68,9 @@ def config_of(module: Inert, state: dict[str, Tensor], source: str) -> MaceConfi
     radial = module.get("radial_embedding")
     transform = radial.get("distance_transform")
     nonlinear = readouts[-1].get("hidden_irreps")
+    for setting, values in _settings_of_layers(layers).items():
+        if len(set(values)) > 1:
+            raise ZooError(f"{source}: its layers differ in {setting} ({', '.join(map(str, values))}); wanted one for all")
     edge_irreps = module.get("edge_irreps")
     fields = {
         "model": module.class_name,
@@ -208,8 +151,17 @@ def _gate(readout: Inert) -> str | None:
     if gate is None:
         return None
     if isinstance(gate, Inert):  # getattr(torch._C._VariableFunctions, "tanh")
-        return str(gate.arguments[-1])
+        return gate.arguments[-1] if isinstance(gate.arguments[-1], str) else "unknown"
     return str(gate.qualified_name).rpartition(".")[2]
+
+
+def _settings_of_layers(layers: list[Inert]) -> dict[str, list[Any]]:
+    """What mace has one setting for: no tensor tells of it, and a script may have changed it in a single layer."""
+    return {
+        "avg_num_neighbors": [float(layer.get("avg_num_neighbors")) for layer in layers],
+        "their class": [layer.class_name for layer in layers[1:]],
+        "edge_attrs_irreps": [irreps_text(layer.get("edge_attrs_irreps")) for layer in layers],
+    }
 
 
 def _radial_mlp(interaction: Inert) -> tuple[int, ...]:

@@ -11,16 +11,22 @@ import importlib
 import io
 import os
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from zoo.errors import ZooError, nearest_name_hint
 
+HIGHEST_ATOMIC_NUMBER = 118
 _UNSAFE_DEFAULT = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+_Irreps = Annotated[str, Field(pattern=r"^[1-9]\d*x\d+[eo](\+[1-9]\d*x\d+[eo])*$")]
+_Positive = Annotated[int, Field(ge=1)]
+_Size = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class MaceConfig(BaseModel):
@@ -46,18 +52,18 @@ class MaceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Literal["MACE", "ScaleShiftMACE"]
-    r_max: float
-    num_bessel: int
-    num_polynomial_cutoff: int
-    max_ell: int
+    r_max: _Size
+    num_bessel: _Positive
+    num_polynomial_cutoff: _Positive
+    max_ell: int = Field(ge=0)
     interaction_cls: str
     interaction_cls_first: str
-    num_interactions: int
-    hidden_irreps: str
-    mlp_irreps: str
-    avg_num_neighbors: float
-    atomic_numbers: tuple[int, ...]
-    correlation: tuple[int, ...]
+    num_interactions: _Positive
+    hidden_irreps: _Irreps
+    mlp_irreps: _Irreps
+    avg_num_neighbors: _Size
+    atomic_numbers: tuple[Annotated[int, Field(ge=1, le=HIGHEST_ATOMIC_NUMBER)], ...] = Field(min_length=1)
+    correlation: tuple[_Positive, ...]
     gate: Literal["silu", "tanh", "abs"] | None
     pair_repulsion: bool = False
     apply_cutoff: bool = True
@@ -68,14 +74,29 @@ class MaceConfig(BaseModel):
     use_edge_irreps_first: bool = False
     keep_last_layer_irreps: bool = False
     distance_transform: Literal["None", "Agnesi", "Soft"] = "None"
-    edge_irreps: str | None = None
-    radial_mlp: tuple[int, ...] = (64, 64, 64)
+    edge_irreps: _Irreps | None = None
+    radial_mlp: tuple[_Positive, ...] = (64, 64, 64)
     radial_type: Literal["bessel", "gaussian", "chebyshev"] = "bessel"
     readout_cls: str = "NonLinearReadoutBlock"
-    heads: tuple[str, ...] = ("Default",)
+    heads: tuple[str, ...] = Field(("Default",), min_length=1)
     atomic_energies_shape: tuple[int, ...]
     scale_shape: tuple[int, ...] = ()
     trained_buffers: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _numbers_fit_together(self) -> Self:
+        elements, heads = len(self.atomic_numbers), len(self.heads)
+        if len(set(self.atomic_numbers)) < elements:
+            raise ValueError("an atomic number stands twice")
+        if len({name.casefold() for name in self.heads}) < heads:  # they are chosen by name, whatever its case
+            raise ValueError("two heads have the same name")
+        if len(self.correlation) != self.num_interactions:
+            raise ValueError(f"{len(self.correlation)} correlations for {self.num_interactions} interactions")
+        if self.atomic_energies_shape != (heads, elements) and (heads > 1 or self.atomic_energies_shape != (elements,)):
+            raise ValueError(f"reference energies of shape {self.atomic_energies_shape} for {heads} heads and {elements} elements")
+        if self.scale_shape != (heads,) and (heads > 1 or self.scale_shape != ()) and self.model == "ScaleShiftMACE":
+            raise ValueError(f"a scale of shape {self.scale_shape} for {heads} heads")
+        return self
 
 
 def build_network(config: MaceConfig, dtype: torch.dtype, generated_code: Literal["eager", "script"] = "eager") -> nn.Module:

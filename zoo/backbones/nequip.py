@@ -19,20 +19,25 @@ from torch import Tensor, nn
 
 from zoo.backbones.base import Backbone, Family, Symmetry, choose_head
 from zoo.backbones.convolution import PathConvolution
-from zoo.backbones.nequip_build import Config, build_graph_model, energy_network, family_of_config
-from zoo.backbones.nequip_checkpoint import checkpoint_payload, is_configuration, read_configuration, read_model, recognises
+from zoo.backbones.nequip_build import build_graph_model, energy_network
+from zoo.backbones.nequip_checkpoint import checkpoint_payload, read_model, recognises
+from zoo.backbones.nequip_compare import compare_networks
+from zoo.backbones.nequip_config import Config, by_type, family_of_config
 from zoo.backbones.nequip_package import FORMATS
+from zoo.backbones.nequip_weights import fill
+from zoo.backbones.nequip_yaml import is_configuration, read_configuration
 from zoo.errors import ZooError, first_line
 from zoo.graph import AtomGraph
 
 _SCALE_SHIFT = "per_type_energy_scale_shift"
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class NequIPFramework(Backbone):
     """A network of the NequIP framework that reads an `AtomGraph` and returns energies.
 
     Args:
-        config: upstream's model configuration (`zoo.backbones.nequip_build.clean_config`); the weights are drawn from its seed.
+        config: upstream's model configuration (`zoo.backbones.nequip_config.clean_config`); the weights are drawn from its seed.
         dtype: of the network.
     """
 
@@ -116,8 +121,7 @@ class NequIPFramework(Backbone):
         """Atom type to the scale or shift it has now, in the order of the types."""
         tensor: Tensor = getattr(self.network.get_submodule(_SCALE_SHIFT), quantity)
         values = tensor.detach().reshape(-1).tolist() or [default]
-        names = self.config["type_names"]
-        return dict(zip(names, values * len(names) if len(values) == 1 else values, strict=True))
+        return by_type(self.config["type_names"], values, self.family)
 
     def _current_config(self) -> Config:
         """The configuration with the scales and shifts the network has now: training may have changed them."""
@@ -157,66 +161,32 @@ def load_network(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
         backbone.has_weights = False
         return backbone
     upstream = read_model(path, trust_pickle)
-    config, state = dict(upstream.config), dict(upstream.state)
+    config = dict(upstream.config)
     for quantity in ("scales", "shifts"):
-        values = state.get(f"{_SCALE_SHIFT}.{quantity}", torch.empty(0)).reshape(-1).tolist()
+        values = upstream.state.get(f"{_SCALE_SHIFT}.{quantity}", torch.empty(0)).reshape(-1).tolist()
         if values:
-            names = config["type_names"]
-            config[f"per_type_energy_{quantity}"] = dict(zip(names, values * len(names) if len(values) == 1 else values, strict=True))
+            config[f"per_type_energy_{quantity}"] = by_type(config["type_names"], values, str(path))
     backbone = _built(config, path)
-    parameters = dict(backbone.network.named_parameters())
-    if upstream.averaged is not None:
-        if len(upstream.averaged) != len(parameters):
-            raise ZooError(f"{path}: {len(upstream.averaged)} moving averages for {len(parameters)} parameters; the file is inconsistent")
-        state.update(zip(parameters, upstream.averaged, strict=True))
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if name not in state or state[name].shape != parameter.shape:
-                found = tuple(state[name].shape) if name in state else "nothing"
-                raise ZooError(
-                    f"{path}: {name}: found {found}, wanted {tuple(parameter.shape)} by its configuration; the file is inconsistent"
-                )
-            parameter.copy_(state[name])
+    fill(backbone.network, upstream, path)
     if upstream.packaged is not None:
-        _compare_with_package(backbone, upstream.packaged, path)
+        types = [atomic_numbers[symbol] for symbol in config["type_names"]]
+        compare_networks(backbone.network, upstream.packaged, types, backbone.cutoff, backbone.dtype, path)
     return backbone
 
 
 def _built(config: Config, path: Path) -> NequIPFramework:
-    dtype = torch.float64 if config.get("model_dtype") == "float64" else torch.float32
-    try:
-        return NequIPFramework(config, dtype)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:  # what builders say of arguments that another version knew
-        raise ZooError(
-            f"{path}: its configuration is not one that the nequip installed here builds ({first_line(error)}); "
-            "install the version it names"
-        ) from None
-
-
-@torch.no_grad()
-def _compare_with_package(backbone: NequIPFramework, packaged: Any, path: Path) -> None:
-    """Refuse a rebuilt network that gives other energies than the package's own code: a setting of its was not seen.
+    """The one place where a file's configuration meets upstream's builders.
 
     Raises:
-        ZooError: where they differ by more than rounding.
+        ZooError: for whatever they raise: they say of arguments that they do not like whatever comes of them.
     """
-    network = packaged.model.func
-    types = torch.arange(len(backbone.elements)).repeat(2)[: max(2, len(backbone.elements))]  # (N,)
-    positions = 0.35 * backbone.cutoff * torch.rand(len(types), 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    centre, neighbour = (positions[:, None] - positions[None]).norm(dim=-1).fill_diagonal_(torch.inf).lt(backbone.cutoff).nonzero().T
-    data = {
-        keys.POSITIONS_KEY: positions,
-        keys.EDGE_VECTORS_KEY: positions[neighbour] - positions[centre],
-        keys.EDGE_INDEX_KEY: torch.stack([centre, neighbour]),
-        keys.ATOM_TYPE_KEY: types,
-        keys.BATCH_KEY: torch.zeros_like(types),
-        keys.NUM_NODES_KEY: torch.tensor([len(types)]),
-    }
-    wanted, found = (part(dict(data))[keys.TOTAL_ENERGY_KEY].item() for part in (network.eval(), backbone.network))
-    if abs(found - wanted) > (1e-10 if backbone.dtype == torch.float64 else 1e-4) * max(1.0, abs(wanted)):
+    try:
+        return NequIPFramework(config, _DTYPES[config["model_dtype"]])
+    except Exception as error:
+        said = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)  # hydra's own text names the call alone
         raise ZooError(
-            f"{path}: rebuilt here it gives {found:.6f} eV where the package's own code gives {wanted:.6f} eV; it is of another version"
-        )
+            f"{path}: its configuration is not one that the nequip installed here builds ({said}); mend it, or install the version it names"
+        ) from None
 
 
 def randomise(backbone: Backbone) -> Backbone:

@@ -1,7 +1,8 @@
-"""Files of the NequIP framework: checkpoints (``.ckpt``) and configurations (``.yaml``), read as values, and packages, which run code."""
+"""Files of the NequIP framework: checkpoints (``.ckpt``), read as values, and packages (``.nequip.zip``), which run code."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import zipfile
 from collections.abc import Mapping
@@ -11,12 +12,15 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
 
-from zoo.backbones.nequip_build import Config, clean_config, contained_global_state
+from zoo.backbones.nequip_build import contained_global_state, energy_network
+from zoo.backbones.nequip_config import Config, clean_config
 from zoo.backbones.nequip_recover import recovered_config
+from zoo.backbones.nequip_yaml import is_configuration
 from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive, load_archive
-from zoo.errors import ZooError, first_line
+from zoo.errors import ZooError, first_line, first_problem
 
 _SOLE_MODEL = "sole_model"
 _MODEL_PREFIX = f"model.{_SOLE_MODEL}."
@@ -29,16 +33,16 @@ class UpstreamModel:
     """What a file holds: the builder's configuration, and the energy network's tensors under its own names.
 
     Attributes:
-        config: cleaned (`zoo.backbones.nequip_build.clean_config`).
+        config: cleaned (`zoo.backbones.nequip_config.clean_config`).
         state: parameter and buffer names to tensors.
         averaged: moving averages of the parameters in the model's order, which upstream evaluates with; None where the run kept none.
-        packaged: the model of a package, made by the package's own code.
+        packaged: the energy network of a package, made by the package's own code.
     """
 
     config: Config
     state: dict[str, Tensor]
     averaged: list[Tensor] | None = None
-    packaged: Any = None
+    packaged: nn.Module | None = None
 
 
 def read_model(path: Path, trust_pickle: bool) -> UpstreamModel:
@@ -51,48 +55,46 @@ def read_model(path: Path, trust_pickle: bool) -> UpstreamModel:
     Raises:
         ZooError: a damaged file, one that would run code, or one that this project cannot rebuild.
     """
+    _refuse_compressed(path)
     check_archive(path, "a file of the NequIP framework")
     return _read_package(path, trust_pickle) if is_package(path) else _read_checkpoint(path, trust_pickle)
 
 
-def is_configuration(path: Path) -> bool:
-    """Whether the name is a configuration's; its content is judged by `read_configuration`."""
-    return path.suffix in (".yaml", ".yml")
+class _HyperParameters(BaseModel):
+    model: Any
 
 
-def read_configuration(path: Path) -> Config:
-    """``training_module.model`` of what ``nequip-train`` takes, its interpolations resolved.
+class _Payload(BaseModel):
+    """What of a checkpoint is read."""
 
-    Raises:
-        ZooError: for other YAML, and for interpolations that only a run can resolve (statistics of the data).
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        whole = OmegaConf.load(path)
-        raw = OmegaConf.to_container(OmegaConf.select(whole, "training_module.model"), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ZooError(f"{path}: {first_line(error)}; write the numbers instead of what only nequip-train can fill in") from None
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise ZooError(f"{path}: no nequip-train configuration ({first_line(error)}); it has a training_module.model") from None
-    return clean_config(raw, str(path))
+    state_dict: dict[str, Any]  # tensors, and what modules keep besides them
+    hyper_parameters: _HyperParameters
 
 
 def _read_checkpoint(path: Path, trust_pickle: bool) -> UpstreamModel:
-    payload = load_archive(path, "a NequIP checkpoint", trust_pickle)
     try:
-        raw, tensors = payload["hyper_parameters"]["model"], payload["state_dict"]
-    except (KeyError, TypeError):
+        payload = _Payload.model_validate(load_archive(path, "a NequIP checkpoint", trust_pickle))
+    except ValidationError as error:
+        first = first_problem(error)
         raise ZooError(
-            f"{path}: a NequIP checkpoint holds 'state_dict' and 'hyper_parameters'; pass the file that nequip-train wrote"
+            f"{path}: a NequIP checkpoint holds 'state_dict' and 'hyper_parameters' ({first.key}: {first.message}); "
+            "pass the file that nequip-train wrote"
         ) from None
+    of_models = ("model.", _EMA_PREFIX)
+    tensors = {name: value for name, value in payload.state_dict.items() if name.startswith(of_models)}
+    others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ZooError(f"{path}: {others[0]}: a {type(tensors[others[0]]).__name__} where a tensor is wanted; the file is inconsistent")
     models = sorted({name.split(".")[1] for name in tensors if name.startswith("model.")})
     if models != [_SOLE_MODEL]:
         raise ZooError(f"{path}: holds the models {', '.join(models)}; only checkpoints of a single model are read")
     state = _network_state({name.removeprefix(_MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(_MODEL_PREFIX)})
-    averages = sorted((int(name.removeprefix(_EMA_PREFIX)), value) for name, value in tensors.items() if name.startswith(_EMA_PREFIX))
-    return UpstreamModel(clean_config(raw, str(path)), state, [value for _, value in averages] or None)
+    averaged = [name for name in tensors if name.startswith(_EMA_PREFIX)]
+    in_order = [f"{_EMA_PREFIX}{index}" for index in range(len(averaged))]
+    if set(averaged) != set(in_order):
+        raise ZooError(f"{path}: its moving averages are not numbered from 0 to {len(averaged) - 1}; the file is inconsistent")
+    config = clean_config(payload.hyper_parameters.model, str(path))
+    return UpstreamModel(config, state, [tensors[name] for name in in_order] or None)
 
 
 def _read_package(path: Path, trust_pickle: bool) -> UpstreamModel:
@@ -106,15 +108,14 @@ def _read_package(path: Path, trust_pickle: bool) -> UpstreamModel:
     try:
         with contained_global_state():
             model = ModelFromPackage(str(path))[_SOLE_MODEL]
-    except (AssertionError, KeyError, *DAMAGED_ARCHIVE) as error:
+        packaged, state = energy_network(model), _network_state(model.state_dict())
+        raw = _packaged_config(path)
+    except Exception as error:  # the package's own code runs here
         raise ZooError(f"{path}: nequip cannot read this package ({first_line(error)}); name it *.nequip.zip, or fetch it again") from None
-    state = _network_state(model.state_dict())
-    raw = _packaged_config(path)
-    if (
-        str(raw.get("_target_")).rpartition(".")[2].startswith("ModelFrom")
-    ):  # a fine-tuned model: its own file names only what it began with
-        return UpstreamModel(clean_config(recovered_config(model, str(path)), str(path)), state, packaged=model)
-    return UpstreamModel(clean_config(raw, str(path)), state, packaged=model)
+    # the configuration of a fine-tuned model names only the file that it began with
+    is_fine_tuned = str(raw.get("_target_")).rpartition(".")[2].startswith("ModelFrom")
+    config = clean_config(recovered_config(model, str(path)) if is_fine_tuned else raw, str(path))
+    return UpstreamModel(config, state, packaged=packaged)
 
 
 def _packaged_config(path: Path) -> Mapping[str, Any]:
@@ -187,11 +188,22 @@ def _example_data(config: Config) -> dict[str, Any]:
 def is_package(path: Path) -> bool:
     """Whether the archive has what ``nequip-package`` writes."""
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/model/package_metadata.txt") for name in archive.namelist())
+        return _has_package(archive)
 
 
-def recognised_family(path: Path) -> str | None:
-    """``"nequip"``, ``"allegro"`` or None, from the names in the archive and the bytes of its pickle, which is not loaded."""
+def recognises(path: Path, family: str) -> bool:
+    """Whether ``path`` is a file of ``family``; NequIP takes Allegro's where that package is missing, to say what to install."""
+    state = path.stat()
+    found = _family_of_file(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return found == family or (found == "allegro" and family == "nequip" and importlib.util.find_spec("allegro") is None)
+
+
+@functools.lru_cache(maxsize=1)
+def _family_of_file(path: Path, state: tuple[int, ...]) -> str | None:
+    """``"nequip"``, ``"allegro"`` or None, from the names in the archive and the bytes of its pickle, which is not loaded.
+
+    Both families ask about the same file: ``state`` changes with its content, so that it is read once.
+    """
     if is_configuration(path):
         text = path.read_text(encoding="utf-8", errors="replace")
         return ("allegro" if "allegro.model" in text else "nequip") if "training_module" in text else None
@@ -199,11 +211,12 @@ def recognised_family(path: Path) -> str | None:
         return None
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if any(name.endswith("/model/package_metadata.txt") for name in names):
-                return "allegro" if any("/allegro/nn/" in name for name in names) else "nequip"
-            pickles = [name for name in names if name.endswith("/data.pkl")]
-            content = archive.read(pickles[0]) if pickles else b""
+            if _has_package(archive):
+                return "allegro" if any("/allegro/nn/" in name for name in archive.namelist()) else "nequip"
+            pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
+            if not pickles or pickles[0].compress_type != zipfile.ZIP_STORED:
+                return None  # torch.save never compresses, and a small compressed file can fill the memory
+            content = archive.read(pickles[0])
     except DAMAGED_ARCHIVE:
         return None  # a damaged archive: no family reads it
     if b"hyper_parameters" not in content or b"pytorch-lightning_version" not in content or b"nequip" not in content:
@@ -211,7 +224,16 @@ def recognised_family(path: Path) -> str | None:
     return "allegro" if b"allegro.model" in content else "nequip"
 
 
-def recognises(path: Path, family: str) -> bool:
-    """Whether ``path`` is a file of ``family``; NequIP takes Allegro's where that package is missing, to say what to install."""
-    found = recognised_family(path)
-    return found == family or (found == "allegro" and family == "nequip" and importlib.util.find_spec("allegro") is None)
+def _has_package(archive: zipfile.ZipFile) -> bool:
+    return any(name.endswith("/model/package_metadata.txt") for name in archive.namelist())
+
+
+def _refuse_compressed(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+            is_checkpoint = not _has_package(archive)
+    except DAMAGED_ARCHIVE:
+        return  # `check_archive` says what is wrong
+    if is_checkpoint and compressed:
+        raise ZooError(f"{path}: {compressed[0]} is compressed, which torch.save never does; pass the file that nequip-train wrote")

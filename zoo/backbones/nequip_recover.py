@@ -12,6 +12,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import nn
 
+from zoo.backbones.nequip_config import by_type
 from zoo.errors import ZooError
 
 _COULOMB_EV_ANGSTROM = 14.399645  # upstream's constant for ``units: metal``; ``real`` is kcal/mol
@@ -31,7 +32,7 @@ def recovered_config(model: Any, source: str) -> dict[str, Any]:
     network = model.model.func
     try:
         specific = _allegro(network) if hasattr(network, "allegro") else _nequip(network)
-        common = _common(model, network)
+        common = _common(model, network, source)
     except AttributeError as error:
         raise ZooError(
             f"{source}: not a NequIP or Allegro network of this version ({error}); package it again with the nequip installed here"
@@ -39,7 +40,7 @@ def recovered_config(model: Any, source: str) -> dict[str, Any]:
     return {**common, **specific}
 
 
-def _common(model: Any, network: Any) -> dict[str, Any]:
+def _common(model: Any, network: Any, source: str) -> dict[str, Any]:
     names = list(model.type_names)
     scale_shift = network.per_type_energy_scale_shift
     config: dict[str, Any] = {
@@ -53,7 +54,7 @@ def _common(model: Any, network: Any) -> dict[str, Any]:
     for quantity in ("scales", "shifts"):
         values = getattr(scale_shift, quantity).detach().reshape(-1).tolist()
         if values:
-            config[f"per_type_energy_{quantity}"] = dict(zip(names, values * len(names) if len(values) == 1 else values, strict=True))
+            config[f"per_type_energy_{quantity}"] = by_type(names, values, source)
     if network.edge_norm._per_edge_type:
         table = network.edge_norm._rmax_recip.reciprocal().view(len(names), len(names)).tolist()
         config["per_edge_type_cutoff"] = {one: dict(zip(names, row, strict=True)) for one, row in zip(names, table, strict=True)}

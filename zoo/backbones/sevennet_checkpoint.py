@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy._core.multiarray import _reconstruct
 from sevenn.checkpoint import SevenNetCheckpoint
 
-from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive, load_archive
+from zoo.backbones.torch_archive import check_archive, load_archive, searchable_pickle
 from zoo.errors import ZooError
 
 # every global that SevenNet's published checkpoints name: NumPy arrays of the per-element shift and scale, and nothing that runs code
@@ -63,11 +62,4 @@ def read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
 
 def recognises(path: Path) -> bool:
     """Whether ``path`` looks like a file that sevenn wrote; its pickle is searched as bytes, not loaded."""
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            return bool(pickles) and b"model_state_dict" in archive.read(pickles[0])
-    except DAMAGED_ARCHIVE:
-        return False  # a damaged archive: no family reads it
+    return b"model_state_dict" in searchable_pickle(path)

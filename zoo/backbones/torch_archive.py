@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from zoo.errors import ZooError, first_line
 
 DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError)
 """What reading a damaged archive raises."""
+_COMPRESSED_BEGINNING = 2**20
+_SCRIPT_CODE = re.compile(r"[^/]+/code/")
 
 
 def check_archive(path: Path, kind: str) -> None:
@@ -26,11 +29,49 @@ def check_archive(path: Path, kind: str) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            require_stored(archive)
             damaged = archive.testzip()
     except DAMAGED_ARCHIVE as error:
         raise ZooError(f"{path}: cannot be read as {kind} ({first_line(error)}); fetch the file again") from None
     if damaged is not None:
         raise ZooError(f"{path}: damaged file ({damaged} does not match its CRC-32); fetch the file again")
+
+
+def require_stored(archive: zipfile.ZipFile) -> None:
+    """Refuse entries that are larger than their place in the archive: torch compresses no numbers, and a compressed entry may be any size.
+
+    TorchScript's code, which torch does compress and nothing here reads, is left out.
+
+    Raises:
+        zipfile.BadZipFile: for a compressed entry, or for entries that lie over one another.
+    """
+    entries = [entry for entry in archive.infolist() if not _SCRIPT_CODE.match(entry.filename)]
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise zipfile.BadZipFile(f"the compressed entry {entry.filename[:100]!r}, which torch does not write")
+    stream = archive.fp
+    assert stream is not None
+    if sum(entry.file_size for entry in entries) > stream.seek(0, 2):
+        raise zipfile.BadZipFile("entries larger than the archive")
+
+
+def searchable_pickle(path: Path) -> bytes:
+    """The bytes of an archive's pickle, to tell a family by the names in it; empty where there is none or the archive is damaged.
+
+    Of a compressed pickle it is only the beginning, whatever it would grow to: enough to say whose it is, and `check_archive` refuses it.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return b""
+        with zipfile.ZipFile(path) as archive:
+            pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
+            if not pickles:
+                return b""
+            limit = path.stat().st_size if pickles[0].compress_type == zipfile.ZIP_STORED else _COMPRESSED_BEGINNING
+            with archive.open(pickles[0]) as stream:
+                return stream.read(limit)
+    except DAMAGED_ARCHIVE:
+        return b""  # a damaged archive: no family reads it
 
 
 def load_archive(path: Path, kind: str, trust_pickle: bool, allowed: Sequence[Any] = ()) -> Any:
@@ -54,9 +95,18 @@ def load_archive(path: Path, kind: str, trust_pickle: bool, allowed: Sequence[An
                 f"{path}: the file would run code when loaded ({_first_forbidden_global(error)}); "
                 "if you trust where it comes from, pass trust_pickle=True (backbone.trust_pickle=true)"
             ) from None
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return _load_trusted(path, kind)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ZooError(f"{path}: cannot be read as {kind} ({first_line(error)}); fetch the file again") from None
+
+
+def _load_trusted(path: Path, kind: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # the file's own code runs here and may raise anything, most often for want of a package that it names
+        raise ZooError(
+            f"{path}: its own code failed while it was read as {kind} ({type(error).__name__}: {first_line(error)}); install what it needs"
+        ) from None
 
 
 def _first_forbidden_global(error: Exception) -> str:

@@ -152,20 +152,25 @@ def write_run_record(
 
 
 def summary_table(results: TestResults) -> str:
-    """Test set, metric, zero-shot, fine-tuned, and how many times smaller: aligned plain text."""
+    """Test set, metric, zero-shot, fine-tuned, and how many times smaller: aligned plain text, with a warning where forces became worse."""
     lines = [f"{'test set':<16} {'metric':<26} {'unit':<9} {'zero-shot':>10} {'fine-tuned':>11} {'ratio':>7}"]
+    worse = []
     for test_set, metrics in results.fine_tuned.items():
         for name in _SHOWN:
             if name not in metrics:
                 continue
-            before = results.zero_shot.get(test_set, {}).get(name)
-            metric = METRICS[name]
-            old = (
-                f"{before:10.2f} {metrics[name]:11.2f} {before / metrics[name]:6.1f}x"
-                if before is not None
-                else f"{'':>10} {metrics[name]:11.2f}"
-            )
-            lines.append(f"{test_set:<16} {metric.label:<26} {metric.unit:<9} {old}")
+            before, after = results.zero_shot.get(test_set, {}).get(name), metrics[name]
+            old = f"{'':>10} {after:11.2f}"
+            if before is not None:
+                ratio = before / after
+                old = f"{before:10.2f} {after:11.2f} {ratio:6.{1 if ratio >= 1 else 2}f}x"
+                worse += [test_set] if ratio < 1 and name.startswith("force") and test_set not in worse else []
+            lines.append(f"{test_set:<16} {METRICS[name].label:<26} {METRICS[name].unit:<9} {old}")
     if results.zero_shot:
         lines.append("zero-shot energies include the reference energies set before the training")
+    if worse:
+        lines.append(
+            f"warning: the forces are worse than the base's on {', '.join(worse)}; try a lower training.optimizer.learning_rate, more "
+            "training.steps, or look at history.csv"
+        )
     return "\n".join(lines)

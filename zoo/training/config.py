@@ -22,14 +22,14 @@ class _Strict(BaseModel):
 class BackboneConfig(_Strict):
     """Which base model, as `zoo.load` takes it; ``elements=data`` cuts it to the elements of the run's own data.
 
-    ``forces``: None for the model's own way, ``gradient`` or ``direct``.
+    ``forces``: None for the model's own way, ``gradient`` or ``direct``. ``dtype``: None for the precision of the file.
     """
 
     name: str
     head: str | None = None
     elements: tuple[str, ...] | Literal["data"] | None = None
     forces: Literal["gradient", "direct"] | None = None
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64"] | None = None
     device: str = "auto"
     trust_pickle: bool = False
 
@@ -195,6 +195,8 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     if first.kind == "extra_forbidden":
         known = _keys_at(model, location[:-1])
         prefix = ".".join(location[:-1])
+        if not prefix and location[-1] in BackboneConfig.model_fields:
+            return f"config: unknown key {key!r}; pass backbone.{key}=..."
         return f"config: unknown key {key!r}; {nearest_name_hint(location[-1], known)}{f' (in {prefix})' if prefix else ''}"
     if first.kind == "missing":
         return f"config: {key} is missing; pass {key}=..."

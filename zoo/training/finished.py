@@ -15,7 +15,7 @@ from zoo.training.config import RunConfig
 from zoo.training.folder import RunFolder
 
 
-def load_finished(folder: RunFolder, config: RunConfig, dtype: str, device: str) -> Potential:
+def load_finished(folder: RunFolder, config: RunConfig, dtype: str | None, device: str) -> Potential:
     """The fine-tuned model: the base with the run's adapter, or ``model.pth`` of a run whose base no card holds.
 
     Raises:
