@@ -14,7 +14,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.backbones.base import Backbone
+from zoo.backbones.base import Backbone, ForceMode
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.potential import Potential
 from zoo.registry import Card, describe, list_models
@@ -34,7 +34,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     weights: Literal["card"] | None = "card",
     head: str | None = None,
     elements: Iterable[str | int] | None = None,
-    forces: Literal["gradient", "direct"] | None = None,
+    forces: ForceMode | None = None,
     trust_pickle: bool = False,
 ) -> Potential:
     """A pretrained potential, with an adapter if one is asked for.
@@ -51,7 +51,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         head: level of theory of a multi-head model; never chosen silently, but a trained adapter brings its own.
         elements: symbols or atomic numbers; cut the model down to these, with the same energies on them and fewer weights (MACE). A trained
             adapter brings those of its base.
-        forces: None for the model's own way; ``"gradient"`` or ``"direct"`` ask for one and fail where the model has no such output.
+        forces: None for the model's own way, or that of a trained adapter; ``"gradient"`` derives forces and stress from the energy also
+            where the model has a force output of its own, ``"direct"`` takes that output. Refused where the model has no such way.
         trust_pickle: allow a checkpoint that can only be read by running code from it.
 
     Returns:
@@ -68,6 +69,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         manifest, tensors = read_adapter(adapter_path)
         head = _head_of_adapter(manifest, head, adapter_path)
         elements = _elements_of_adapter(manifest, elements, adapter_path)
+        forces = _forces_of_adapter(manifest, forces, adapter_path)
     card, backbone = _load_backbone(name_or_path, head, trust_pickle)
     if manifest is not None and manifest.base_family != backbone.family:
         raise ZooError(
@@ -82,8 +84,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         backbone = load_family(backbone.family).randomise(backbone)
     elif weights != "card":
         raise ZooError(f"weights={weights!r} is not a choice; pass 'card' for the trained weights or None for random ones")
-    _check_forces(backbone, forces, str(name_or_path))
-    potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=_level_of_theory(card, backbone.head))
+    level_of_theory = _level_of_theory(card, backbone.head)
+    potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=level_of_theory, forces=forces)
     if dtype is not None and _torch_dtype(dtype) != potential.dtype:
         potential = potential.to_dtype(_torch_dtype(dtype))
     if device is not None:
@@ -166,6 +168,15 @@ def _elements_of_adapter(manifest: AdapterManifest, elements: Iterable[str | int
     return own or elements
 
 
+def _forces_of_adapter(manifest: AdapterManifest, forces: ForceMode | None, path: Path) -> ForceMode | None:
+    """As it was trained, unless the user asks for the gradient of an energy that was trained beside direct forces."""
+    if forces == "direct" and manifest.forces == "gradient":
+        raise ZooError(
+            f"{path}: trained with forces='gradient', which leaves the model's own force output untrained; leave forces='direct' out"
+        )
+    return forces or manifest.forces
+
+
 def _atomic_numbers(elements: Iterable[str | int]) -> list[int]:
     """Ascending, each once; raises `ZooError` for what is no element."""
     if isinstance(elements, str):
@@ -177,13 +188,6 @@ def _atomic_numbers(elements: Iterable[str | int]) -> list[int]:
             raise ZooError(f"elements: {one!r} is no element; pass symbols such as 'Cu', or atomic numbers")
         found.add(number)
     return sorted(found)
-
-
-def _check_forces(backbone: Backbone, forces: str | None, source: str) -> None:
-    if forces not in (None, "gradient", "direct"):
-        raise ZooError(f"forces={forces!r} is not a choice; pass 'gradient', 'direct' or None for the model's own way")
-    if forces == "direct" and backbone.conservative:
-        raise ZooError(f"{source} has no direct force output: its forces are the gradient of its energy; pass forces=None or 'gradient'")
 
 
 def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
