@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,9 +73,9 @@ class SO2Convolution(nn.Module):
         """
         counts, starts = self.coefficients.degree_counts, self.coefficients.order_starts
         edge_count, _, channels = features.shape
-        of_order = (
-            torch.split(weights.view(edge_count, sum(counts), channels), counts, dim=1) if weights is not None else [None] * len(counts)
-        )
+        of_order: Sequence[Tensor | None] = [None] * len(counts)
+        if weights is not None:
+            of_order = torch.split(weights.view(edge_count, sum(counts), channels), list(counts), dim=1)
         scalars, outputs = features.new_empty(0), []
         for order, (count, start, weight) in enumerate(zip(counts, starts, of_order, strict=True)):
             signs = 1 if order == 0 else 2
