@@ -79,57 +79,6 @@ def outputs_with(content: dict[str, Any], weights: list[torch.Tensor]) -> dict[s
     """Of the network that the content describes, with weights entered by hand."""
     model = content["config"]["model"]
     hydra = model.get("heads") if isinstance(model, dict) else None
-    network = build_network(Architecture(parse_config(settings, form), heads), torch.float32)
-    backbone = "backbone." if form == "hydra" else ""
-    constants = (
-        "mappingReduced.to_m",
-        "SO3_rotation.0.mapping.l_harmonic",
-        "blocks.0.ga.SO3_grid.2.1.to_grid_mat",
-        "blocks.0.ga.proj.expand_index",
-    )
-    constants += ("norm.balance_degree_weight", "distance_expansion.offset", "SO3_grid.0.0.mapping.m_complex")
-    state = {f"module.module.{name}": value for name, value in network.state_dict().items()}
-    state |= {f"module.module.{backbone}{name}": torch.zeros(3) for name in constants}
-    config: dict[str, Any] = {
-        "2023": {"model": "equiformer_v2", "model_attributes": settings},
-        "nested": {"model": {"name": "equiformer_v2", **settings}},
-        "hydra": {
-            "model": {
-                "name": "hydra", "otf_graph": True, "pass_through_head_outputs": True,
-                "backbone": {"model": "equiformer_v2_backbone", "use_pbc_single": True, **settings}, "heads": HEADS,
-            }
-        },
-    }[form]  # fmt: skip
-    averages = [value.detach() + 0.1 for value in network.parameters() if value.requires_grad]
-    return {
-        "epoch": 3,
-        "state_dict": state,
-        "config": config | {"task": {"dataset": "lmdb"}},
-        "normalizers": NORMALISERS,
-        "ema": {"decay": 0.999, "num_updates": 12, "shadow_params": averages, "collected_params": []},
-        "val_metrics": {"energy_mae": {"metric": np.float64(0.25), "numel": 4}},
-    }
-
-
-def written(content: Any, folder: Path) -> Path:
-    path = folder / "model.pt"
-    torch.save(content, path)
-    return path
-
-
-def structures(dtype: torch.dtype = torch.float32) -> Structures:
-    vectors = torch.tensor([[0.3, 1.0, 0.2], [-0.3, -1.0, -0.2]], dtype=dtype)
-    return Structures(torch.tensor([8, 1]), torch.tensor([[1, 0], [0, 1]]), vectors, torch.tensor([0, 0]), 1)
-
-
-def outputs_with(content: dict[str, Any], weights: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of the network that the content describes, with weights entered by hand."""
-    hydra = (
-        content["config"]["model"]["heads"]
-        if content["config"]["model"] != "equiformer_v2" and "heads" in content["config"]["model"]
-        else None
-    )
-    settings = {name: value for name, value in SETTINGS.items()}
     network = build_network(Architecture(parse_config(SETTINGS, "x"), parse_heads(hydra, "x") if hydra else None), torch.float32).eval()
     with torch.no_grad():
         for parameter, value in zip(network.parameters(), weights, strict=True):
