@@ -46,7 +46,7 @@ class StressHead(nn.Module):
         vectors = edges.vectors.detach()
         harmonics = _harmonics(vectors, self.lmax)  # (E, S)
         harmonics = self.sphharm_norm(harmonics[:, :, None])[:, None, :, 0]  # (E, 1, S)
-        ends = [torch.bmm(harmonics, features[end])[:, 0] for end in (edges.source, edges.target)]  # (E, C) each
+        ends = [torch.bmm(harmonics, features.index_select(0, end))[:, 0] for end in (edges.source, edges.target)]  # (E, C) each
         of_edges = self.xedge_layer_norm(torch.cat(ends, dim=1))  # (E, 2 C)
         along = _harmonics(unit_vectors(vectors), 2)[:, 4:]  # (E, 5)
         isotropic = self.block["scalar_MLP"](edges.meaned_onto_targets(of_edges))  # (N, 1)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
 from zoo.backbones.equiformer_v2.radial import RadialFunction
@@ -32,11 +33,12 @@ class OrderConvolution(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(E, 2n, C_out) from features (E, 2, n C_in): n degrees, +m and then -m."""
-        products = self.fc(features)  # (E, 2, 2 n C_out)
-        real, imaginary = products.chunk(2, dim=2)  # (E, 2, n C_out) each
-        plus = real[:, 0] - imaginary[:, 1]
-        minus = real[:, 1] + imaginary[:, 0]
-        return torch.stack([plus, minus], dim=1).view(-1, *self.out_shape)
+        plus, minus = features.unbind(1)  # (E, n C_in) each
+        real, imaginary = self.fc.weight.chunk(2)  # (n C_out, n C_in) each
+        # a complex product by three real ones
+        common = functional.linear(plus + minus, real)
+        products = [common - functional.linear(minus, real + imaginary), common + functional.linear(plus, imaginary - real)]
+        return torch.stack(products, dim=1).view(-1, *self.out_shape)
 
 
 class SO2Convolution(nn.Module):
