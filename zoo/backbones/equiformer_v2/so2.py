@@ -73,21 +73,21 @@ class SO2Convolution(nn.Module):
             weights: (E, n C_in), n the sum of the degree counts of m = 0..mmax, as `rad_func` gives them; they multiply the features
                 first, the same for +m and -m.
         """
-        counts, starts = self.coefficients.degree_counts, self.coefficients.order_starts
-        edge_count, _, channels = features.shape
+        counts, (edge_count, _, channels) = self.coefficients.degree_counts, features.shape
+        signs = [1] + [2] * (len(counts) - 1)
+        # one split, whose gradient is one concatenation; the gradient of a slice is as large as all of the features
+        parts = torch.split(features, [sign * count for sign, count in zip(signs, counts, strict=True)], dim=1)
         of_order: Sequence[Tensor | None] = [None] * len(counts)
         if weights is not None:
             of_order = torch.split(weights.view(edge_count, sum(counts), channels), list(counts), dim=1)
         scalars, outputs = features.new_empty(0), []
-        for order, (count, start, weight) in enumerate(zip(counts, starts, of_order, strict=True)):
-            signs = 1 if order == 0 else 2
-            part = features[:, start : start + signs * count].view(edge_count, signs, count, channels)  # (E, signs, n, C_in)
+        for order, (count, sign, part, weight) in enumerate(zip(counts, signs, parts, of_order, strict=True)):
+            part = part.view(edge_count, sign, count, channels)
             if weight is not None:
                 part = part * weight[:, None]
-            part = part.reshape(edge_count, signs, count * channels)
+            part = part.reshape(edge_count, sign, count * channels)
             if order == 0:
-                output = self.fc_m0(part[:, 0])
-                scalars, output = output.split([self.extra_scalars, output.shape[1] - self.extra_scalars], dim=1)
+                scalars, output = torch.split(self.fc_m0(part[:, 0]), [self.extra_scalars, count * self.out_channels], dim=1)
                 outputs.append(output.view(edge_count, count, self.out_channels))
             else:
                 outputs.append(self.so2_m_conv[order - 1](part))
