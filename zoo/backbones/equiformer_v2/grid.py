@@ -83,7 +83,6 @@ class _SphereSiLU(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         features, to_grid, from_grid = ctx.saved_tensors
         parts = zip(in_parts(features, to_grid), in_parts(gradients[0], to_grid), strict=True)
-        # out of place, so that forces that are gradients can be trained on
         result = [
             torch.matmul(to_grid.T, _silu_gradient(torch.matmul(to_grid, part), torch.matmul(from_grid, gradient)))
             for part, gradient in parts
@@ -92,7 +91,11 @@ class _SphereSiLU(torch.autograd.Function):
 
 
 def _silu_gradient(values: Tensor, gradient: Tensor) -> Tensor:
-    return torch.ops.aten.silu_backward(gradient, values)  # type: ignore[no-any-return]
+    """The gradient at ``values``; itself differentiable where that is wanted, as for training on forces that are gradients."""
+    if not torch.is_grad_enabled():
+        return torch.ops.aten.silu_backward(gradient, values)  # type: ignore[no-any-return]
+    sigmoid = torch.sigmoid(values)
+    return gradient * (sigmoid * (1 + values * (1 - sigmoid)))
 
 
 @lru_cache(maxsize=32)

@@ -64,11 +64,11 @@ def joined_stress(isotropic: Tensor, anisotropic: Tensor) -> Tensor:
     (xz, xy, y^2, yz, z^2 - x^2).
     """
     basis = isotropic.new_zeros(6, 3, 3)
-    basis[0] = torch.eye(3) / math.sqrt(3)
+    for component, diagonal in ((0, (1, 1, 1)), (3, (-1, 2, -1)), (5, (-1, 0, 1))):
+        for row, entry in enumerate(diagonal):
+            basis[component, row, row] = entry / math.hypot(*diagonal)
     for component, (row, column) in ((1, (0, 2)), (2, (0, 1)), (4, (1, 2))):
         basis[component, row, column] = basis[component, column, row] = math.sqrt(0.5)
-    basis[3] = torch.diag(torch.tensor([-1.0, 2.0, -1.0], dtype=basis.dtype)) / math.sqrt(6)
-    basis[5] = torch.diag(torch.tensor([-1.0, 0.0, 1.0], dtype=basis.dtype)) / math.sqrt(2)
     return torch.einsum("gc,cij->gij", torch.cat([isotropic, anisotropic], dim=1), basis)
 
 
