@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
 from zoo.backbones.equiformer_v2.config import Architecture, parse_config, parse_heads
-from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, Structures, Trunk, build_network
+from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, Structures, build_network
 from zoo.backbones.equiformer_v2.rotation import EdgeFrames, unit_vectors
 
 FORMS = ("mono", "hydra")
@@ -35,10 +35,6 @@ def read_network(folder: Path, form: str, dtype: torch.dtype) -> MonolithicNetwo
     weights = load_file(folder / "golden" / f"{form}_L4M2_state.safetensors")
     network.load_state_dict({name: value.to(dtype) for name, value in weights.items()}, assign=True)
     return network.eval()
-
-
-def trunk_of(network: MonolithicNetwork | HydraNetwork) -> Trunk:
-    return network.backbone if isinstance(network, HydraNetwork) else network
 
 
 def read_case(folder: Path, form: str, case: str) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit_zoo.equiformer_v2_golden import CASES, FORMS, gauge_of, read_architecture, read_case, read_network, structures_of, trunk_of
+from tests.unit_zoo.equiformer_v2_golden import CASES, FORMS, gauge_of, read_architecture, read_case, read_network, structures_of
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
 from zoo.backbones.equiformer_v2.grid import grid_matrices
-from zoo.backbones.equiformer_v2.network import build_network
+from zoo.backbones.equiformer_v2.network import build_network, rebuilt_network, trunk_of
 from zoo.backbones.equiformer_v2.rotation import EdgeFrames, unit_vectors
 
 ENERGIES = ("energy", "stress_isotropic", "stress_anisotropic")
@@ -99,6 +99,21 @@ def test_a_quantity_that_is_not_asked_for_is_not_worked_out(folder):
     stored = read_case(folder, "hydra", "ethanol")
     network = read_network(folder, "hydra", torch.float64)
     assert set(network(structures_of(stored, torch.float64), ("energy",))) == {"energy"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_network_rebuilt_in_float64_has_its_constants_anew(folder, form):
+    stored = read_case(folder, form, "slab")
+    single = read_network(folder, form, torch.float32)
+    double, cast = rebuilt_network(single, torch.float64), read_network(folder, form, torch.float32).double()
+    errors = []
+    for network in (double, cast):
+        with torch.no_grad():
+            forces = network(structures_of(stored, torch.float64, gauge_of(stored)))["forces"]
+        errors.append((forces - stored["out_forces"]).abs().max())
+    assert errors[0] < 1e-14  # the stored weights are float32's
+    assert errors[1] > 1e-9
+    assert next(single.parameters()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("size", LISTED)

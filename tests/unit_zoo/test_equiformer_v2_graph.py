@@ -60,7 +60,8 @@ def test_outputs_do_not_change_when_atoms_leave_the_cell_by_lattice_vectors(fold
     assert np.abs(outside.positions - inside.positions).max() > 5
     with torch.no_grad():
         first, second = (
-            network(structures_of(graph_of([atoms], network.config), network.config, torch.float64)) for atoms in (inside, outside)
+            network(structures_of(graph_of([atoms], network.architecture.config), network.architecture.config, torch.float64))
+            for atoms in (inside, outside)
         )
     for name, value in first.items():
         assert (second[name] - value).abs().max() < 1e-6, name  # ties and the frames' aliasing are all that may change

@@ -17,6 +17,7 @@ from zoo.backbones.equiformer_v2.grid import SphereGrid
 from zoo.backbones.equiformer_v2.harmonics import solid_harmonics
 from zoo.backbones.equiformer_v2.heads import joined_stress
 from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, Structures, build_network
+from zoo.backbones.equiformer_v2.normalisers import Normaliser, in_ev_and_angstrom
 from zoo.backbones.equiformer_v2.rotation import EdgeFrames, swap_matrix, unit_vectors
 
 SMALL = EquiformerV2Config(
@@ -236,6 +237,33 @@ def test_rotations_bring_edges_onto_y_wherever_they_point(lmax, mmax):
     wanted = torch.zeros_like(along)
     wanted[:, : lmax + 1] = torch.sqrt((2 * torch.arange(lmax + 1).double() + 1) / (4 * math.pi))  # those of y itself
     assert (along - wanted).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("gauged", [False, True])
+def test_rotations_are_those_of_the_harmonics_up_to_degree_11(gauged):
+    directions = unit_vectors(torch.randn(20, 3, dtype=torch.float64))
+    gauge = torch.linspace(-3, 3, 20, dtype=torch.float64) if gauged else None
+    vectors_only, everything = Coefficients(1, 1), Coefficients(11, 11)
+    matrices = EdgeFrames(vectors_only, torch.float64)(directions, gauge).into[:, np.argsort(vectors_only.index_in_full)][:, 1:, 1:]
+    rows = EdgeFrames(everything, torch.float64)(directions, gauge).into[:, np.argsort(everything.index_in_full)]
+    points = unit_vectors(torch.randn(20, 3, dtype=torch.float64))
+    before = torch.stack(solid_harmonics(*points.unbind(1), 11), dim=1)
+    after = torch.stack(solid_harmonics(*torch.bmm(matrices, points[:, :, None])[:, :, 0].unbind(1), 11), dim=1)
+    assert torch.linalg.det(matrices) == pytest.approx(torch.ones(20).double())
+    assert (torch.bmm(rows, before[:, :, None])[:, :, 0] - after).abs().max() < 1e-13
+
+
+def test_outputs_are_brought_to_ev_and_angstrom():
+    structures = cluster(random_positions(4))
+    outputs = {"energy": torch.tensor([2.0]), "forces": torch.ones(4, 3)}
+    outputs |= {"stress_isotropic": torch.ones(1, 1), "stress_anisotropic": torch.zeros(1, 5)}
+    three = Normaliser(torch.tensor(0.5, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64))
+    values = in_ev_and_angstrom(outputs, {"energy": three, "stress_isotropic": three}, torch.arange(30.0) / 10, structures)
+    assert values["energy"].tolist() == pytest.approx([2 * 3 + 0.5 + (1 + 6 + 8 + 29) / 10])
+    assert values["energy"].dtype == torch.float64
+    assert torch.equal(values["forces"], outputs["forces"].double())
+    assert torch.allclose(values["stress"], 3.5 / math.sqrt(3) * torch.eye(3, dtype=torch.float64))
+    assert set(in_ev_and_angstrom({"energy": outputs["energy"]}, {}, None, structures)) == {"energy"}
 
 
 def test_harmonics_and_swaps_are_e3nns():

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zoo.backbones.equiformer_v2.config import Architecture, parse_config, parse_heads
 from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, build_network
+from zoo.backbones.equiformer_v2.normalisers import Normaliser
 from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive, load_archive
 from zoo.errors import ZooError
 
@@ -40,19 +41,6 @@ _NUMPY_NUMBERS = (
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
 )
-
-
-@dataclass(frozen=True)
-class Normaliser:
-    """An output times ``scale`` plus ``shift`` is the quantity in eV and Å.
-
-    Attributes:
-        shift: () or one for each component of the output.
-        scale: alike.
-    """
-
-    shift: Tensor
-    scale: Tensor
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class MonolithicNetwork(Trunk):
 
     def __init__(self, config: EquiformerV2Config, dtype: torch.dtype) -> None:
         super().__init__(config, dtype)
+        self.architecture = Architecture(config)
         if config.load_energy_lin_ref:
             # fitted to the training set by its authors, in the energy's normalised unit, and not trained
             self.energy_lin_ref = nn.Parameter(torch.zeros(config.max_num_elements), requires_grad=False)
@@ -133,7 +134,8 @@ class HydraNetwork(nn.Module):
 
     def __init__(self, config: EquiformerV2Config, heads: HydraHeads, dtype: torch.dtype) -> None:
         super().__init__()
-        self.heads_config = heads
+        self.architecture = Architecture(config, heads)
+        self.energy_is_mean = heads.energy.reduce == "mean"
         self.backbone = Trunk(config, dtype)
         self.output_heads = nn.ModuleDict()
         self.output_heads["energy"] = nn.ModuleDict({"energy_block": FeedForward(config, 1, self.backbone.grid_of_atoms)})
@@ -144,11 +146,6 @@ class HydraNetwork(nn.Module):
             self.output_heads["stress"] = StressHead(config, dtype)
         self.to(dtype)
 
-    @property
-    def config(self) -> EquiformerV2Config:
-        """Of the backbone."""
-        return self.backbone.config
-
     def forward(self, structures: Structures, quantities: Collection[str] = QUANTITIES) -> dict[str, Tensor]:
         """See `build_network`."""
         edges = self.backbone.edges(structures)
@@ -156,11 +153,11 @@ class HydraNetwork(nn.Module):
         outputs = {}
         if "energy" in quantities:
             energy = _energy(self.output_heads["energy"]["energy_block"], features, structures)  # type: ignore[index]
-            if self.heads_config.energy.reduce == "mean":
+            if self.energy_is_mean:
                 counts = torch.bincount(structures.graph_of_atom, minlength=structures.graph_count)
                 outputs["energy"] = energy / counts.clamp(min=1)
             else:
-                outputs["energy"] = energy / self.config.avg_num_nodes
+                outputs["energy"] = energy / self.architecture.config.avg_num_nodes
         if "forces" in quantities and "forces" in self.output_heads:
             outputs["forces"] = self.output_heads["forces"]["force_block"].vectors(features, edges)[:, :, 0]  # type: ignore[index]
         if "stress" in quantities and "stress" in self.output_heads:
@@ -185,6 +182,23 @@ def build_network(architecture: Architecture, dtype: torch.dtype) -> MonolithicN
         network = HydraNetwork(architecture.config, architecture.heads, dtype)
     initialise(network, architecture.config.weight_init)
     return network
+
+
+def rebuilt_network(network: MonolithicNetwork | HydraNetwork, dtype: torch.dtype) -> MonolithicNetwork | HydraNetwork:
+    """The same model in ``dtype``, with its constants computed in it; a cast would keep their rounding."""
+    with torch.device("meta"):
+        anew = build_network(network.architecture, dtype)
+    weights = {name: value.detach().to(dtype, copy=True) for name, value in network.named_parameters()}
+    anew.load_state_dict(weights, assign=True)
+    for parameter, original in zip(anew.parameters(), network.parameters(), strict=True):
+        parameter.requires_grad_(original.requires_grad)
+    trunk_of(anew).attached_frames = trunk_of(network).attached_frames
+    return anew.to(next(network.parameters()).device).train(network.training)
+
+
+def trunk_of(network: MonolithicNetwork | HydraNetwork) -> Trunk:
+    """The part that both forms share."""
+    return network.backbone if isinstance(network, HydraNetwork) else network
 
 
 def _energy(block: FeedForward, features: Tensor, structures: Structures) -> Tensor:
