@@ -74,28 +74,35 @@ class _SphereSiLU(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, to_grid: Tensor, from_grid: Tensor) -> Tensor:
         ctx.save_for_backward(features, to_grid, from_grid)
         activated = torch.empty_like(features, memory_format=torch.contiguous_format)
-        for part, out in zip(in_parts(features, to_grid), in_parts(activated, to_grid), strict=True):
-            values = functional.silu(torch.matmul(to_grid, part), inplace=True)
-            torch.matmul(from_grid.T, values, out=out)
+        parts = in_parts(features, to_grid)
+        buffer = _values_of(parts[0], to_grid)
+        for part, out in zip(parts, in_parts(activated, to_grid), strict=True):
+            values = torch.matmul(to_grid, part, out=buffer[: len(part)])
+            torch.matmul(from_grid.T, functional.silu(values, inplace=True), out=out)
         return activated
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         features, to_grid, from_grid = ctx.saved_tensors
-        parts = zip(in_parts(features, to_grid), in_parts(gradients[0], to_grid), strict=True)
-        result = [
-            torch.matmul(to_grid.T, _silu_gradient(torch.matmul(to_grid, part), torch.matmul(from_grid, gradient)))
-            for part, gradient in parts
-        ]
-        return torch.cat(result), None, None
+        if torch.is_grad_enabled():  # the gradient will be differentiated itself, as in training on forces that are gradients
+            values = torch.matmul(to_grid, features)
+            sigmoid = torch.sigmoid(values)
+            slope = sigmoid * (1 + values * (1 - sigmoid))
+            return torch.matmul(to_grid.T, slope * torch.matmul(from_grid, gradients[0])), None, None
+        result = torch.empty_like(features, memory_format=torch.contiguous_format)
+        parts = in_parts(features, to_grid)
+        values_buffer, gradient_buffer = _values_of(parts[0], to_grid), _values_of(parts[0], to_grid)
+        for part, gradient, out in zip(parts, in_parts(gradients[0], to_grid), in_parts(result, to_grid), strict=True):
+            values = torch.matmul(to_grid, part, out=values_buffer[: len(part)])
+            gradient = torch.matmul(from_grid, gradient, out=gradient_buffer[: len(part)])
+            torch.ops.aten.silu_backward(gradient, values, grad_input=gradient)
+            torch.matmul(to_grid.T, gradient, out=out)
+        return result, None, None
 
 
-def _silu_gradient(values: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient at ``values``; itself differentiable where that is wanted, as for training on forces that are gradients."""
-    if not torch.is_grad_enabled():
-        return torch.ops.aten.silu_backward(gradient, values)  # type: ignore[no-any-return]
-    sigmoid = torch.sigmoid(values)
-    return gradient * (sigmoid * (1 + values * (1 - sigmoid)))
+def _values_of(part: Tensor, to_grid: Tensor) -> Tensor:
+    """Room for the values (b, P, C) of a part (b, R, C)."""
+    return part.new_empty(part.shape[0], to_grid.shape[0], part.shape[2])
 
 
 @lru_cache(maxsize=32)
