@@ -136,6 +136,8 @@ def test_linear_references_of_oc22_are_weights_but_no_averages(tmp_path):
         with_references = read_checkpoint(written(content, tmp_path)).network(structures())["energy"]
         content["state_dict"][name] = torch.zeros(90)
         without = read_checkpoint(written(content, tmp_path)).network(structures())["energy"]
+    network = read_checkpoint(written(content, tmp_path)).network
+    assert [name for name, value in network.named_parameters() if not value.requires_grad] == ["energy_lin_ref"]
     assert with_references - without == pytest.approx(8 + 1, rel=1e-5)
 
 

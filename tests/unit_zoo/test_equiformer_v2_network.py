@@ -211,6 +211,21 @@ def test_the_energy_is_that_of_the_whole_feed_forward_network():
         assert (block.scalars(features) - block(features)[:, 0]).abs().max() < 1e-14
 
 
+def test_inference_mode_and_weights_from_outside_give_the_same_outputs():
+    network, structures = network_of(), cluster(random_positions())
+    with torch.no_grad():
+        wanted = network(structures)
+    with torch.inference_mode():
+        inferred = network(structures)
+    doubled = {name: 2 * value for name, value in network.named_parameters()}
+    moved = torch.func.functional_call(network, doubled, (structures,))
+    back = torch.func.functional_call(network, {name: value / 2 for name, value in doubled.items()}, (structures,))
+    for name, value in wanted.items():
+        assert torch.equal(inferred[name], value), name
+        assert torch.equal(back[name], value), name
+        assert (moved[name] - value).abs().max() > 1e-3, name
+
+
 def test_stochastic_depth_is_drawn_for_each_structure_and_off_in_evaluation():
     network = network_of(SMALL.model_copy(update={"drop_path_rate": 0.5, "alpha_drop": 0.0}))
     one = random_positions(3)
