@@ -66,7 +66,7 @@ class Elora(AdapterMethod):
 
     def selects(self, block: WeightBlock) -> bool:
         """Matrices of the chosen roles, and what ``extra_trainable`` names."""
-        return self._is_extra(block) or (block.structure == "matrix" and self.has_role(block))
+        return self._is_extra(block) or (block.structure == "matrix" and self.is_chosen(block))
 
     def kind(self, block: WeightBlock) -> str:
         """``low_rank``, ``dense_substitution`` or ``extra_trainable``."""
