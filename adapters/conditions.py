@@ -41,7 +41,9 @@ class Condition:
         """A condition from ``"m<=2"``; raises `ValueError` for anything else."""
         match = _FORM.fullmatch(text)
         if match is None:
-            raise ValueError(f"wanted l or m, one of {' '.join(_COMPARISONS)} and a whole number, as in 'm<=2' or 'l>=1'")
+            raise ValueError(
+                f"{text!r} is no condition: wanted l or m, one of {' '.join(_COMPARISONS)} and a whole number, as in 'm<=2' or 'l>=1'"
+            )
         return cls(match[1], match[2], int(match[3]))
 
     def __str__(self) -> str:
