@@ -25,7 +25,7 @@ class SphereActivation(nn.Module):
 
     def forward(self, features: Tensor, _: Tensor) -> Tensor:
         """(B, R, C) from (B, R, C)."""
-        return self.grid.features(functional.silu(self.grid.values(features)))
+        return self.grid.silu(features)
 
 
 class SeparableSphereActivation(SphereActivation):

@@ -50,19 +50,16 @@ class GraphAttention(nn.Module):
 
     def forward(self, features: Tensor, edges: Edges) -> Tensor:
         """(N, S, C_out) from features (N, S, C); an atom without edges gets the bias alone."""
-        messages = self._messages(features, edges)
-        return self.proj(edges.summed_onto_targets(torch.bmm(edges.rotations.out_of.transpose(1, 2), messages)))  # type: ignore[no-any-return]
+        attended: Tensor = self.proj(edges.turned_out(self._messages(features, edges), slice(None), slice(None)))
+        return attended
 
     def vectors(self, features: Tensor, edges: Edges) -> Tensor:
         """(N, 3, C_out): degree 1 alone of what `forward` gives."""
-        messages = self._messages(features, edges)
-        turned = torch.bmm(edges.rotations.out_of[:, :, 1:4].transpose(1, 2), messages)  # (E, 3, heads values)
-        return self.proj.of_degree(edges.summed_onto_targets(turned), 1)
+        return self.proj.of_degree(edges.turned_out(self._messages(features, edges), slice(None), slice(1, 4)), 1)
 
     def _messages(self, features: Tensor, edges: Edges) -> Tensor:
         """(E, R, heads values) in the edges' frames, weighted by attention."""
-        ends = torch.cat([features[edges.source], features[edges.target]], dim=2)  # (E, S, 2 C)
-        turned = torch.bmm(edges.rotations.into, ends)  # (E, R, 2 C)
+        turned = edges.turned_in(features)  # (E, R, 2 C)
         weights = self.so2_conv_1.rad_func(edges, self.source_embedding, self.target_embedding)
         hidden, scalars = self.so2_conv_1(turned, weights)
         logits, gates = scalars.split([math.prod(self.heads_shape), scalars.shape[1] - math.prod(self.heads_shape)], dim=1)

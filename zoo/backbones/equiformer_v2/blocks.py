@@ -30,8 +30,7 @@ class EdgeDegreeEmbedding(nn.Module):
     def forward(self, edges: Edges) -> Tensor:
         """(N, S, C)."""
         radial = self.rad_func(edges, self.source_embedding, self.target_embedding).unflatten(1, (self.lmax + 1, -1))  # (E, lmax + 1, C)
-        of_order_0 = edges.rotations.out_of[:, : self.lmax + 1]  # (E, lmax + 1, S): the others are zero
-        return edges.summed_onto_targets(torch.bmm(of_order_0.transpose(1, 2), radial)) / self.divisor
+        return edges.turned_out(radial, slice(0, self.lmax + 1), slice(None)) / self.divisor
 
 
 class FeedForward(nn.Module):
@@ -66,7 +65,7 @@ class FeedForward(nn.Module):
         if self.grid_mlp is None:
             gates = scalars if self.gating_linear is None else self.gating_linear(scalars)
             return self.so3_linear_2(self.activation(hidden, gates))  # type: ignore[no-any-return]
-        hidden = self.grid.features(self.grid_mlp(self.grid.values(hidden)))
+        hidden = self.grid(hidden, self.grid_mlp)
         if self.scalar_mlp is not None:
             hidden = torch.cat([self.scalar_mlp(scalars)[:, None], hidden[:, 1:]], dim=1)
         return self.so3_linear_2(hidden)  # type: ignore[no-any-return]

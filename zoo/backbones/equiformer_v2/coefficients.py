@@ -36,12 +36,6 @@ class Coefficients:
         """For m = 0..mmax, how many degrees have that order."""
         return tuple(self.lmax - order + 1 for order in range(self.mmax + 1))
 
-    @property
-    def order_starts(self) -> tuple[int, ...]:
-        """For m = 0..mmax, where its coefficients (+m, then -m) begin in the order by |m|."""
-        counts = self.degree_counts
-        return tuple(0 if order == 0 else counts[0] + 2 * sum(counts[1:order]) for order in range(self.mmax + 1))
-
     @cached_property
     def _degrees_and_orders(self) -> list[tuple[int, int]]:
         pairs = [(degree, 0) for degree in range(self.lmax + 1)]

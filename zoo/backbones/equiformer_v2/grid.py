@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zoo.backbones.equiformer_v2.coefficients import Coefficients, degrees_of_all
 from zoo.backbones.equiformer_v2.harmonics import solid_harmonics
+
+_VALUES_IN_CACHE = 2**19
+_VALUES_ON_DEVICE = 2**28
 
 
 class SphereGrid(nn.Module):
@@ -39,13 +44,58 @@ class SphereGrid(nn.Module):
         self.register_buffer("to_grid", torch.as_tensor(to_grid, dtype=dtype, device="cpu"), persistent=False)
         self.register_buffer("from_grid", torch.as_tensor(from_grid, dtype=dtype, device="cpu"), persistent=False)
 
-    def values(self, features: Tensor) -> Tensor:
-        """(B, P, C) on the grid, from coefficients (B, R, C)."""
-        return torch.matmul(self.to_grid, features)
+    def forward(self, features: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """(B, R, C) coefficients of a function of the values at each point, from coefficients (B, R, C).
 
-    def features(self, values: Tensor) -> Tensor:
-        """(B, R, C) coefficients of values (B, P, C) on the grid."""
-        return torch.matmul(self.from_grid.T, values)
+        Args:
+            features: the coefficients.
+            function: (b, P, C) from values (b, P, C) of some of the B.
+        """
+        parts = [torch.matmul(self.from_grid.T, function(torch.matmul(self.to_grid, part))) for part in in_parts(features, self.to_grid)]
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+    def silu(self, features: Tensor) -> Tensor:
+        """(B, R, C) coefficients of SiLU of the values, from coefficients (B, R, C); no values are kept for the gradient."""
+        activated: Tensor = _SphereSiLU.apply(features, self.to_grid, self.from_grid)  # type: ignore[no-untyped-call]
+        return activated
+
+
+def in_parts(features: Tensor, to_grid: Tensor) -> Sequence[Tensor]:
+    """(B, R, C) in parts whose values on the grid stay in a processor's cache: written to memory, they would cost more than the rest."""
+    budget = _VALUES_IN_CACHE if features.device.type == "cpu" else _VALUES_ON_DEVICE
+    rows = max(1, budget // (to_grid.shape[0] * features.shape[2]))
+    return features.split(rows)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _SphereSiLU(torch.autograd.Function):
+    """SiLU on the grid. The values at the points are 17 times the coefficients, so that they are worked out again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, to_grid: Tensor, from_grid: Tensor) -> Tensor:
+        ctx.save_for_backward(features, to_grid, from_grid)
+        activated = torch.empty_like(features, memory_format=torch.contiguous_format)
+        for part, out in zip(in_parts(features, to_grid), in_parts(activated, to_grid), strict=True):
+            values = functional.silu(torch.matmul(to_grid, part), inplace=True)
+            torch.matmul(from_grid.T, values, out=out)
+        return activated
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        features, to_grid, from_grid = ctx.saved_tensors
+        parts = zip(in_parts(features, to_grid), in_parts(gradients[0], to_grid), strict=True)
+        result = [
+            torch.matmul(to_grid.T, _silu_gradient(torch.matmul(to_grid, part), torch.matmul(from_grid, gradient)))
+            for part, gradient in parts
+        ]
+        return torch.cat(result), None, None
+
+
+def _silu_gradient(values: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient at ``values``; itself differentiable where that is wanted, as for training on forces that are gradients."""
+    if not torch.is_grad_enabled():
+        return torch.ops.aten.silu_backward(gradient, values)  # type: ignore[no-any-return]
+    sigmoid = torch.sigmoid(values)
+    return gradient * (sigmoid * (1 + values * (1 - sigmoid)))
 
 
 @lru_cache(maxsize=32)

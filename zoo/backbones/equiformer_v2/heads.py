@@ -46,7 +46,7 @@ class StressHead(nn.Module):
         vectors = edges.vectors.detach()
         harmonics = _harmonics(vectors, self.lmax)  # (E, S)
         harmonics = self.sphharm_norm(harmonics[:, :, None])[:, None, :, 0]  # (E, 1, S)
-        ends = [torch.bmm(harmonics, features[end])[:, 0] for end in (edges.source, edges.target)]  # (E, C) each
+        ends = [torch.bmm(harmonics, features.index_select(0, end))[:, 0] for end in (edges.source, edges.target)]  # (E, C) each
         of_edges = self.xedge_layer_norm(torch.cat(ends, dim=1))  # (E, 2 C)
         along = _harmonics(unit_vectors(vectors), 2)[:, 4:]  # (E, 5)
         isotropic = self.block["scalar_MLP"](edges.meaned_onto_targets(of_edges))  # (N, 1)
@@ -64,11 +64,11 @@ def joined_stress(isotropic: Tensor, anisotropic: Tensor) -> Tensor:
     (xz, xy, y^2, yz, z^2 - x^2).
     """
     basis = isotropic.new_zeros(6, 3, 3)
-    basis[0] = torch.eye(3) / math.sqrt(3)
+    for component, diagonal in ((0, (1, 1, 1)), (3, (-1, 2, -1)), (5, (-1, 0, 1))):
+        for row, entry in enumerate(diagonal):
+            basis[component, row, row] = entry / math.hypot(*diagonal)
     for component, (row, column) in ((1, (0, 2)), (2, (0, 1)), (4, (1, 2))):
         basis[component, row, column] = basis[component, column, row] = math.sqrt(0.5)
-    basis[3] = torch.diag(torch.tensor([-1.0, 2.0, -1.0], dtype=basis.dtype)) / math.sqrt(6)
-    basis[5] = torch.diag(torch.tensor([-1.0, 0.0, 1.0], dtype=basis.dtype)) / math.sqrt(2)
     return torch.einsum("gc,cij->gij", torch.cat([isotropic, anisotropic], dim=1), basis)
 
 

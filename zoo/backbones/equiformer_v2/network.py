@@ -12,7 +12,7 @@ from zoo.backbones.equiformer_v2.attention import GraphAttention
 from zoo.backbones.equiformer_v2.blocks import EdgeDegreeEmbedding, FeedForward, TransformerBlock
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
 from zoo.backbones.equiformer_v2.config import Architecture, EquiformerV2Config, HydraHeads
-from zoo.backbones.equiformer_v2.edges import Edges, GaussianBasis
+from zoo.backbones.equiformer_v2.edges import Edges, GaussianBasis, uniform_count
 from zoo.backbones.equiformer_v2.grid import SphereGrid
 from zoo.backbones.equiformer_v2.heads import StressHead, summed_over_graphs
 from zoo.backbones.equiformer_v2.initialisation import initialise
@@ -87,6 +87,7 @@ class Trunk(nn.Module):
             gaussians=self.basis(vectors.norm(dim=1)),
             rotations=self.frames(directions, structures.gauge),
             atom_count=len(structures.atomic_numbers),
+            edges_per_atom=uniform_count(target, len(structures.atomic_numbers)),
         )
 
     def features(self, structures: Structures, edges: Edges) -> Tensor:

@@ -38,7 +38,7 @@ class RadialFunction(nn.Module):
         of_length, of_source, of_target = torch.split(first.weight, [GAUSSIAN_COUNT, channels, channels], dim=1)
         # the part of the elements is worked out once an element, not once an edge
         hidden = functional.linear(edges.gaussians, of_length, first.bias)
-        hidden = hidden + functional.linear(source_embedding.weight, of_source)[edges.source_elements]
-        hidden = hidden + functional.linear(target_embedding.weight, of_target)[edges.target_elements]
+        hidden = hidden + functional.linear(source_embedding.weight, of_source).index_select(0, edges.source_elements)
+        hidden = hidden + functional.linear(target_embedding.weight, of_target).index_select(0, edges.target_elements)
         values: Tensor = self.net[1:](hidden)
         return values

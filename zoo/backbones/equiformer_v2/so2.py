@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
 from zoo.backbones.equiformer_v2.radial import RadialFunction
@@ -31,11 +33,12 @@ class OrderConvolution(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(E, 2n, C_out) from features (E, 2, n C_in): n degrees, +m and then -m."""
-        products = self.fc(features)  # (E, 2, 2 n C_out)
-        real, imaginary = products.chunk(2, dim=2)  # (E, 2, n C_out) each
-        plus = real[:, 0] - imaginary[:, 1]
-        minus = real[:, 1] + imaginary[:, 0]
-        return torch.stack([plus, minus], dim=1).view(-1, *self.out_shape)
+        plus, minus = features.unbind(1)  # (E, n C_in) each
+        real, imaginary = self.fc.weight.chunk(2)  # (n C_out, n C_in) each
+        # a complex product by three real ones
+        common = functional.linear(plus + minus, real)
+        products = [common - functional.linear(minus, real + imaginary), common + functional.linear(plus, imaginary - real)]
+        return torch.stack(products, dim=1).view(-1, *self.out_shape)
 
 
 class SO2Convolution(nn.Module):
@@ -70,21 +73,21 @@ class SO2Convolution(nn.Module):
             weights: (E, n C_in), n the sum of the degree counts of m = 0..mmax, as `rad_func` gives them; they multiply the features
                 first, the same for +m and -m.
         """
-        counts, starts = self.coefficients.degree_counts, self.coefficients.order_starts
-        edge_count, _, channels = features.shape
-        of_order = (
-            torch.split(weights.view(edge_count, sum(counts), channels), counts, dim=1) if weights is not None else [None] * len(counts)
-        )
+        counts, (edge_count, _, channels) = self.coefficients.degree_counts, features.shape
+        signs = [1] + [2] * (len(counts) - 1)
+        # one split, whose gradient is one concatenation; the gradient of a slice is as large as all of the features
+        parts = torch.split(features, [sign * count for sign, count in zip(signs, counts, strict=True)], dim=1)
+        of_order: Sequence[Tensor | None] = [None] * len(counts)
+        if weights is not None:
+            of_order = torch.split(weights.view(edge_count, sum(counts), channels), list(counts), dim=1)
         scalars, outputs = features.new_empty(0), []
-        for order, (count, start, weight) in enumerate(zip(counts, starts, of_order, strict=True)):
-            signs = 1 if order == 0 else 2
-            part = features[:, start : start + signs * count].view(edge_count, signs, count, channels)  # (E, signs, n, C_in)
+        for order, (count, sign, part, weight) in enumerate(zip(counts, signs, parts, of_order, strict=True)):
+            part = part.view(edge_count, sign, count, channels)
             if weight is not None:
                 part = part * weight[:, None]
-            part = part.reshape(edge_count, signs, count * channels)
+            part = part.reshape(edge_count, sign, count * channels)
             if order == 0:
-                output = self.fc_m0(part[:, 0])
-                scalars, output = output.split([self.extra_scalars, output.shape[1] - self.extra_scalars], dim=1)
+                scalars, output = torch.split(self.fc_m0(part[:, 0]), [self.extra_scalars, count * self.out_channels], dim=1)
                 outputs.append(output.view(edge_count, count, self.out_channels))
             else:
                 outputs.append(self.so2_m_conv[order - 1](part))

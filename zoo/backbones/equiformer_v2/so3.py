@@ -24,7 +24,8 @@ class SO3Linear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, (lmax + 1)^2, C_out) from features (N, (lmax + 1)^2, C_in)."""
-        return torch.cat([self.of_degree(features[:, degree**2 : (degree + 1) ** 2], degree) for degree in range(self.lmax + 1)], dim=1)
+        parts = torch.split(features, [2 * degree + 1 for degree in range(self.lmax + 1)], dim=1)
+        return torch.cat([self.of_degree(part, degree) for degree, part in enumerate(parts)], dim=1)
 
     def of_degree(self, features: Tensor, degree: int) -> Tensor:
         """(N, 2l + 1, C_out) from the coefficients (N, 2l + 1, C_in) of one degree l."""
