@@ -88,7 +88,7 @@ class Elora(AdapterMethod):
         if "D" in factors:
             return factors["D"]
         scale = (self.config.alpha or self.config.rank) / self.config.rank
-        return scale * (factors["A"] @ factors["B"])  # (B, [stack,] rows, cols)
+        return (scale * factors["A"]) @ factors["B"]  # (B, [stack,] rows, cols)
 
     def _is_extra(self, block: WeightBlock) -> bool:
         if self.config.extra_trainable == "reference":

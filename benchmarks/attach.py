@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,8 @@ def _forces(network: nn.Module, numbers: NDArray[np.int64], positions: NDArray[n
     return forces
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", choices=EQUIFORMER_V2_SHAPES, default=list(EQUIFORMER_V2_SHAPES))
-    sizes = parser.parse_args().sizes
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [[size, *timings(size, Path(folder))] for size in sizes]
+def attach_table(sizes: Sequence[str]) -> str:
+    """Times and file sizes."""
     header = [
         "size",
         "trained numbers",
@@ -110,13 +107,26 @@ if __name__ == "__main__":
         "read and attach / s",
         "file / MB",
     ]
-    errors = markdown_table(
-        ["size", "largest force", "error of the base", "with the adapter", "ratio"], [[size, *force_errors(size)] for size in sizes]
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [[size, *timings(size, Path(folder))] for size in sizes]
+    return f"{markdown_table(header, rows)}\n\nELoRA of rank {METHOD['rank']} on every matrix, float32, one run."
+
+
+def aliasing_table(sizes: Sequence[str]) -> str:
+    """Errors of forces under rotations."""
+    header = ["size", "largest force", "error of the base", "with the adapter", "ratio"]
     note = (
-        f"ELoRA of rank {METHOD['rank']} on every matrix, float32, random base, one run. Below, float64: forces of ethanol in the model's "
-        f"unit and the largest error over {ROTATIONS} rotations at grid resolution 18, without an adapter and with random adapter weights of "
-        f"|dW|/|W| >= {RELATIVE} in each block."
+        f"Forces of ethanol in the model's unit, float64, and their largest error over {ROTATIONS} rotations at grid resolution 18: of a "
+        f"random base, and with random ELoRA weights of rank {METHOD['rank']} and |dW|/|W| >= {RELATIVE} in each block."
     )
-    content = f"{markdown_table(header, rows)}\n\n{note} {stamp('python -m benchmarks.attach')}\n\n{errors}"
-    write_between_markers(ROOT / "docs" / "adapters.md", "attach", content)
+    return f"{markdown_table(header, [[size, *force_errors(size)] for size in sizes])}\n\n{note}"
+
+
+TABLES = {"attach": attach_table, "aliasing": aliasing_table}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    for name in parser.parse_args().tables:
+        content = f"{TABLES[name](list(EQUIFORMER_V2_SHAPES))} {stamp('python -m benchmarks.attach')}"
+        write_between_markers(ROOT / "docs" / "adapters.md", name, content)
