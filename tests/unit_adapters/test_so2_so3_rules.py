@@ -18,13 +18,13 @@ from adapters.stack import AdapterStack
 from adapters.state import AdapterManifest, base_fingerprint, load_into, read_adapter, write_adapter
 from tests.refusals import refusal_of
 from zoo.backbones.equiformer_v2.coefficients import Coefficients, degrees_of_all
-from zoo.backbones.equiformer_v2.config import Architecture, parse_config
+from zoo.backbones.equiformer_v2.config import Architecture, parse_config, parse_heads
 from zoo.backbones.equiformer_v2.network import build_network
 from zoo.backbones.equiformer_v2.so2 import SO2Convolution
 from zoo.backbones.equiformer_v2.so3 import SO3Linear
 
 COEFFICIENTS = Coefficients(3, 2)
-HEADS_AS_READOUT = {"*energy_block.*": "readout", "*force_block.*": "readout"}
+HEADS_AS_READOUT = {"*energy_block.*": "readout", "*force_block.*": "readout", "*output_heads.*": "readout"}
 TINY = {"sphere_channels": 4, "attn_hidden_channels": 4, "ffn_hidden_channels": 5, "edge_channels": 3, "num_heads": 2}
 PUBLISHED = {"sphere_channels": 128, "attn_hidden_channels": 64, "ffn_hidden_channels": 128, "edge_channels": 128, "num_heads": 8}
 
@@ -178,6 +178,18 @@ def test_heads_are_the_readout_under_the_backbones_patterns_and_keep_degrees_and
     for block in coverage.blocks:
         is_head = block.parameter.startswith(("energy_block.", "force_block."))
         assert patterned[block.key] == (replace(block, role="readout") if is_head else block)
+
+
+def test_hydras_heads_are_the_readout_too_and_nothing_is_without_a_rule():
+    stress = {"module": "rank2_symmetric_head", "output_name": "stress", "use_source_target_embedding": True, "decompose": True}
+    heads = parse_heads({"energy": {}, "forces": {}, "stress": stress}, "test")
+    config = parse_config({**TINY, "lmax_list": [3], "mmax_list": [2], "num_layers": 1, "grid_resolution": 18}, "test")
+    with torch.device("meta"):
+        network = build_network(Architecture(config, heads), torch.float32)
+    assert "other" not in find_blocks(network).roles
+    blocks = find_blocks(network, HEADS_AS_READOUT).blocks
+    assert {block.parameter.split(".")[0] for block in blocks if block.role == "readout"} == {"output_heads"}
+    assert {block.role for block in blocks if block.parameter.startswith("output_heads.")} == {"readout"}
 
 
 @pytest.mark.parametrize("norm_type", ["layer_norm_sh", "rms_norm_sh", "layer_norm"])
