@@ -12,6 +12,7 @@ import torch
 
 from adapters.method import method_names
 from tests.contracts.toys import Lender, Toy
+from tests.families import skip_without
 from zoo.backbones import family_names, is_installed, load_family
 from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
@@ -39,12 +40,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     methods = "spec" in metafunc.fixturenames
     toys = []
     for name in family_names():
-        if not is_installed(name):
-            missing = pytest.mark.skip(reason=f"the optional package of the family {name!r} is not installed")
-            toys.append(pytest.param(Toy(name), id=name, marks=missing))
-            continue
-        toys.append(pytest.param(Toy(name), id=name))
-        for variant in load_family(name).more_toys:
+        toys.append(pytest.param(Toy(name), id=name, marks=skip_without(name)))
+        for variant in load_family(name).more_toys if is_installed(name) else ():
             toy = Toy(name, variant)
             toys.append(pytest.param(toy, id=str(toy), marks=[pytest.mark.slow] if methods else []))
     metafunc.parametrize("toy", toys)

@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 import torch
 from ase.data import chemical_symbols
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 import zoo
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
+from tests.contracts.checks import bits, forces_of, relative_difference, relative_sizes, rotation_residual
 from tests.contracts.toys import Uncopied, assert_same_state, state_of
 from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.probes import probe_frames
-from zoo.evaluation.transformations import transform_frame
 from zoo.graph import AtomGraph, collate
-from zoo.potential import Potential, Prediction
+from zoo.potential import Potential
 
 
 @pytest.fixture
@@ -37,42 +36,6 @@ def with_adapter(potential: Potential, spec: dict[str, Any], relative: float | N
     if relative is not None:
         potential.adapters.randomise(name, seed=7, relative=relative)
     return name
-
-
-def forces_of(predictions: list[Prediction]) -> np.ndarray[Any, Any]:
-    return np.concatenate([prediction.forces for prediction in predictions])
-
-
-def assert_identical(found: list[Prediction], expected: list[Prediction]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert one.energy == other.energy
-        assert np.array_equal(one.forces, other.forces)
-        assert (one.stress is None) == (other.stress is None)
-        assert one.stress is None or np.array_equal(one.stress, other.stress)
-
-
-def relative_difference(found: list[Prediction], expected: list[Prediction]) -> float:
-    """Largest of energy per atom, forces and stress, each over the set's largest force or stress."""
-    force_scale = np.abs(forces_of(expected)).max()
-    stress_scale = max(np.abs(p.stress).max() for p in expected if p.stress is not None)
-    parts = []
-    for one, other in zip(found, expected, strict=True):
-        parts.append(abs(one.energy - other.energy) / len(other.forces) / force_scale)
-        parts.append(np.abs(one.forces - other.forces).max() / force_scale)
-        if one.stress is not None and other.stress is not None:
-            parts.append(np.abs(one.stress - other.stress).max() / stress_scale)
-    return float(np.max(parts))
-
-
-def rotation_residual(potential: Potential, frames: list[Frame]) -> float:
-    """How far the predictions of rotated frames are from rotated predictions, without the project's own check."""
-    rotation = Rotation.from_rotvec([0.7, -1.1, 0.4]).as_matrix()
-    rotated = potential.predict([transform_frame(frame, rotation) for frame in frames])
-    expected = [
-        Prediction(p.energy, p.forces @ rotation.T, None if p.stress is None else rotation @ p.stress @ rotation.T)
-        for p in potential.predict(frames)
-    ]
-    return relative_difference(rotated, expected)
 
 
 def training_loss(potential: Potential, frames: list[Frame]) -> Tensor:
@@ -91,7 +54,7 @@ def test_an_untrained_adapter_is_the_base_bit_for_bit_or_says_that_it_is_not(pot
     adapted = potential.predict(frames)
     assert potential.adapters.starts_at_base == method.starts_at_base
     if method.starts_at_base:
-        assert_identical(adapted, base)
+        assert bits(adapted) == bits(base)
         assert method.start_note.startswith("starts at the base")
     else:
         assert np.abs(forces_of(adapted) - forces_of(base)).max() > 0
@@ -115,12 +78,8 @@ def test_random_adapters_are_large_and_equivariant(backbone, frames, spec):
     potential = Uncopied(backbone)
     base = potential.predict(frames)
     name = with_adapter(potential, spec, relative=0.15)  # some readouts of 0.1 move the forces by less than a tenth
-    deltas = potential.adapters.get(name).deltas()
-    parameters = dict(potential.backbone.named_parameters())
-    for block in potential.adapters.get(name).blocks:
-        own = block.view(parameters[block.parameter].detach())
-        share = float(block.view(deltas[block.parameter].detach()).norm() / own.norm())
-        assert share >= 0.1 - 1e-12, f"{block.key}: |dW|/|W| = {share}"
+    too_small = {key: size for key, size in relative_sizes(potential, name).items() if not size >= 0.1 - 1e-12}
+    assert too_small == {}
     moved = np.linalg.norm(forces_of(potential.predict(frames)) - forces_of(base)) / np.linalg.norm(forces_of(base))
     assert moved >= 0.1
     assert rotation_residual(potential, frames) < 1e-10
@@ -166,13 +125,13 @@ def test_merged_equals_unmerged_and_unmerging_and_removing_restore_every_bit(pot
     assert relative_difference(merged, adapted) < 1e-12
     potential.adapters.unmerge()
     assert_same_state(state_of(potential.backbone), before)
-    assert_identical(potential.predict(frames), adapted)
+    assert bits(potential.predict(frames)) == bits(adapted)
     potential.adapters.activate([])
-    assert_identical(potential.predict(frames), base)
+    assert bits(potential.predict(frames)) == bits(base)
     potential.adapters.activate([name])
     potential.adapters.remove(name)
     assert_same_state(state_of(potential.backbone), before)
-    assert_identical(potential.predict(frames), base)
+    assert bits(potential.predict(frames)) == bits(base)
 
 
 def test_a_saved_adapter_attached_again_predicts_the_same_bits(toy, potential, frames, spec, checkpoint, tmp_path):
@@ -195,7 +154,7 @@ def test_a_saved_adapter_attached_again_predicts_the_same_bits(toy, potential, f
     potential.adapters.remove(name)
     assert relative_difference(potential.predict(frames), expected) > 1e-2
     load_into(potential.adapters, name, *read_adapter(path))
-    assert_identical(potential.predict(frames), expected)
+    assert bits(potential.predict(frames)) == bits(expected)
     in_float32 = zoo.load(checkpoint, adapter=str(path), dtype="float32")  # head, energies and level of theory come with the file
     assert in_float32.level_of_theory == "a test's"
     assert in_float32.dtype == torch.float32
@@ -263,12 +222,12 @@ def test_the_copy_in_another_precision_agrees(potential, frames, spec):
     name = with_adapter(potential, spec)
     potential.set_reference_shifts({int(frames[0].atomic_numbers[0]): -3.0})
     adapted = potential.predict(frames)
-    assert_identical(potential.to_dtype(torch.float64).predict(frames), adapted)
+    assert bits(potential.to_dtype(torch.float64).predict(frames)) == bits(adapted)
     single = potential.to_dtype(torch.float32)
     assert single.adapters.active == (name,)
     assert single.dtype == torch.float32
     assert 0 < relative_difference(single.predict(frames), adapted) < 1e-3
-    assert_identical(potential.predict(frames), adapted)  # the original is untouched
+    assert bits(potential.predict(frames)) == bits(adapted)  # the original is untouched
 
 
 def test_the_count_is_what_trains_and_lies_within_the_coverage(potential, spec):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 from e3nn.o3 import Irreps
 
 from adapters.blocks import find_blocks
+from tests.families import skip_without
 
-needs_allegro = pytest.mark.skipif(
-    importlib.util.find_spec("allegro") is None, reason="the optional package nequip-allegro is not installed"
-)
+needs_allegro = skip_without("allegro")
 
 
 def test_a_scalar_linear_layer_is_one_matrix_and_its_bias_a_vector():

@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -70,9 +70,9 @@ def exported(folder: Path) -> Path:
     return path
 
 
-def numbers(potential: Potential) -> Numbers:
+def numbers(potential: Potential, structures: Sequence[Atoms] = STRUCTURES) -> Numbers:
     """Energy (S,), forces (atoms of all structures, 3), stress (periodic structures, 6) in ASE's order."""
-    predictions = potential.predict(STRUCTURES)
+    predictions = potential.predict(structures)
     return {
         "energy": np.array([p.energy for p in predictions]),
         "forces": np.concatenate([p.forces for p in predictions]),
@@ -93,10 +93,12 @@ def numbers_of_base(name: str) -> Numbers:
     return numbers(zoo.load(name))
 
 
-def upstream(which: str, files: Mapping[str, Path], e3nn: Path | None = None) -> dict[str, Numbers]:
+def upstream(
+    which: str, files: Mapping[str, Path], e3nn: Path | None = None, structures: Sequence[Atoms] = STRUCTURES
+) -> dict[str, Numbers]:
     """What upstream gives for the file of each dtype, in a fresh process; ``e3nn`` is a folder with version 0.4.4."""
     trajectory = next(iter(files.values())).with_name("structures.traj")
-    write(trajectory, STRUCTURES)
+    write(trajectory, structures)
     words = [str(word) for file in files.items() for word in file]
     run(sys.executable, "-P", _SCRIPT, which, trajectory, *words, e3nn=e3nn)
     return {dtype: dict(np.load(path.with_name(f"upstream-{which}.npz"))) for dtype, path in files.items()}

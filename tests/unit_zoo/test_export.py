@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import zoo
+from tests.families import installed
 from tests.unit_zoo.round_trip import (
     TOLERANCE,
     assert_agree,
@@ -19,14 +20,10 @@ from tests.unit_zoo.round_trip import (
     upstream,
     write_toy,
 )
-from zoo.backbones import family_names, is_installed, load_family
+from zoo.backbones import family_names, load_family
 from zoo.errors import ZooError
 from zoo.export import export, keys_of_words
 from zoo.potential import Potential
-
-
-def installed(*names: str) -> list[object]:
-    return [pytest.param(name, marks=[] if is_installed(name) else pytest.mark.skip(reason=f"{name} is not installed")) for name in names]
 
 
 @pytest.mark.parametrize("family", installed("mace", "sevennet", "nequip", "allegro"))

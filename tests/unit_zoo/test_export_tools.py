@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 import zoo
+from tests.families import installed, skip_without
 from tests.unit_zoo.round_trip import TOLERANCE, assert_agree, difference, exported, numbers, numbers_of_run, run, train, upstream
-from zoo.backbones import is_installed
 from zoo.errors import ZooError
 
 pytestmark = pytest.mark.slow
-WITHOUT_ALLEGRO = pytest.mark.skipif(not is_installed("allegro"), reason="allegro is not installed")
-NEQUIP_FAMILIES = ["nequip", pytest.param("allegro", marks=WITHOUT_ALLEGRO)]
+NEQUIP_FAMILIES = installed("nequip", "allegro")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_a_package_is_read_by_upstreams_calculator_and_here(family, trained, tmp
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(
-    ("family", "form"), [("nequip", "native"), ("nequip", "package"), pytest.param("allegro", "native", marks=WITHOUT_ALLEGRO)]
+    ("family", "form"), [("nequip", "native"), ("nequip", "package"), pytest.param("allegro", "native", marks=skip_without("allegro"))]
 )
 def test_nequip_compile_takes_the_exported_file_and_its_calculator_the_compiled_one(family, form, trained, tmp_path):
     from zoo.cli import main

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import zoo
 from adapters.errors import AdapterError
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
+from tests.unit_zoo.round_trip import upstream
 from zoo.backbones.mace import Mace
 from zoo.backbones.mace_network import build_network
 from zoo.backbones.mace_state import load_state
@@ -192,35 +191,15 @@ def test_a_naive_copy_of_the_parameters_is_wrong_and_an_adapter_for_one_is_refus
         load_into(naive.adapters, "elora", untold, tensors)
 
 
-_UPSTREAM = """
-import sys, numpy as np
-from ase.io import read
-from mace.calculators import MACECalculator
-calculator = MACECalculator(model_paths=sys.argv[1], device="cpu", default_dtype=sys.argv[3])
-energies, forces = [], []
-for atoms in read(sys.argv[2], ":"):
-    atoms.calc = calculator
-    energies.append(atoms.get_potential_energy())
-    forces.append(atoms.get_forces())
-np.savez(sys.argv[4], energy=energies, forces=np.concatenate(forces))
-"""
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-6)])
 def test_a_merged_adapter_is_read_by_maces_own_calculator_in_a_fresh_process(potential, structures, tmp_path, dtype, tolerance):
-    from ase.io import write
-
     merged = potential.to_dtype(getattr(torch, dtype))
     merged.adapters.add("elora", create_method({"name": "elora", "rank": 4}))
     merged.adapters.randomise("elora", seed=3)
     merged.set_reference_shifts({1: 0.125, 6: -0.5})
     merged.save_upstream_checkpoint(tmp_path / "merged.model")
-    write(tmp_path / "structures.traj", structures)
-    words = [tmp_path / "merged.model", tmp_path / "structures.traj", dtype, tmp_path / "upstream.npz"]
-    done = subprocess.run([sys.executable, "-c", _UPSTREAM, *map(str, words)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    found = upstream("mace", {dtype: tmp_path / "merged.model"}, structures=structures)[dtype]
     predictions = merged.predict(structures)
-    with np.load(tmp_path / "upstream.npz") as upstream:
-        np.testing.assert_allclose(np.concatenate([p.forces for p in predictions]), upstream["forces"], atol=tolerance)
-        # float32 resolves 4e-3 eV at the 6e4 eV of this model's reference energies, which upstream adds in it
-        np.testing.assert_allclose([p.energy for p in predictions], upstream["energy"], rtol=1e-13 if dtype == "float64" else 1e-6)
+    np.testing.assert_allclose(np.concatenate([p.forces for p in predictions]), found["forces"], atol=tolerance)
+    # float32 resolves 4e-3 eV at the 6e4 eV of this model's reference energies, which upstream adds in it
+    np.testing.assert_allclose([p.energy for p in predictions], found["energy"], rtol=1e-13 if dtype == "float64" else 1e-6)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import random
 import subprocess
@@ -11,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import e3nn
 import numpy as np
 import pytest
@@ -20,13 +17,14 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 import zoo
+from tests.families import needs
+from tests.unit_zoo.round_trip import TOLERANCE, difference, numbers, upstream
 from zoo.backbones import load_family
 from zoo.backbones.nequip import NequIPFramework, toy_config
 from zoo.backbones.nequip_build import build_graph_model, contained_global_state
 from zoo.graph import AtomGraph
 from zoo.potential import Potential
 
-HAS_ALLEGRO = importlib.util.find_spec("allegro") is not None
 SPECIES = ["H", "C", "O", "Cu", "Au"]
 ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": SPECIES}
 NEQUIP = {"_target_": "nequip.model.NequIPGNNModel", "num_layers": 3, "num_features": [8, 4], "radial_mlp_width": 8, "num_bessels": 4}
@@ -74,8 +72,7 @@ IN_FLOAT32 = ("without, l = 2, with ZBL", "preset with trainable frequencies and
 
 
 def config_of(variant: str, seed: int = 3) -> dict[str, Any]:
-    if "allegro" in variant and not HAS_ALLEGRO:
-        pytest.skip("the optional package nequip-allegro is not installed")
+    needs("allegro" if "allegro" in variant else "nequip")
     full = VARIANTS[variant]["_target_"].endswith("FullNequIPGNNModel")  # states irreps itself, so it takes no l_max and no parity
     common = {key: value for key, value in toy_config(seed).items() if not (full and key in ("l_max", "parity"))}
     return {**common, **VARIANTS[variant]}
@@ -198,46 +195,24 @@ assert sevennet() == before
     assert done.returncode == 0, done.stderr
 
 
-UPSTREAM_IN_A_FRESH_PROCESS = """
-import json, sys
-import ase.io
-from nequip.integrations.ase import NequIPCalculator
-
-for path in sys.argv[2:]:
-    calculator = NequIPCalculator._from_saved_model(path)
-    for atoms in ase.io.read(sys.argv[1], ":"):
-        atoms.calc = calculator
-        stress = atoms.get_stress(voigt=False).tolist() if atoms.pbc.all() else None
-        print("RESULT", json.dumps([atoms.get_potential_energy(), atoms.get_forces().tolist(), stress]))
-"""
-
-
-def test_a_merged_adapter_and_reference_energies_reach_upstreams_calculator_in_a_fresh_process(tmp_path):
-    ase.io.write(tmp_path / "structures.json", list(structures().values()))
-    frames = ase.io.read(tmp_path / "structures.json", ":")
-    cases, files, predictions = [], [], []
-    for family in ("nequip", "allegro")[: 1 + HAS_ALLEGRO]:
-        for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
-            potential = Potential(load_family(family).toy(0)).to_dtype(dtype)
-            potential.adapters.add("elora", "elora")
-            potential.adapters.randomise("elora", seed=4)
-            potential.set_reference_shifts({29: -1.25, 79: 0.5})
-            files.append(tmp_path / f"{family}-{dtype}.ckpt")
-            potential.save_upstream_checkpoint(files[-1])
-            predictions += potential.predict(frames)
-            cases += [tolerance] * len(frames)
-            reloaded = zoo.load(files[-1])
-            assert reloaded.dtype == dtype
-            for found, prediction in zip(reloaded.predict(frames), predictions[-len(frames) :], strict=True):
-                assert found.energy == pytest.approx(prediction.energy, abs=10 * tolerance)
-    command = [sys.executable, "-c", UPSTREAM_IN_A_FRESH_PROCESS, str(tmp_path / "structures.json"), *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    results = [json.loads(line.removeprefix("RESULT ")) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    for tolerance, (energy, forces, stress), prediction in zip(cases, results, predictions, strict=True):
-        assert prediction.energy == pytest.approx(energy, abs=10 * tolerance)
-        np.testing.assert_allclose(prediction.forces, forces, rtol=0, atol=tolerance)
-        if prediction.stress is not None:
-            np.testing.assert_allclose(prediction.stress, stress, rtol=0, atol=tolerance)
+@pytest.mark.parametrize("family", ["nequip", "allegro"])
+def test_a_merged_adapter_and_reference_energies_reach_upstreams_calculator_in_a_fresh_process(family, tmp_path):
+    needs(family)
+    frames, files, wanted = list(structures().values()), {}, {}
+    for dtype, tolerance in TOLERANCE.items():
+        potential = Potential(load_family(family).toy(0)).to_dtype(getattr(torch, dtype))
+        potential.adapters.add("elora", "elora")
+        potential.adapters.randomise("elora", seed=4)
+        potential.set_reference_shifts({29: -1.25, 79: 0.5})
+        files[dtype] = tmp_path / dtype / "toy.ckpt"
+        potential.save_upstream_checkpoint(files[dtype])
+        wanted[dtype] = numbers(potential, frames)
+        reloaded = zoo.load(files[dtype])
+        assert reloaded.dtype == getattr(torch, dtype)
+        assert max(difference(numbers(reloaded, frames), wanted[dtype]).values()) <= tolerance
+    found = upstream(family, files, structures=frames)
+    for dtype, tolerance in TOLERANCE.items():
+        assert max(difference(found[dtype], wanted[dtype]).values()) <= tolerance
 
 
 def test_a_network_drawn_anew_keeps_the_scales_and_shifts_of_the_elements():

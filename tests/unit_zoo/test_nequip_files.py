@@ -20,6 +20,7 @@ from ase import Atoms
 from ase.build import bulk
 
 import zoo
+from tests.families import needs
 from tests.refusals import refusal_of
 from zoo.backbones import family_of_checkpoint, load_family, nequip_config
 from zoo.backbones.nequip import NequIPFramework, toy_config
@@ -29,7 +30,6 @@ from zoo.backbones.nequip_recover import recovered_config
 from zoo.errors import ZooError
 from zoo.potential import Potential
 
-HAS_ALLEGRO = importlib.util.find_spec("allegro") is not None
 NEQUIP = {"_target_": "nequip.model.NequIPGNNModel", "num_layers": 2, "num_features": [8, 4], "radial_mlp_width": 8, "num_bessels": 4}
 TYPES = ["H", "C", "O", "Cu", "Au"]
 ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": TYPES}
@@ -218,8 +218,7 @@ def test_an_allegro_model_without_its_package_names_the_command(tmp_path, monkey
     ids=lambda config: config["_target_"].rpartition(".")[2],
 )
 def test_a_configuration_is_recovered_from_the_modules_of_a_model(config):
-    if "allegro" in config["_target_"] and not HAS_ALLEGRO:
-        pytest.skip("the optional package nequip-allegro is not installed")
+    needs("allegro" if "allegro" in config["_target_"] else "nequip")
     original = build_graph_model({**toy_config(5), **config}, torch.float64)
     recovered = clean_config(recovered_config(original, "a package"), "a package")
     assert recovered["_target_"].rpartition(".")[2].startswith("Full")

@@ -15,7 +15,8 @@ from ase.build import bulk, fcc111, molecule
 from ase.md.verlet import VelocityVerlet
 
 import zoo
-from zoo.backbones import is_installed, load_family
+from tests.families import needs
+from zoo.backbones import load_family
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
@@ -55,8 +56,7 @@ def plain_state(structures: list[Atoms], pbc: Any = True) -> SimpleNamespace:
 
 
 def with_random_adapter(family: str) -> Potential:
-    if not is_installed(family):
-        pytest.skip(f"the package of the family {family!r} is not installed")
+    needs(family)
     potential = Potential(load_family(family).toy(0))
     potential.adapters.add("tuned", "elora")
     potential.adapters.randomise("tuned", seed=3)

@@ -20,8 +20,11 @@ from ase.io import read
 
 
 def mace(path: str, dtype: str) -> Calculator:
+    """mace computes its pair repulsion in torch's default dtype, whatever the model is in."""
+    import torch
     from mace.calculators import MACECalculator
 
+    torch.set_default_dtype(getattr(torch, dtype))
     return MACECalculator(model_paths=path)  # in the precision of the file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from zoo.backbones.nequip_build import contained_global_state, energy_network
 from zoo.backbones.nequip_config import Config, clean_config
 from zoo.backbones.nequip_recover import recovered_config
 from zoo.backbones.nequip_yaml import is_configuration
-from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive, load_archive
+from zoo.backbones.torch_archive import check_archive, load_archive, names_in_archive, searchable_pickle
 from zoo.errors import ZooError, first_line, first_problem
 
 _SOLE_MODEL = "sole_model"
@@ -55,7 +54,6 @@ def read_model(path: Path, trust_pickle: bool) -> UpstreamModel:
     Raises:
         ZooError: a damaged file, one that would run code, or one that this project cannot rebuild.
     """
-    _refuse_compressed(path)
     check_archive(path, "a file of the NequIP framework")
     return _read_package(path, trust_pickle) if is_package(path) else _read_checkpoint(path, trust_pickle)
 
@@ -187,53 +185,23 @@ def _example_data(config: Config) -> dict[str, Any]:
 
 def is_package(path: Path) -> bool:
     """Whether the archive has what ``nequip-package`` writes."""
-    with zipfile.ZipFile(path) as archive:
-        return _has_package(archive)
+    return any(name.endswith("/model/package_metadata.txt") for name in names_in_archive(path))
 
 
 def recognises(path: Path, family: str) -> bool:
     """Whether ``path`` is a file of ``family``; NequIP takes Allegro's where that package is missing, to say what to install."""
-    state = path.stat()
-    found = _family_of_file(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    found = _family_of_file(path)
     return found == family or (found == "allegro" and family == "nequip" and importlib.util.find_spec("allegro") is None)
 
 
-@functools.lru_cache(maxsize=1)
-def _family_of_file(path: Path, state: tuple[int, ...]) -> str | None:
-    """``"nequip"``, ``"allegro"`` or None, from the names in the archive and the bytes of its pickle, which is not loaded.
-
-    Both families ask about the same file: ``state`` changes with its content, so that it is read once.
-    """
+def _family_of_file(path: Path) -> str | None:
+    """``"nequip"``, ``"allegro"`` or None, from the names in the archive and the bytes of its pickle, which is not loaded."""
     if is_configuration(path):
         text = path.read_text(encoding="utf-8", errors="replace")
         return ("allegro" if "allegro.model" in text else "nequip") if "training_module" in text else None
-    if not zipfile.is_zipfile(path):
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if _has_package(archive):
-                return "allegro" if any("/allegro/nn/" in name for name in archive.namelist()) else "nequip"
-            pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
-            if not pickles or pickles[0].compress_type != zipfile.ZIP_STORED:
-                return None  # torch.save never compresses, and a small compressed file can fill the memory
-            content = archive.read(pickles[0])
-    except DAMAGED_ARCHIVE:
-        return None  # a damaged archive: no family reads it
+    if is_package(path):
+        return "allegro" if any("/allegro/nn/" in name for name in names_in_archive(path)) else "nequip"
+    content = searchable_pickle(path)
     if b"hyper_parameters" not in content or b"pytorch-lightning_version" not in content or b"nequip" not in content:
         return None
     return "allegro" if b"allegro.model" in content else "nequip"
-
-
-def _has_package(archive: zipfile.ZipFile) -> bool:
-    return any(name.endswith("/model/package_metadata.txt") for name in archive.namelist())
-
-
-def _refuse_compressed(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-            is_checkpoint = not _has_package(archive)
-    except DAMAGED_ARCHIVE:
-        return  # `check_archive` says what is wrong
-    if is_checkpoint and compressed:
-        raise ZooError(f"{path}: {compressed[0]} is compressed, which torch.save never does; pass the file that nequip-train wrote")

@@ -55,6 +55,15 @@ def require_stored(archive: zipfile.ZipFile) -> None:
         raise zipfile.BadZipFile("entries larger than the archive")
 
 
+def names_in_archive(path: Path) -> list[str]:
+    """The names of a file's entries; none where it is no archive or a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except DAMAGED_ARCHIVE:
+        return []
+
+
 def searchable_pickle(path: Path) -> bytes:
     """The bytes of an archive's pickle, to tell a family by the names in it; empty where there is none or the archive is damaged.
 
