@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
+from torch import Tensor
 
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter
@@ -33,7 +35,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     device: str | torch.device | None = None,
     weights: Literal["card"] | None = "card",
     head: str | None = None,
-    elements: Iterable[str | int] | None = None,
+    elements: Collection[str | int] | None = None,
     forces: Literal["gradient", "direct"] | None = None,
     trust_pickle: bool = False,
 ) -> Potential:
@@ -61,42 +63,76 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         ZooError: unknown names (with the nearest), missing packages (with the command), unreadable, corrupt or hostile files.
         adapters.errors.AdapterError: a wrong adapter configuration, or an adapter file made for another base.
     """
-    manifest, tensors = (None, None)
-    elements = None if elements is None else elements if isinstance(elements, str) else list(elements)
-    adapter_path = _adapter_file(adapter)
-    if adapter_path is not None:
-        manifest, tensors = read_adapter(adapter_path)
-        head = _head_of_adapter(manifest, head, adapter_path)
-        elements = _elements_of_adapter(manifest, elements, adapter_path)
-    card, backbone = _load_backbone(name_or_path, head, trust_pickle)
-    if manifest is not None and manifest.base_family != backbone.family:
-        raise ZooError(
-            f"{adapter_path}: trained on a {manifest.base_family} model ({manifest.base_card}), and {name_or_path} is a {backbone.family} "
-            "model; pass the base it belongs to"
-        )
-    if elements is not None and tuple(_atomic_numbers(elements)) != backbone.elements:
-        backbone = backbone.restricted_to(_atomic_numbers(elements))
-    if weights == "card" and not backbone.has_weights:
-        raise ZooError(f"{name_or_path}: a configuration without weights; pass weights=None (strategy=scratch) to train from random ones")
-    if weights is None:
-        backbone = load_family(backbone.family).randomise(backbone)
-    elif weights != "card":
-        raise ZooError(f"weights={weights!r} is not a choice; pass 'card' for the trained weights or None for random ones")
+    trained = _trained_adapter(adapter)
+    card, backbone = _load_backbone(name_or_path, head if trained is None else trained.head(head), trust_pickle)
+    if trained is not None:
+        trained.check_family(backbone, name_or_path)
+    backbone = _cut_to(backbone, elements if trained is None else trained.elements(elements))
+    backbone = _with_weights(backbone, weights, name_or_path)
     _check_forces(backbone, forces, str(name_or_path))
     potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=_level_of_theory(card, backbone.head))
     if dtype is not None and _torch_dtype(dtype) != potential.dtype:
         potential = potential.to_dtype(_torch_dtype(dtype))
     if device is not None:
         potential = potential.to(_torch_device(device))
-    if manifest is not None and tensors is not None:
-        load_into(potential.adapters, manifest.method, manifest, tensors)
-        potential.set_reference_shifts({atomic_numbers[symbol]: value for symbol, value in manifest.reference_energies.items()})
-        potential.level_of_theory = manifest.level_of_theory
+    if trained is not None:
+        trained.attach(potential)
     elif adapter is not None:
         assert not isinstance(adapter, Path)
         method = create_method(adapter)
         potential.adapters.add(method.name, method)
     return potential
+
+
+@dataclass(frozen=True)
+class _TrainedAdapter:
+    """An adapter file, which says what its base has to be."""
+
+    path: Path
+    manifest: AdapterManifest
+    tensors: dict[str, Tensor]
+
+    def head(self, asked: str | None) -> str | None:
+        own = self.manifest.head
+        if asked is not None and own is not None and asked.lower() != own.lower():
+            raise ZooError(f"{self.path}: trained on head {own!r}, but head={asked!r} was asked for; leave head out")
+        return asked or own
+
+    def elements(self, asked: Collection[str | int] | None) -> Collection[str | int] | None:
+        own = self.manifest.base_elements
+        if asked is not None and own and _atomic_numbers(asked) != _atomic_numbers(own):
+            raise ZooError(f"{self.path}: trained on a base with {len(own)} elements, not on elements={list(asked)}; leave elements out")
+        return own or asked
+
+    def check_family(self, backbone: Backbone, name: str | Path) -> None:
+        if self.manifest.base_family != backbone.family:
+            raise ZooError(
+                f"{self.path}: trained on a {self.manifest.base_family} model ({self.manifest.base_card}), and {name} is a "
+                f"{backbone.family} model; pass the base it belongs to"
+            )
+
+    def attach(self, potential: Potential) -> None:
+        load_into(potential.adapters, self.manifest.method, self.manifest, self.tensors)
+        potential.set_reference_shifts({atomic_numbers[symbol]: value for symbol, value in self.manifest.reference_energies.items()})
+        potential.level_of_theory = self.manifest.level_of_theory
+
+
+def _trained_adapter(adapter: AdapterSpec) -> _TrainedAdapter | None:
+    path = _adapter_file(adapter)
+    return None if path is None else _TrainedAdapter(path, *read_adapter(path))
+
+
+def _cut_to(backbone: Backbone, elements: Collection[str | int] | None) -> Backbone:
+    numbers = backbone.elements if elements is None else tuple(_atomic_numbers(elements))
+    return backbone if numbers == backbone.elements else backbone.restricted_to(numbers)
+
+
+def _with_weights(backbone: Backbone, weights: str | None, name: str | Path) -> Backbone:
+    if weights not in ("card", None):
+        raise ZooError(f"weights={weights!r} is not a choice; pass 'card' for the trained weights or None for random ones")
+    if weights == "card" and not backbone.has_weights:
+        raise ZooError(f"{name}: a configuration without weights; pass weights=None (strategy=scratch) to train from random ones")
+    return backbone if weights == "card" else load_family(backbone.family).randomise(backbone)
 
 
 def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: bool) -> tuple[Card | None, Backbone]:
@@ -153,20 +189,7 @@ def _adapter_file(adapter: AdapterSpec) -> Path | None:
     return None
 
 
-def _head_of_adapter(manifest: AdapterManifest, head: str | None, path: Path) -> str | None:
-    if head is not None and manifest.head is not None and head.lower() != manifest.head.lower():
-        raise ZooError(f"{path}: trained on head {manifest.head!r}, but head={head!r} was asked for; leave head out")
-    return head or manifest.head
-
-
-def _elements_of_adapter(manifest: AdapterManifest, elements: Iterable[str | int] | None, path: Path) -> Iterable[str | int] | None:
-    own = manifest.base_elements
-    if elements is not None and own and _atomic_numbers(elements) != _atomic_numbers(own):
-        raise ZooError(f"{path}: trained on a base with {len(own)} elements, not on elements={list(elements)}; leave elements out")
-    return own or elements
-
-
-def _atomic_numbers(elements: Iterable[str | int]) -> list[int]:
+def _atomic_numbers(elements: Collection[str | int]) -> list[int]:
     """Ascending, each once; raises `ZooError` for what is no element."""
     if isinstance(elements, str):
         raise ZooError(f"elements={elements!r} is not a list; pass elements={re.findall('[A-Z][a-z]?', elements)}")
