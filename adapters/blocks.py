@@ -35,6 +35,9 @@ class WeightBlock:
         strides: steps along stack, rows and cols in that storage.
         structure: ``"matrix"``, or ``"vector"`` where a low-rank form has no meaning (biases, norms, Bessel frequencies): shape (1, 1, n).
         layer_type: qualified name of the layer type whose rule made the block, empty where no rule applied.
+        degree: l of what the weights make (a linear map within one degree, a product's output); None where the layer mixes degrees or has
+            none.
+        order: |m| of the coefficients in an edge's frame that the weights act on; None where the layer has no orders.
         coupling_paths: ways of coupling whose weights the rows hold for each element, in a symmetric contraction; the layer starts with
             weights that are smaller by this number.
     """
@@ -51,6 +54,8 @@ class WeightBlock:
     structure: Structure = "matrix"
     layer_type: str = ""
     coupling_paths: int = 1
+    degree: int | None = None
+    order: int | None = None
 
     @property
     def key(self) -> str:
@@ -75,10 +80,12 @@ class WeightBlock:
         return (self.rows, self.cols) if self.stack == 1 else self.shape
 
     @property
-    def is_row_major(self) -> bool:
-        """Whether the block is one contiguous run of the parameter, in the order (stack, rows, cols)."""
-        wanted = (self.rows * self.cols, self.cols, 1)
-        return all(size == 1 or found == step for size, found, step in zip(self.shape, self.strides, wanted, strict=True))
+    def axes_in_storage(self) -> tuple[int, int, int] | None:
+        """Axes (0 stack, 1 rows, 2 cols) from the widest step to the narrowest, for a block that is one contiguous run; else None."""
+        first, second, third = sorted(range(3), key=lambda axis: (self.shape[axis] > 1, -self.strides[axis]))  # a single step is no step
+        wanted = (self.shape[second] * self.shape[third], self.shape[third], 1)
+        axes = (first, second, third)
+        return axes if all(self.shape[axis] == 1 or self.strides[axis] == step for axis, step in zip(axes, wanted, strict=True)) else None
 
     def view(self, parameter: Tensor) -> Tensor:
         """The block's weights ``(stack, rows, cols)``: a view where ``parameter`` is contiguous, else a copy.
@@ -165,26 +172,19 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
     Raises:
         AdapterError: where a rule's blocks do not cover a parameter exactly once (a layer stores its weights as no rule expects).
     """
-    from adapters.rules import blocks_of_module  # rules build WeightBlocks, so they import this module
+    from adapters.rules import RulesOfModel  # rules build WeightBlocks, so they import this module
 
-    owners = {
-        f"{prefix}.{name}" if prefix else name: module
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)
-    }
-    by_module: dict[int, dict[str, list[WeightBlock]]] = {}
+    rules = RulesOfModel(model)
     blocks: list[WeightBlock] = []
     not_adaptable: dict[str, str] = {}
     sizes: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         sizes[name] = parameter.numel()
-        reason = _reason_not_adaptable(parameter)
+        reason = _reason_not_adaptable(parameter) or rules.reason_not_adaptable(name)
         if reason:
             not_adaptable[name] = reason
             continue
-        module = owners[name]
-        found = by_module.setdefault(id(module), blocks_of_module(module))
-        local = found.get(name.rpartition(".")[2]) or [vector_block(name, parameter.numel(), "other")]
+        local = rules.blocks_of(name) or [vector_block(name, parameter.numel(), "other")]
         role = next((role for pattern, role in (roles or {}).items() if fnmatchcase(name, pattern)), None)
         named = [replace(block, parameter=name, role=role or block.role) for block in local]
         _check_partition(named, parameter)
@@ -206,7 +206,9 @@ def _check_partition(blocks: list[WeightBlock], parameter: Tensor) -> None:
     labels = [block.label for block in blocks]
     if len(set(labels)) < len(labels) or any("/" in label for label in labels):
         raise AdapterError(f"{name}: found block labels {labels}, wanted unique ones without '/'; mend the rule of {blocks[0].layer_type}")
-    counts = torch.zeros(parameter.numel(), dtype=torch.int32)
+    if _is_tiled(blocks, parameter.numel()):
+        return
+    counts = torch.zeros(parameter.numel(), dtype=torch.int32, device="cpu")
     for block in blocks:
         inside = block.offset + sum((size - 1) * step for size, step in zip(block.shape, block.strides, strict=True)) < parameter.numel()
         if inside:
@@ -216,3 +218,13 @@ def _check_partition(blocks: list[WeightBlock], parameter: Tensor) -> None:
             f"{name}: its {len(blocks)} blocks cover {int((counts > 0).sum())} of {parameter.numel()} weights, wanted each exactly once; "
             f"mend the rule of {blocks[0].layer_type}"
         )
+
+
+def _is_tiled(blocks: list[WeightBlock], numel: int) -> bool:
+    """Whether the blocks are contiguous runs, one behind the other: the usual case, told without counting every weight."""
+    end = 0
+    for block in sorted(blocks, key=lambda block: block.offset):
+        if block.axes_in_storage is None or block.offset != end:
+            return False
+        end += block.numel
+    return end == numel

@@ -37,4 +37,4 @@ class Readout(Full):
 
     def selects(self, block: WeightBlock) -> bool:
         """The readout's blocks."""
-        return block.role == "readout" and self.has_role(block)
+        return block.role == "readout" and self.is_chosen(block)

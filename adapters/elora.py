@@ -66,7 +66,7 @@ class Elora(AdapterMethod):
 
     def selects(self, block: WeightBlock) -> bool:
         """Matrices of the chosen roles, and what ``extra_trainable`` names."""
-        return self._is_extra(block) or (block.structure == "matrix" and self.has_role(block))
+        return self._is_extra(block) or (block.structure == "matrix" and self.is_chosen(block))
 
     def kind(self, block: WeightBlock) -> str:
         """``low_rank``, ``dense_substitution`` or ``extra_trainable``."""
@@ -88,7 +88,7 @@ class Elora(AdapterMethod):
         if "D" in factors:
             return factors["D"]
         scale = (self.config.alpha or self.config.rank) / self.config.rank
-        return scale * (factors["A"] @ factors["B"])  # (B, [stack,] rows, cols)
+        return (scale * factors["A"]) @ factors["B"]  # (B, [stack,] rows, cols)
 
     def _is_extra(self, block: WeightBlock) -> bool:
         if self.config.extra_trainable == "reference":

@@ -13,8 +13,8 @@ from adapters.blocks import WeightBlock
 class ParameterLayout:
     """Assembles block deltas into one tensor of the parameter's shape.
 
-    Runs of the flat parameter, with or without gaps, are concatenated; a single permuted block (``torch.nn.Linear`` stores its matrix
-    transposed) is permuted back; anything else is scattered through an index.
+    Blocks that are runs of the flat parameter, with or without gaps between them, are concatenated, each with its axes in the order of
+    storage (``torch.nn.Linear`` has its matrix transposed); anything else is scattered through an index.
     """
 
     def __init__(self, blocks: Sequence[WeightBlock], shape: torch.Size) -> None:
@@ -26,16 +26,9 @@ class ParameterLayout:
         """
         self._blocks = tuple(blocks)
         self._shape = shape
-        self._order: list[int] | None = None
-        self._permutation: list[int] | None = None
-        self._index: Tensor | None = None
-        if all(block.is_row_major for block in blocks):
-            self._order = sorted(range(len(blocks)), key=lambda position: blocks[position].offset)
-        elif len(blocks) == 1 and blocks[0].numel == shape.numel():
-            # a block that covers the parameter is a permutation of its axes: largest stride first is storage order
-            self._permutation = sorted(range(3), key=lambda axis: (-blocks[0].strides[axis], -blocks[0].shape[axis]))
-        else:
-            self._index = torch.cat([block.flat_index() for block in blocks])
+        self._order = sorted(range(len(blocks)), key=lambda position: blocks[position].offset)
+        self._axes = [axes for block in blocks if (axes := block.axes_in_storage) is not None]
+        self._index = torch.cat([block.flat_index() for block in blocks]) if len(self._axes) < len(blocks) else None
 
     def assemble(self, deltas: Sequence[Tensor]) -> Tensor:
         """The parameter's delta.
@@ -46,23 +39,20 @@ class ParameterLayout:
         Returns:
             A tensor of the parameter's shape, zero where no block is adapted.
         """
-        if self._order is not None:
-            return self._concatenated(deltas, self._order).reshape(self._shape)
-        if self._permutation is not None:
-            return deltas[0].reshape(self._blocks[0].shape).permute(self._permutation).reshape(self._shape)
-        assert self._index is not None
+        if self._index is None:
+            return self._concatenated(deltas).reshape(self._shape)
         self._index = self._index.to(deltas[0].device)
         empty = deltas[0].new_zeros(self._shape.numel())
         return empty.index_copy(0, self._index, torch.cat(list(deltas))).reshape(self._shape)
 
-    def _concatenated(self, deltas: Sequence[Tensor], order: list[int]) -> Tensor:
+    def _concatenated(self, deltas: Sequence[Tensor]) -> Tensor:
         pieces: list[Tensor] = []
         end = 0
-        for position in order:
+        for position in self._order:
             block = self._blocks[position]
             if block.offset > end:
                 pieces.append(deltas[position].new_zeros(block.offset - end))
-            pieces.append(deltas[position])
+            pieces.append(deltas[position].reshape(block.shape).permute(self._axes[position]).reshape(-1))
             end = block.offset + block.numel
         if end < self._shape.numel():
             pieces.append(deltas[0].new_zeros(self._shape.numel() - end))

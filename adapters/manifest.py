@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -49,6 +50,7 @@ class AdapterManifest(BaseModel):
         base_convention: the signs of the base's Clebsch-Gordan coefficients, empty where they are no part of its state.
         base_licence: SPDX identifier or name; the adapter is derived from the base.
         head: the base's output head, None for a single-head model.
+        forces: the forces it was trained on: ``gradient`` of the energy, or ``direct``, an output of the base; None in older files.
         blocks: the adapted blocks; filled in by `adapters.state.write_adapter`.
         reference_energies: element symbol -> eV per atom, added to the model's energy.
         units: quantity -> unit of the labels.
@@ -71,6 +73,7 @@ class AdapterManifest(BaseModel):
     base_convention: str = ""
     base_licence: str = ""
     head: str | None = None
+    forces: Literal["gradient", "direct"] | None = None
     blocks: tuple[BlockEntry, ...] = ()
     reference_energies: dict[str, float] = {}
     units: dict[str, str] = {"energy": "eV", "length": "Angstrom"}

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from torch import Tensor, nn
 
 from adapters.blocks import Coverage, WeightBlock
+from adapters.conditions import Condition
 from adapters.errors import AdapterError, first_problem, nearest_name_hint
 
 if TYPE_CHECKING:
@@ -30,12 +31,20 @@ class MethodConfig(BaseModel):
     Attributes:
         roles: adapt only blocks of these roles; None for all.
         exclude_roles: adapt no block of these roles.
+        select: conditions on the degree l and the order |m| of weights, such as ``"l>=1"`` and ``"m<=2"``, all of which must hold; each
+            concerns only the blocks that have the number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     roles: tuple[str, ...] | None = None
     exclude_roles: tuple[str, ...] = ()
+    select: tuple[str, ...] = ()
+
+    @field_validator("select")
+    @classmethod
+    def _as_conditions(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(Condition.parse(text)) for text in texts)
 
 
 class AdapterMethod(ABC):
@@ -55,6 +64,7 @@ class AdapterMethod(ABC):
 
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
+        self._conditions = tuple(Condition.parse(text) for text in config.select)
 
     @property
     def starts_at_base(self) -> bool:
@@ -74,22 +84,28 @@ class AdapterMethod(ABC):
     @property
     def config_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values; ``create_method({"name": name, **config_dict})`` gives the method back."""
-        return self.config.model_dump(mode="json")
+        settings = self.config.model_dump(mode="json")
+        if not self._conditions:  # so that files without conditions stay as they were before there were any
+            del settings["select"]
+        return settings
 
     def check(self, coverage: Coverage) -> None:
-        """Raise `AdapterError` where the settings name roles that the model does not have."""
+        """Raise `AdapterError` where the settings name roles, degrees or orders that the model does not have."""
         for role in (*(self.config.roles or ()), *self.config.exclude_roles):
             if role not in coverage.roles:
                 raise AdapterError(f"adapter {self.name}: the model has no role {role!r}; {nearest_name_hint(role, coverage.roles)}")
+        for condition in self._conditions:
+            condition.check(coverage)
 
-    def has_role(self, block: WeightBlock) -> bool:
-        """Whether ``roles`` and ``exclude_roles`` let the block through."""
+    def is_chosen(self, block: WeightBlock) -> bool:
+        """Whether ``roles``, ``exclude_roles`` and ``select`` let the block through."""
         wanted = self.config.roles is None or block.role in self.config.roles
-        return wanted and block.role not in self.config.exclude_roles
+        fulfilled = all(condition.lets_through(block) for condition in self._conditions)
+        return wanted and fulfilled and block.role not in self.config.exclude_roles
 
     def selects(self, block: WeightBlock) -> bool:
         """Whether the method adapts the block."""
-        return self.has_role(block)
+        return self.is_chosen(block)
 
     def kind(self, block: WeightBlock) -> str:
         """What form the delta of a selected block has; trainable weights are counted by it."""

@@ -1,14 +1,16 @@
 """Layer type -> its blocks. A rule is found by the qualified name of the type, so no backbone package is imported here.
 
-A rule gets the module and returns blocks whose ``parameter`` is the module's own short name of it (``"weight"``);
-`adapters.blocks.find_blocks` fills in the full name. Layers without a rule, and TorchScript modules, which hide their instructions, fall to
-one vector block of role "other".
+A rule gets the module and returns blocks whose ``parameter`` is the module's own name of it: ``"weight"``, or ``"fc.weight"`` for what it
+knows better of its parts than their own rules do. `adapters.blocks.find_blocks` fills in the full name. Layers without a rule, and
+TorchScript modules, which hide their instructions, fall to one vector block of role "other". Rules of layers in edges' frames are in
+`adapters.rules_so2_so3`.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +25,9 @@ FULLY_CONNECTED_TENSOR_PRODUCT = "e3nn.o3._tensor_product._sub.FullyConnectedTen
 ALLEGRO_TENSOR_PRODUCT = "allegro.nn._strided._contract.Contracter"
 _TENSOR_PRODUCT = "e3nn.o3._tensor_product._tensor_product.TensorProduct"
 
+_RULE_MODULES = ("adapters.rules_so2_so3",)
 _RULES: dict[str, Rule] = {}
+_REASONS: dict[str, str] = {}
 
 
 def rule(*qualified_names: str) -> Callable[[Rule], Rule]:
@@ -37,10 +41,49 @@ def rule(*qualified_names: str) -> Callable[[Rule], Rule]:
     return decorate
 
 
+def not_adaptable(qualified_name: str, reason: str) -> None:
+    """Declare a layer type whose weights no adapter may change, its parts' neither; the reason stands in the coverage."""
+    _REASONS[qualified_name] = reason
+
+
+class RulesOfModel:
+    """What the rules say of each parameter of a model; of nested layers the outer one has the first word."""
+
+    def __init__(self, model: nn.Module) -> None:
+        for name in _RULE_MODULES:
+            importlib.import_module(name)
+        self._modules = dict(model.named_modules())
+        self._found: dict[str, dict[str, list[WeightBlock]]] = {}
+
+    def blocks_of(self, parameter: str) -> list[WeightBlock]:
+        """The blocks of the parameter of this name, under local names; empty where no rule knows it."""
+        for prefix in self._layers_around(parameter):
+            if prefix not in self._found:
+                self._found[prefix] = blocks_of_module(self._modules[prefix])
+            blocks = self._found[prefix].get(parameter[len(prefix) + 1 :] if prefix else parameter)
+            if blocks:
+                return blocks
+        return []
+
+    def reason_not_adaptable(self, parameter: str) -> str:
+        """Why a layer around the parameter lets no adapter change it; empty where none says so."""
+        types = (layer for prefix in self._layers_around(parameter) for layer in type(self._modules[prefix]).__mro__)
+        return next((_REASONS[name] for name in map(_qualified_name, types) if name in _REASONS), "")
+
+    def _layers_around(self, parameter: str) -> Iterator[str]:
+        """Names of the modules that hold the parameter, from the model itself to its owner."""
+        parts = parameter.split(".")
+        return (".".join(parts[:depth]) for depth in range(len(parts)))
+
+
+def _qualified_name(layer: type) -> str:
+    return f"{layer.__module__}.{layer.__qualname__}"
+
+
 def blocks_of_module(module: nn.Module) -> dict[str, list[WeightBlock]]:
     """Blocks by short parameter name, perhaps of buffers too; empty where no type in the module's ``__mro__`` has a rule."""
     for layer in type(module).__mro__:
-        name = f"{layer.__module__}.{layer.__qualname__}"
+        name = _qualified_name(layer)
         if name not in _RULES:
             continue
         found: dict[str, list[WeightBlock]] = {}
@@ -61,6 +104,7 @@ class _Path:
     offset: int
     group: tuple[object, ...]
     input_index: int
+    degree: int
     structure: Structure = "matrix"
 
     def continued_by(self, other: _Path) -> bool:
@@ -95,10 +139,11 @@ def _to_blocks(paths: list[_Path], role: str, stack: int, stack_stride: int) -> 
     blocks = []
     for path in _unique_labels(_joined(paths)):
         if path.structure == "vector":
-            blocks.append(vector_block("weight", path.rows * path.cols, role, label=path.label, path=path.text, offset=path.offset))
+            block = vector_block("weight", path.rows * path.cols, role, label=path.label, path=path.text, offset=path.offset)
         else:
             strides = (stack_stride, path.cols, 1)
-            blocks.append(WeightBlock("weight", path.label, role, path.text, stack, path.rows, path.cols, path.offset, strides))
+            block = WeightBlock("weight", path.label, role, path.text, stack, path.rows, path.cols, path.offset, strides)
+        blocks.append(replace(block, degree=path.degree))
     return blocks
 
 
@@ -120,15 +165,16 @@ def _e3nn_linear(module: Any) -> list[WeightBlock]:
     weight_offset = bias_offset = 0
     for instruction in module.instructions:
         size = math.prod(instruction.path_shape)
-        irrep_out = str(module.irreps_out[instruction.i_out].ir)
+        degree, irrep_out = module.irreps_out[instruction.i_out].ir.l, str(module.irreps_out[instruction.i_out].ir)
         if instruction.i_in == -1:
-            bias_paths.append(_Path(irrep_out, irrep_out, 1, size, bias_offset, (), 0, "vector"))
+            bias_paths.append(_Path(irrep_out, irrep_out, 1, size, bias_offset, (), 0, degree, "vector"))
             bias_offset += size
         elif size:
             irrep_in = str(module.irreps_in[instruction.i_in].ir)
             group = (irrep_in, instruction.i_out, instruction.path_weight)
             rows, cols = instruction.path_shape
-            weight_paths.append(_Path(irrep_out, f"{irrep_in} -> {irrep_out}", rows, cols, weight_offset, group, instruction.i_in))
+            text = f"{irrep_in} -> {irrep_out}"
+            weight_paths.append(_Path(irrep_out, text, rows, cols, weight_offset, group, instruction.i_in, degree))
             weight_offset += size
     blocks = _to_blocks(weight_paths, "linear", stack, weight_offset)
     bias = module._parameters.get("bias")
@@ -148,7 +194,7 @@ def _e3nn_tensor_product(module: Any) -> list[WeightBlock]:
         if not size:
             continue
         first, second = str(module.irreps_in1[instruction.i_in1].ir), str(module.irreps_in2[instruction.i_in2].ir)
-        out = str(module.irreps_out[instruction.i_out].ir)
+        degree, out = module.irreps_out[instruction.i_out].ir.l, str(module.irreps_out[instruction.i_out].ir)
         mode, shape = instruction.connection_mode, instruction.path_shape
         elementwise = mode in {"uuu", "uvuv", "uvu<v"}  # one weight for each product, no sum over an index of the weight
         rows, cols = (1, size) if elementwise else (math.prod(shape[:-1]), shape[-1])
@@ -157,7 +203,7 @@ def _e3nn_tensor_product(module: Any) -> list[WeightBlock]:
         group = (first, instruction.i_in2, instruction.i_out, instruction.path_weight, alone)
         structure: Structure = "vector" if elementwise else "matrix"
         label, text = f"{first}x{second}->{out}", f"{first} x {second} -> {out}"
-        paths.append(_Path(label, text, rows, cols, offset, group, instruction.i_in1, structure))
+        paths.append(_Path(label, text, rows, cols, offset, group, instruction.i_in1, degree, structure))
         offset += size
     return _to_blocks(paths, "tensor_product", 1, offset)
 
@@ -180,6 +226,13 @@ def _torch_linear(module: Any) -> list[WeightBlock]:
 def _torch_embedding(module: Any) -> list[WeightBlock]:
     """Weight (elements, channels)."""
     return [_matrix_block(module.weight, "embedding")]
+
+
+@rule("torch.nn.modules.normalization.LayerNorm")
+def _torch_layer_norm(module: Any) -> list[WeightBlock]:
+    """Scale and shift of each number."""
+    parameters = module._parameters.items()
+    return [vector_block(name, parameter.numel(), "norm") for name, parameter in parameters if parameter is not None]
 
 
 @rule("sevenn.nn.edge_embedding.BesselBasis")

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from adapters.blocks import WeightBlock
 from adapters.method import AdapterMethod, MethodConfig, register
 from adapters.rules import ALLEGRO_TENSOR_PRODUCT, E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT
+from adapters.rules_so2_so3 import ORDER_CONVOLUTIONS, SO2_CONVOLUTIONS, SO3_LINEARS
 
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
 
-_LAYER_TYPES = {
-    "linear": {E3NN_LINEAR},
-    "fctp": {FULLY_CONNECTED_TENSOR_PRODUCT, ALLEGRO_TENSOR_PRODUCT},
-    "all": {E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT, ALLEGRO_TENSOR_PRODUCT},
-}
+_LINEARS = {E3NN_LINEAR, *SO3_LINEARS}
+# in an edge's frame a tensor product with the edge's harmonics is an SO(2) convolution (Passaro and Zitnick, ICML 2023)
+_TENSOR_PRODUCTS = {FULLY_CONNECTED_TENSOR_PRODUCT, ALLEGRO_TENSOR_PRODUCT, *SO2_CONVOLUTIONS, *ORDER_CONVOLUTIONS}
+_LAYER_TYPES = {"linear": _LINEARS, "fctp": _TENSOR_PRODUCTS, "all": _LINEARS | _TENSOR_PRODUCTS}
 
 
 class SparseConfig(MethodConfig):
@@ -45,7 +45,8 @@ class SparseConfig(MethodConfig):
         start: ``"random"``, the paper's D ~ N(0, sigma^2), differs from the base at step 0; ``"base"`` starts at D = 0, inside the
             threshold, where the true gradient is zero, so pruned entries get a straight-through gradient. Only for the form ``"str"``.
         setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products; in
-            Allegro, which has neither, its weighted paths), ``"all"`` (both); ``"every"`` is every block of the model, radial networks too.
+            Allegro, which has neither, its weighted paths; in EquiformerV2 SO(3) linears are the former, SO(2) convolutions the latter),
+            ``"all"`` (both); ``"every"`` is every block of the model, radial networks too.
         sigma: standard deviation of the start ``"random"``.
         threshold_start: delta at the start.
         tau_learning_rate: eta_tau, which the paper never states.
@@ -92,7 +93,7 @@ class Sparse(AdapterMethod):
     def selects(self, block: WeightBlock) -> bool:
         """Blocks of the chosen roles in the layers of ``setting``."""
         chosen = self.config.setting == "every" or block.layer_type in _LAYER_TYPES[self.config.setting]
-        return chosen and self.has_role(block)
+        return chosen and self.is_chosen(block)
 
     def initial_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
         """``D`` of the block's shape; thresholded in the printed form."""

@@ -6,12 +6,25 @@ Of the cards whose weights a package ships, and of networks in the shapes of pub
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from adapters.blocks import Coverage
+import torch
+from torch import nn
+
+from adapters.blocks import Coverage, find_blocks
 from adapters.method import create_method
 from adapters.stack import AdapterStack
-from benchmarks.shapes import MATERIALS_PROJECT, ORGANIC, allegro_oam_l, mace_shape, nequip_oam_l
+from benchmarks.shapes import (
+    EQUIFORMER_V2_ROLES,
+    EQUIFORMER_V2_SHAPES,
+    MATERIALS_PROJECT,
+    ORGANIC,
+    allegro_oam_l,
+    equiformer_v2,
+    mace_shape,
+    nequip_oam_l,
+)
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.loading import load
 from zoo.potential import Potential
@@ -30,6 +43,14 @@ METHODS: dict[str, Mapping[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What counting needs of a potential."""
+
+    backbone: nn.Module
+    coverage: Coverage
+
+
 def load_all() -> dict[str, Potential]:
     """The potential of each card whose weights need no download; a multi-head model with its first head, which changes no count."""
     cards = [card for card in map(describe, list_models()) if card.ships_with_a_package]
@@ -46,6 +67,16 @@ def load_shapes() -> dict[str, Potential]:
         "NequIP-OAM-L": Potential(nequip_oam_l()),
         "Allegro-OAM-L": Potential(allegro_oam_l()),
     }
+
+
+def load_equiformers() -> dict[str, Counted]:
+    """EquiformerV2 in its published OC20 sizes, without weights."""
+    found = {}
+    for size in EQUIFORMER_V2_SHAPES:
+        with torch.device("meta"):
+            network = equiformer_v2(size)
+        found[f"EquiformerV2 {size}"] = Counted(network, find_blocks(network, EQUIFORMER_V2_ROLES))
+    return found
 
 
 def share_of_maces_own_lora(potential: Potential) -> float:
@@ -83,7 +114,7 @@ def coverage_table(coverages: Mapping[str, Coverage]) -> str:
     return markdown_table(["role", *[f"`{name}`" for name in coverages]], rows)
 
 
-def trainable_table(potentials: Mapping[str, Potential]) -> str:
+def trainable_table(potentials: Mapping[str, Potential | Counted]) -> str:
     """Trained numbers by method, with the share of full fine-tuning's."""
     rows = []
     for label, spec in METHODS.items():
@@ -95,7 +126,7 @@ def trainable_table(potentials: Mapping[str, Potential]) -> str:
     return markdown_table(["method", *[f"`{name}`" for name in potentials]], rows)
 
 
-def _trainable_count(potential: Potential, spec: Mapping[str, Any]) -> int:
+def _trainable_count(potential: Potential | Counted, spec: Mapping[str, Any]) -> int:
     stack = AdapterStack(potential.backbone, potential.coverage)
     return stack.add("counted", create_method(spec)).trainable_count
 
@@ -118,3 +149,7 @@ if __name__ == "__main__":
     write_between_markers(page, "coverage of shapes", coverage_table({name: potential.coverage for name, potential in shapes.items()}))
     write_between_markers(page, "trainable of shapes", trainable_table(shapes))
     write_between_markers(page, "reach", reach_table(shapes))
+    equiformers = load_equiformers()
+    coverages = {name: counted.coverage for name, counted in equiformers.items()}
+    write_between_markers(page, "coverage of EquiformerV2", coverage_table(coverages))
+    write_between_markers(page, "trainable of EquiformerV2", trainable_table(equiformers))

@@ -1,7 +1,7 @@
 """Networks in the shapes of published models, with random weights: what can be counted without a download.
 
 MACE-MP-0 and MACE-OFF23 by ELoRA's and the models' papers; NequIP-OAM-L and Allegro-OAM-L by the training configurations that their authors
-left at Matbench Discovery (models/nequip, models/allegro).
+left at Matbench Discovery (models/nequip, models/allegro); EquiformerV2 by the configurations of its official OC20 checkpoints.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from ase.data import chemical_symbols
 
 from zoo.backbones.base import Backbone
+from zoo.backbones.equiformer_v2.config import Architecture, parse_config
+from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, build_network
 from zoo.backbones.mace import Mace, random_toy
 from zoo.backbones.mace_network import MaceConfig
 
@@ -40,6 +42,14 @@ MACE_SHAPES: dict[str, dict[str, Any]] = {
         **{"model": "MACE", "r_max": 5.0, "num_bessel": 8, "hidden_irreps": "128x0e+128x1o"},
         **{"interaction_cls_first": "RealAgnosticInteractionBlock"},
     },
+}
+# lmax, mmax, layers
+EQUIFORMER_V2_SHAPES = {"31M": (4, 2, 8), "83M": (6, 2, 12), "153M": (6, 3, 20)}
+EQUIFORMER_V2_ROLES = {"*energy_block.*": "readout", "*force_block.*": "readout"}
+_EQUIFORMER_V2: dict[str, Any] = {
+    **{"max_num_elements": 90, "max_radius": 12.0, "max_neighbors": 20, "grid_resolution": 18, "norm_type": "layer_norm_sh"},
+    **{"sphere_channels": 128, "edge_channels": 128, "attn_hidden_channels": 64, "ffn_hidden_channels": 128, "num_heads": 8},
+    **{"attn_alpha_channels": 64, "attn_value_channels": 16, "use_grid_mlp": True, "weight_init": "uniform"},
 }
 
 
@@ -100,3 +110,10 @@ def _framework(names: list[str], **config: Any) -> Backbone:
     common = {"seed": 0, "model_dtype": "float32", "type_names": names}
     scales = {"per_type_energy_scales": 1.0, "per_type_energy_shifts": 0.0, "per_type_energy_scales_trainable": True}
     return NequIPFramework({**common, **scales, **config}, torch.float32)
+
+
+def equiformer_v2(size: str, dtype: torch.dtype = torch.float32) -> MonolithicNetwork | HydraNetwork:
+    """EquiformerV2 in a size of `EQUIFORMER_V2_SHAPES`; under ``torch.device("meta")`` without its weights."""
+    lmax, mmax, layers = EQUIFORMER_V2_SHAPES[size]
+    settings = {**_EQUIFORMER_V2, "lmax_list": [lmax], "mmax_list": [mmax], "num_layers": layers}
+    return build_network(Architecture(parse_config(settings, f"EquiformerV2 {size}")), dtype)

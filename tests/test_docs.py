@@ -258,6 +258,16 @@ def test_the_tables_of_shapes_are_those_of_the_code() -> None:
     assert between_markers(page, "reach") == counts.reach_table(shapes)
 
 
+@pytest.mark.slow
+def test_the_tables_of_equiformer_v2_are_those_of_the_code() -> None:
+    from benchmarks import counts
+
+    found, page = counts.load_equiformers(), text_of("docs/adapters.md")
+    assert between_markers(page, "coverage of EquiformerV2") == counts.coverage_table({name: c.coverage for name, c in found.items()})
+    assert between_markers(page, "trainable of EquiformerV2") == counts.trainable_table(found)
+    assert "153,602,690" in page
+
+
 def test_replacing_a_table_leaves_the_rest_of_the_page() -> None:
     page = "a\n<!-- begin: x -->\nold\n<!-- end: x -->\nb\n"
     changed = replace_between_markers(page, "x", "new\n")

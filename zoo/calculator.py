@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class ZooCalculator(Calculator):
     """Energy (eV), free energy (the same), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3, Voigt order xx yy zz yz xz xy).
 
-    Asking for the stress of a molecule, a wire or a slab raises ASE's `PropertyNotImplementedError`: without a volume it means nothing.
+    Asking for the stress of a molecule, a wire or a slab raises ASE's `PropertyNotImplementedError`: without a volume it means nothing. So
+    does asking a model that predicts none (`Potential.has_stress`).
     Results are kept until the structure or the potential changes: another active adapter, trained weights, other reference energies.
     """
 
@@ -43,6 +44,8 @@ class ZooCalculator(Calculator):
         self.results = {"energy": prediction.energy, "free_energy": prediction.energy, "forces": prediction.forces}
         if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
+        elif properties and "stress" in properties and not self.potential.has_stress:
+            raise PropertyNotImplementedError(f"{self.potential.source} predicts no stress; load it with forces='gradient' to derive one")
         elif properties and "stress" in properties:
             raise PropertyNotImplementedError(
                 f"stress needs a structure periodic in all three directions, found pbc={self.atoms.pbc.tolist()}"

@@ -110,6 +110,7 @@ def choose_model(choice: ModelChoice, dtype: str | None = None) -> Potential:
             dtype=dtype or backbone.dtype,
             device=backbone.torch_device,
             head=backbone.head,
+            forces=backbone.forces,
             trust_pickle=backbone.trust_pickle,
         )
     if choice.adapter is not None:
@@ -184,7 +185,7 @@ def predict(arguments: Sequence[str]) -> None:
     config: PredictConfig = parse_choice("predict", arguments, PredictConfig)
     potential = choose_model(config)
     frames = read_structures(config.input)
-    check_edges(frames, potential.backbone.cutoff)
+    check_edges(frames, potential.backbone.graph_recipe)
     write_extxyz(Path(config.output).expanduser(), frames, predict_frames(potential, frames, batch_size=config.batch_size))
     print(f"{len(frames)} structures -> {config.output}")
 
@@ -200,6 +201,8 @@ def export(arguments: Sequence[str]) -> None:
     path, taken_by = write(potential, output, config.format, run)
     adapters, precision = ", ".join(potential.adapters.active) or "no adapter", str(potential.dtype).removeprefix("torch.")
     print(f"{potential.source} with {adapters}, in {precision} -> {path}, for {taken_by}")
+    if potential.adapters.active and potential.conservative and not potential.backbone.conservative:
+        print("warning: trained with forces=gradient, so derive forces from the energy there too: its own force output was not trained")
 
 
 def convert(arguments: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ Labels are always present and NaN where unknown, so that PyG's collate can neith
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,24 @@ from torch_geometric.data import Batch, Data
 
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
-from zoo.neighbours import neighbour_list
+from zoo.neighbours import nearest, neighbour_list
 
 _SAME_PLACE_ANGSTROM = 1e-6
+
+
+@dataclass(frozen=True)
+class GraphRecipe:
+    """Which pairs of atoms are edges: what a network was trained on, and so a part of the model.
+
+    Attributes:
+        cutoff_angstrom: edges reach this far.
+        max_neighbours: nearest neighbours kept per atom, None for all (`zoo.neighbours.nearest`).
+        strict: whether no atom has more, also where several neighbours are equally far.
+    """
+
+    cutoff_angstrom: float
+    max_neighbours: int | None = None
+    strict: bool = True
 
 
 class AtomGraph(Data):
@@ -51,14 +67,17 @@ class AtomGraph(Data):
         return self.num_nodes if key == "edge_index" else 0
 
     @classmethod
-    def from_frame(cls, frame: Frame, cutoff_angstrom: float) -> AtomGraph:
+    def from_frame(cls, frame: Frame, recipe: GraphRecipe | float) -> AtomGraph:
         """Build the neighbour list of ``frame`` and carry its labels over; positions and labels are kept in float64.
+
+        Args:
+            frame: the structure.
+            recipe: of a backbone (`zoo.backbones.base.Backbone.graph_recipe`); a number is a cutoff in Å within which all pairs are kept.
 
         Raises:
             ZooError: for two atoms at one place, for which no model has a direction.
         """
-        edge_index, edge_shift = neighbour_list(frame.positions, frame.cell, frame.pbc, cutoff_angstrom)
-        _refuse_atoms_at_one_place(frame, edge_index, edge_shift)
+        edge_index, edge_shift = _edges(frame, recipe if isinstance(recipe, GraphRecipe) else GraphRecipe(recipe))
         graph = cls(
             atomic_numbers=torch.from_numpy(frame.atomic_numbers),
             positions=torch.from_numpy(frame.positions),
@@ -114,9 +133,19 @@ def _known_or_nan(values: NDArray[np.float64] | None, count: int) -> Tensor:
     return torch.full((count, 3), torch.nan, dtype=torch.float64) if values is None else torch.from_numpy(values)
 
 
-def _refuse_atoms_at_one_place(frame: Frame, edge_index: NDArray[np.int64], edge_shift: NDArray[np.int64]) -> None:
+def _edges(frame: Frame, recipe: GraphRecipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``edge_index`` (2, E) and ``edge_shift`` (E, 3)."""
+    edge_index, edge_shift = neighbour_list(frame.positions, frame.cell, frame.pbc, recipe.cutoff_angstrom)
     vectors = frame.positions[edge_index[0]] - frame.positions[edge_index[1]] + edge_shift @ frame.cell  # (E, 3)
     distances = np.linalg.norm(vectors, axis=1)
+    _refuse_atoms_at_one_place(frame, edge_index, distances)
+    if recipe.max_neighbours is None:
+        return edge_index, edge_shift
+    stays = nearest(edge_index[1], np.square(vectors).sum(axis=1), recipe.max_neighbours, recipe.strict)
+    return edge_index[:, stays], edge_shift[stays]
+
+
+def _refuse_atoms_at_one_place(frame: Frame, edge_index: NDArray[np.int64], distances: NDArray[np.float64]) -> None:
     if len(distances) and distances.min() < _SAME_PLACE_ANGSTROM:
         pair = sorted(edge_index[:, int(distances.argmin())].tolist())
         first, second = (f"{number} ({chemical_symbols[frame.atomic_numbers[number]]})" for number in pair)

@@ -16,7 +16,7 @@ from torch import Tensor
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.backbones.base import Backbone
+from zoo.backbones.base import Backbone, ForceMode
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.potential import Potential
 from zoo.registry import Card, describe, list_models
@@ -36,7 +36,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     weights: Literal["card"] | None = "card",
     head: str | None = None,
     elements: Collection[str | int] | None = None,
-    forces: Literal["gradient", "direct"] | None = None,
+    forces: ForceMode | None = None,
     trust_pickle: bool = False,
 ) -> Potential:
     """A pretrained potential, with an adapter if one is asked for.
@@ -53,7 +53,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         head: level of theory of a multi-head model; never chosen silently, but a trained adapter brings its own.
         elements: symbols or atomic numbers; cut the model down to these, with the same energies on them and fewer weights (MACE). A trained
             adapter brings those of its base.
-        forces: None for the model's own way; ``"gradient"`` or ``"direct"`` ask for one and fail where the model has no such output.
+        forces: None for the model's own way, or that of a trained adapter; ``"gradient"`` derives forces and stress from the energy also
+            where the model has a force output of its own, ``"direct"`` takes that output. Refused where the model has no such way.
         trust_pickle: allow a checkpoint that can only be read by running code from it.
 
     Returns:
@@ -69,8 +70,9 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         trained.check_family(backbone, name_or_path)
     backbone = _cut_to(backbone, elements if trained is None else trained.elements(elements))
     backbone = _with_weights(backbone, weights, name_or_path)
-    _check_forces(backbone, forces, str(name_or_path))
-    potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=_level_of_theory(card, backbone.head))
+    forces = forces if trained is None else trained.forces(forces)
+    level_of_theory = _level_of_theory(card, backbone.head)
+    potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=level_of_theory, forces=forces)
     if dtype is not None and _torch_dtype(dtype) != potential.dtype:
         potential = potential.to_dtype(_torch_dtype(dtype))
     if device is not None:
@@ -103,6 +105,15 @@ class _TrainedAdapter:
         if asked is not None and own and _atomic_numbers(asked) != _atomic_numbers(own):
             raise ZooError(f"{self.path}: trained on a base with {len(own)} elements, not on elements={list(asked)}; leave elements out")
         return own or asked
+
+    def forces(self, asked: ForceMode | None) -> ForceMode | None:
+        """As it was trained, unless the user asks for the gradient of an energy that was trained beside direct forces."""
+        own = self.manifest.forces
+        if asked == "direct" and own == "gradient":
+            raise ZooError(
+                f"{self.path}: trained with forces='gradient', its own force output is untrained; leave forces='direct' out"
+            )
+        return asked or own
 
     def check_family(self, backbone: Backbone, name: str | Path) -> None:
         if self.manifest.base_family != backbone.family:
@@ -200,13 +211,6 @@ def _atomic_numbers(elements: Collection[str | int]) -> list[int]:
             raise ZooError(f"elements: {one!r} is no element; pass symbols such as 'Cu', or atomic numbers")
         found.add(number)
     return sorted(found)
-
-
-def _check_forces(backbone: Backbone, forces: str | None, source: str) -> None:
-    if forces not in (None, "gradient", "direct"):
-        raise ZooError(f"forces={forces!r} is not a choice; pass 'gradient', 'direct' or None for the model's own way")
-    if forces == "direct" and backbone.conservative:
-        raise ZooError(f"{source} has no direct force output: its forces are the gradient of its energy; pass forces=None or 'gradient'")
 
 
 def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -1,7 +1,8 @@
 """Potential: a backbone, its adapters and its reference energies, turned into energy, forces and stress.
 
 Forces and stress of every conservative backbone are derived here and nowhere else: F = -dE/dr, and stress = (1/V) dE/d(strain), the strain
-applied to positions and cell together (Knuth et al., Comput. Phys. Commun. 2015, 190, 33), in ASE's sign (negative under compression).
+applied to positions and cell together (Knuth et al., Comput. Phys. Commun. 2015, 190, 33), in ASE's sign (negative under compression). The
+same for a direct backbone with ``forces="gradient"``; else its own outputs are handed on, and no derivative is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from adapters.blocks import Coverage, find_blocks
 from adapters.stack import AdapterStack
 from adapters.state import base_fingerprint
-from zoo.backbones.base import Backbone
+from zoo.backbones.base import Backbone, ForceMode
 from zoo.data.checks import check_elements
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
@@ -36,7 +37,10 @@ _HIGHEST_ATOMIC_NUMBER = 118
 
 @dataclass(frozen=True)
 class Prediction:
-    """One structure's energy (eV), forces (N, 3) in eV/Å and stress (3, 3) in eV/Å^3, None unless periodic in 3D."""
+    """One structure's energy (eV), forces (N, 3) in eV/Å and stress (3, 3) in eV/Å^3.
+
+    The stress is None unless the structure is periodic in 3D and the model has one (`Potential.has_stress`).
+    """
 
     energy: float
     forces: np.ndarray[Any, np.dtype[np.float64]]
@@ -59,12 +63,22 @@ class Potential(nn.Module):
         card: the model card, None for a local checkpoint.
         source: the card's name or the checkpoint's path.
         level_of_theory: of the energies after the adapters; the card's until a fine-tuning states its own.
+        forces: ``gradient`` or ``direct``, how forces and stress are had; of `Backbone.force_modes`, whose first is the default.
     """
 
     reference_shifts: Tensor
 
-    def __init__(self, backbone: Backbone, *, card: Card | None = None, source: str = "", level_of_theory: str = "") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        card: Card | None = None,
+        source: str = "",
+        level_of_theory: str = "",
+        forces: ForceMode | None = None,
+    ) -> None:
         super().__init__()
+        self.forces: ForceMode = _force_mode(backbone, forces, source or backbone.family)
         self.coverage: Coverage = find_blocks(backbone, backbone.adapter_roles)
         backbone.requires_grad_(False)
         self.backbone = backbone
@@ -80,6 +94,16 @@ class Potential(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating-point type of the network; energies, forces and stress are returned in float64 whatever it is."""
         return self.backbone.dtype
+
+    @property
+    def conservative(self) -> bool:
+        """Whether the forces are the gradient of the energy, so that dynamics conserves it."""
+        return self.forces == "gradient"
+
+    @property
+    def has_stress(self) -> bool:
+        """Whether structures periodic in all three directions get a stress."""
+        return self.conservative or self.backbone.direct_stress
 
     @property
     def device(self) -> torch.device:
@@ -104,39 +128,59 @@ class Potential(nn.Module):
         """Energy, forces and stress of a batch of structures.
 
         Works under ``no_grad`` and inside a training step alike; in ``train()`` mode forces and stress keep their graph, so that a loss on
-        them reaches the adapters. Forces are derivatives, so ``torch.inference_mode`` is left for as long as it takes.
+        them reaches the adapters. Forces are derivatives, so ``torch.inference_mode`` is left for as long as it takes. Direct forces are
+        not: a loss on them costs one backward pass, and a loss on derivatives two.
 
         Args:
             graph: N atoms in G structures, on the potential's device.
-            stress: whether to derive the stress.
+            stress: whether to return the stress.
 
         Returns:
             ``energy`` (G,) eV, ``forces`` (N, 3) eV/Å and, if asked for, ``stress`` (G, 3, 3) eV/Å^3 with NaN for structures that are not
-            periodic in all three directions; all float64.
+            periodic in all three directions, and for all where the model has none (`has_stress`); all float64.
         """
         if graph.positions.is_inference():
             raise ZooError(
                 "the graph was built under torch.inference_mode(), which forbids derivatives; build it under torch.no_grad() instead"
             )
+        results = self._derived(graph, stress) if self.conservative else self._direct(graph, stress)
+        shift = self.reference_shifts[graph.atomic_numbers]  # (N,)
+        energy = results["energy"]
+        results["energy"] = energy + torch.zeros_like(energy).index_add(0, graph.graph_of_atom, shift)
+        return results if self.training else {name: value.detach() for name, value in results.items()}
+
+    def _derived(self, graph: AtomGraph, stress: bool) -> dict[str, Tensor]:
+        """The backbone's energy, and forces and stress as its derivatives."""
+        # a direct backbone detaches what its own forces do not need, unless it is asked not to
+        settings = {} if self.backbone.conservative else {"forces": "gradient"}
         with torch.inference_mode(False), torch.enable_grad():
             strained, positions, strain = _apply_strain(graph)
-            energy = self.adapters.call(strained)["energy"].to(torch.float64)  # (G,)
+            energy = self.adapters.call(strained, **settings)["energy"].to(torch.float64)  # (G,)
             if not graph.edge_index.shape[1]:  # isolated atoms only: nothing depends on where they are
                 gradients: tuple[Tensor, ...] = (torch.zeros_like(positions), torch.zeros_like(strain))
             else:
                 gradients = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=self.training)
-        shift = self.reference_shifts[graph.atomic_numbers]  # (N,)
-        energy = energy + torch.zeros_like(energy).index_add(0, graph.graph_of_atom, shift)
         results = {"energy": energy, "forces": -gradients[0]}
         if stress:
             results["stress"] = _stress(gradients[1], graph)
-        return results if self.training else {name: value.detach() for name, value in results.items()}
+        return results
+
+    def _direct(self, graph: AtomGraph, stress: bool) -> dict[str, Tensor]:
+        """The backbone's own energy, forces and stress; in ``train()`` mode differentiable in the adapters, never in the positions."""
+        with torch.inference_mode(False), torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            outputs = self.adapters.call(graph, forces="direct")
+            results = {name: outputs[name].to(torch.float64) for name in ("energy", "forces")}
+            if stress:
+                unknown = torch.full_like(graph.cell, torch.nan, dtype=torch.float64)  # (G, 3, 3)
+                own = outputs["stress"].to(torch.float64) if self.backbone.direct_stress else unknown
+                results["stress"] = torch.where(fully_periodic(graph)[:, None, None], own, unknown)
+        return results
 
     def graph(self, structure: Frame | Atoms) -> AtomGraph:
-        """The structure's `AtomGraph` with this backbone's cutoff; raises `ZooError` for elements the model does not know."""
+        """The structure's `AtomGraph` by this backbone's recipe; raises `ZooError` for elements the model does not know."""
         frame = structure if isinstance(structure, Frame) else Frame.unlabelled(structure)
         self.check_elements(frame)
-        return AtomGraph.from_frame(frame, self.backbone.cutoff)
+        return AtomGraph.from_frame(frame, self.backbone.graph_recipe)
 
     def check_elements(self, frame: Frame) -> None:
         """Raise `ZooError` where ``frame`` holds an element the model does not know."""
@@ -155,7 +199,7 @@ class Potential(nn.Module):
             with torch.inference_mode(False):
                 for start in range(0, len(structures), batch_size):
                     batch = collate([self.graph(structure) for structure in structures[start : start + batch_size]]).to(str(self.device))
-                    predictions.extend(_unbatch(self(batch), batch))
+                    predictions.extend(_unbatch(self(batch, stress=self.has_stress), batch))
         finally:
             self.train(was_training)
         for index, (structure, prediction) in enumerate(zip(structures, predictions, strict=True)):
@@ -171,8 +215,12 @@ class Potential(nn.Module):
 
         return ZooCalculator(self)
 
-    def torchsim(self, *, compute_forces: bool = True, compute_stress: bool = True) -> TorchSimModel:
-        """A TorchSim model on this potential, for batched dynamics; raises `ZooError` where TorchSim is not installed."""
+    def torchsim(self, *, compute_forces: bool = True, compute_stress: bool | None = None) -> TorchSimModel:
+        """A TorchSim model on this potential, for batched dynamics, with a stress where the potential has one (None).
+
+        Raises:
+            ZooError: where TorchSim is not installed, or for ``compute_stress=True`` of a potential without.
+        """
         from zoo.torchsim import TorchSimModel
 
         return TorchSimModel(self, compute_forces=compute_forces, compute_stress=compute_stress)
@@ -187,7 +235,8 @@ class Potential(nn.Module):
             raise ZooError(
                 f"cannot copy while the adapters {list(self.adapters.active)} are merged; call potential.adapters.unmerge() first"
             )
-        twin = Potential(self.backbone.rebuilt(dtype), card=self.card, source=self.source, level_of_theory=self.level_of_theory)
+        rebuilt = self.backbone.rebuilt(dtype)
+        twin = Potential(rebuilt, card=self.card, source=self.source, level_of_theory=self.level_of_theory, forces=self.forces)
         for name in self.adapters.names:
             own = self.adapters.get(name)
             fresh = twin.adapters.add(name, own.method)
@@ -227,6 +276,17 @@ class Potential(nn.Module):
             self.adapters.unmerge()
 
 
+def _force_mode(backbone: Backbone, forces: ForceMode | None, source: str) -> ForceMode:
+    """The way to forces that was asked for, or the backbone's own."""
+    if forces not in (None, "gradient", "direct"):
+        raise ZooError(f"forces={forces!r} is not a choice; pass 'gradient', 'direct' or None for the model's own way")
+    if forces == "direct" and backbone.conservative:
+        raise ZooError(f"{source} has no direct force output: its forces are the gradient of its energy; pass forces=None or 'gradient'")
+    if forces == "gradient" and "gradient" not in backbone.force_modes:
+        raise ZooError(f"{source} cannot derive forces from its energy: it has a force output alone; pass forces=None or 'direct'")
+    return backbone.force_modes[0] if forces is None else forces
+
+
 def _apply_strain(graph: AtomGraph) -> tuple[AtomGraph, Tensor, Tensor]:
     """The graph with differentiable positions and a symmetric strain of zero on positions and cell."""
     positions = graph.positions.detach().to(torch.float64).requires_grad_(True)  # (N, 3)
@@ -253,7 +313,7 @@ def _unbatch(results: dict[str, Tensor], graph: AtomGraph) -> list[Prediction]:
         Prediction(
             energy=float(results["energy"][index]),
             forces=as_float_array(forces[index]),
-            stress=as_float_array(results["stress"][index]) if bool(graph.pbc[index].all()) else None,
+            stress=as_float_array(results["stress"][index]) if "stress" in results and bool(graph.pbc[index].all()) else None,
         )
         for index in range(graph.graph_count)
     ]

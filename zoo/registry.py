@@ -43,6 +43,10 @@ class CardFile(BaseModel):
         return self
 
 
+_GRADIENT = "gradient of the energy (conservative)"
+_DIRECT = "an output of their own (not conservative: dynamics does not conserve the energy); forces=gradient derives them from it"
+
+
 class Card(BaseModel):
     """One published checkpoint. Energies in eV, lengths in Å.
 
@@ -52,6 +56,8 @@ class Card(BaseModel):
         runs_code: whether the file is a package that brings its own code, which runs when it is loaded: it has to be trusted.
         accept_licence: word by which a user accepts a licence that forbids more than redistribution (``asl``), in ``ZOO_ACCEPT_LICENCES``;
             None where no acceptance is asked for.
+        conservative: False for a model with a force output of its own.
+        aliasing_floor: as `zoo.backbones.base.Backbone.aliasing_floor`: 0 for forces that turn with the structure to rounding.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,6 +72,7 @@ class Card(BaseModel):
     heads: tuple[str, ...] = ()
     symmetry: Literal["SO(3)", "O(3)"]
     conservative: bool
+    aliasing_floor: float = Field(default=0.0, ge=0)
     training_data: str
     level_of_theory: str
     level_of_theory_of_head: dict[str, str] = Field(default_factory=dict)
@@ -79,6 +86,9 @@ class Card(BaseModel):
         """Whether the weights are in an installed package: no download, no trust on first use."""
         return self.file.package is not None
 
+    def _floor_text(self) -> str:
+        return f"; forces turn with the structure to {self.aliasing_floor:.0e} of their size" if self.aliasing_floor else ""
+
     def text(self) -> str:
         """The card as aligned lines for people."""
         rows = {
@@ -89,8 +99,8 @@ class Card(BaseModel):
             "cutoff": "known when loaded" if self.cutoff_angstrom is None else f"{self.cutoff_angstrom} Å",
             "elements": str(self.element_count),
             "heads": ", ".join(self.heads) or "one",
-            "symmetry": f"{self.symmetry}{'' if self.symmetry == 'O(3)' else ': not invariant under inversion'}",
-            "forces": "gradient of the energy (conservative)" if self.conservative else "direct (not conservative)",
+            "symmetry": f"{self.symmetry}{'' if self.symmetry == 'O(3)' else ': not invariant under inversion'}{self._floor_text()}",
+            "forces": _GRADIENT if self.conservative else _DIRECT,
             "training data": self.training_data,
             "level of theory": "; ".join(f"{head}: {theory}" for head, theory in self.level_of_theory_of_head.items())
             or self.level_of_theory,

@@ -34,16 +34,18 @@ class TorchSimModel(ModelInterface):
     neighbour is found, and a total energy of thousands of eV to about 1 meV. The neighbour list is the house's own. Adapters, weights and
     reference energies changed later are seen by the next call.
 
+    Direct forces (``potential.conservative`` is False) are not the gradient of the energy: dynamics without a thermostat then drifts.
+
     Attributes:
         potential: what computes; moving the model moves it.
     """
 
-    def __init__(self, potential: Potential, *, compute_forces: bool = True, compute_stress: bool = True) -> None:
+    def __init__(self, potential: Potential, *, compute_forces: bool = True, compute_stress: bool | None = None) -> None:
         super().__init__()
         self.potential = potential
         self._dtype = torch.float64
         self._compute_forces = compute_forces
-        self._compute_stress = compute_stress
+        self.compute_stress = potential.has_stress if compute_stress is None else compute_stress
         # edges, and with them memory, grow with the density unless the backbone limits an atom's neighbours
         self._memory_scales_with = "n_atoms_x_density" if potential.backbone.max_neighbours is None else "n_atoms"
 
@@ -68,6 +70,8 @@ class TorchSimModel(ModelInterface):
 
     @compute_stress.setter
     def compute_stress(self, compute_stress: bool) -> None:
+        if compute_stress and not self.potential.has_stress:
+            raise ZooError(f"{self.potential.source} predicts no stress; leave compute_stress out, or load it with forces='gradient'")
         self._compute_stress = compute_stress
 
     def forward(self, state: SimState | dict[str, Any]) -> dict[str, Tensor]:

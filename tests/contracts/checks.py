@@ -38,7 +38,7 @@ def forces_of(predictions: list[Prediction]) -> np.ndarray[Any, Any]:
 def relative_difference(found: list[Prediction], expected: list[Prediction]) -> float:
     """Largest of energy per atom, forces and stress, each over the set's largest force or stress."""
     force_scale = np.abs(forces_of(expected)).max()
-    stress_scale = max(np.abs(p.stress).max() for p in expected if p.stress is not None)
+    stress_scale = max((np.abs(p.stress).max() for p in expected if p.stress is not None), default=1.0)
     parts = []
     for one, other in zip(found, expected, strict=True):
         parts.append(abs(one.energy - other.energy) / len(other.forces) / force_scale)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from adapters.method import method_names
+from tests import direct_family
 from tests.contracts.toys import Lender, Toy
 from tests.families import skip_without
 from zoo.backbones import family_names, is_installed, load_family
@@ -34,11 +35,15 @@ def spec_id(spec: dict[str, Any]) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each toy for each test that has one; with adapter methods beside it, all but the families' main toys are slow."""
+    """Each toy for each test that has one; with adapter methods beside it, all but the families' main toys are slow.
+
+    The tests' own direct family is met as a registered one is: it alone has forces that are no gradient, and all its toys are quick.
+    """
     if "toy" not in metafunc.fixturenames:
         return
     methods = "spec" in metafunc.fixturenames
-    toys = []
+    direct = direct_family.FAMILY
+    toys = [pytest.param(toy, id=str(toy)) for toy in (Toy(direct.name), *(Toy(direct.name, variant) for variant in direct.more_toys))]
     for name in family_names():
         toys.append(pytest.param(Toy(name), id=name, marks=skip_without(name)))
         for variant in load_family(name).more_toys if is_installed(name) else ():
@@ -56,6 +61,13 @@ def activations_are_integrated_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_normalize_activation, "moment", functools.cache(_normalize_activation.moment))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def the_direct_family_is_registered() -> Iterator[None]:
+    """For each test alone: tests elsewhere count the real families."""
+    with direct_family.registered():
         yield
 
 

@@ -46,7 +46,7 @@ def test_roles_come_from_the_rule_and_patterns_override_them(toy):
         "radial.layer0.weight": "radial",
         "head.weight": "linear",
         "head.bias": "bias",
-        "norm.weight": "other",
+        "norm.weight": "norm",
     }
     assert {name: by_rule[name] for name in expected} == expected
     overridden = {block.parameter: block.role for block in find_blocks(toy, {"head.*": "readout", "*": "x"}).blocks}

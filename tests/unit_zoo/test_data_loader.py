@@ -11,11 +11,12 @@ from zoo.data.emt import emt_frames
 from zoo.data.frame import Frame
 from zoo.data.loader import BatchStream, GraphDataset
 from zoo.errors import ZooError
+from zoo.graph import GraphRecipe
 
 
 @pytest.fixture(scope="module")
 def graphs() -> GraphDataset:
-    return GraphDataset(emt_frames(11, 4, "some"), cutoff_angstrom=4.0)
+    return GraphDataset(emt_frames(11, 4, "some"), GraphRecipe(4.0))
 
 
 def ids(batches: Any) -> list[tuple[int, ...]]:
@@ -50,7 +51,7 @@ def test_a_longer_run_begins_with_the_batches_of_a_shorter_one(graphs: GraphData
 def test_frames_of_several_atoms_without_a_pair_are_refused_and_single_atoms_are_not() -> None:
     apart = Frame.unlabelled(Atoms("H2", positions=[[0, 0, 0], [9, 0, 0]]), "far.xyz", 3)
     alone = Frame.unlabelled(Atoms("H"), "one.xyz")
-    assert len(GraphDataset([alone], 5.0)) == 1
-    assert GraphDataset([apart], 9.5)[0].edge_index.shape == (2, 2)
+    assert len(GraphDataset([alone], GraphRecipe(5.0))) == 1
+    assert GraphDataset([apart], GraphRecipe(9.5))[0].edge_index.shape == (2, 2)
     with pytest.raises(ZooError, match=r"far.xyz: frame 3 has 2 atoms but no pair within the cutoff of 5 Å; check its length unit"):
-        GraphDataset([alone, apart], 5.0)
+        GraphDataset([alone, apart], GraphRecipe(5.0))

@@ -41,7 +41,10 @@ class PairPotential:
 
     def __init__(self, fault: str = "", symmetry: str = "O(3)", dtype: torch.dtype = torch.float32, *, kink: float | None = None) -> None:
         self.fault, self.dtype, self.kink = fault, dtype, kink
-        self.backbone = SimpleNamespace(symmetry=symmetry, conservative=True, cutoff=CUTOFF)
+        self.conservative = True
+        self.backbone = SimpleNamespace(
+            symmetry=symmetry, smooth_cutoff=True, max_neighbours=None, aliasing_floor=0.0, equivariant_stress=True
+        )
 
     def to_dtype(self, dtype: torch.dtype, /) -> PairPotential:
         return PairPotential(self.fault, self.backbone.symmetry, dtype, kink=self.kink)

@@ -79,6 +79,7 @@ def test_a_card_tells_the_truth_about_its_model(name):
     assert card.heads == backbone.heads
     assert set(card.level_of_theory_of_head) == set(card.heads)
     assert card.conservative == backbone.conservative
+    assert card.aliasing_floor == backbone.aliasing_floor
     assert file_sha256(shipped(name)) == card.file.sha256
     assert shipped(name).stat().st_size == card.file.size
     assert card.licence

@@ -139,7 +139,7 @@ def splits():
 def test_start_that_should_be_the_base_and_is_not_is_refused(splits):
     potential = Potential(load_family("sevennet").toy(0))
     potential.adapters.add("elora", create_method("elora"), seed=0)
-    batch = GraphDataset(splits.train, potential.backbone.cutoff)[0]
+    batch = GraphDataset(splits.train, potential.backbone.graph_recipe)[0]
     lines: list[str] = []
     check_start(potential, batch, lines.append)
     assert lines == ["step 0 equals the zero-shot model bit for bit"]

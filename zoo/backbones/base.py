@@ -1,7 +1,8 @@
 """The backbone contract: what a model family provides, and nothing else.
 
 A backbone translates an `AtomGraph` to its package's input and returns energies. It does no training, knows no adapters, writes no files;
-forces and stress of a conservative backbone are derived in `zoo.potential`, in one place for all families.
+forces and stress of a conservative backbone are derived in `zoo.potential`, in one place for all families. A direct one, whose network
+predicts forces, says so (``conservative = False``) and returns them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.graph import AtomGraph
+from zoo.graph import AtomGraph, GraphRecipe
 
 Symmetry = Literal["SO(3)", "O(3)"]
+ForceMode = Literal["gradient", "direct"]
 
 
 class Backbone(nn.Module):
@@ -27,10 +29,18 @@ class Backbone(nn.Module):
     Attributes:
         family: the registered family's name.
         cutoff: Å; edges of the graph reach this far.
-        max_neighbours: neighbours kept per atom, None for all.
+        max_neighbours: nearest neighbours kept per atom, None for all.
+        strict_neighbours: whether no atom keeps more, also where several are equally far (`zoo.neighbours.nearest`).
+        smooth_cutoff: whether the energy is smooth where a neighbour enters or leaves; else it jumps there.
         elements: atomic numbers the model knows, ascending.
         symmetry: the group under which the energy is claimed invariant.
-        conservative: forces are the gradient of the energy.
+        conservative: its own forces are the gradient of its energy; False for a direct backbone, which predicts them.
+        differentiable: whether the energy's gradient can be had: always, of a conservative backbone; of a direct one where
+            ``forward(graph, forces="gradient")`` attaches what its own way detaches.
+        direct_stress: whether a direct backbone predicts a stress too.
+        aliasing_floor: the largest force error under a rotation in float64, relative to the largest force, that the construction costs
+            (products on a finite grid on the sphere); 0 for a network that is equivariant to rounding. Energy and stress are held to it.
+        equivariant_stress: False for a direct stress that does not turn with the structure by construction.
         heads: names of the output heads (levels of theory), empty for a single-head model.
         head: the head in use, None for a single-head model.
         has_weights: False for a network built from a configuration alone, whose weights are random.
@@ -42,9 +52,15 @@ class Backbone(nn.Module):
     family: str
     cutoff: float
     max_neighbours: int | None = None
+    strict_neighbours: bool = True
+    smooth_cutoff: bool = True
     elements: tuple[int, ...]
     symmetry: Symmetry
     conservative: bool = True
+    differentiable: bool = True
+    direct_stress: bool = False
+    aliasing_floor: float = 0.0
+    equivariant_stress: bool = True
     heads: tuple[str, ...] = ()
     head: str | None = None
     has_weights: bool = True
@@ -53,7 +69,24 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
-        """``{"energy": (G,)}`` in eV, differentiable in the graph's positions and cell."""
+        """``{"energy": (G,)}`` in eV, differentiable in the graph's positions and cell.
+
+        A direct backbone has ``forward(graph, *, forces="direct")``, which returns ``energy`` (G,) eV, ``forces`` (N, 3) eV/Å and, where
+        ``direct_stress``, ``stress`` (G, 3, 3) eV/Å^3 in ASE's sign, its normalisers applied. Where ``differentiable``,
+        ``forces="gradient"`` asks it for the energy alone, differentiable as that of a conservative one.
+        """
+
+    @property
+    def force_modes(self) -> tuple[ForceMode, ...]:
+        """The ways in which forces can be had, the backbone's own first."""
+        if self.conservative:
+            return ("gradient",)
+        return ("direct", "gradient") if self.differentiable else ("direct",)
+
+    @property
+    def graph_recipe(self) -> GraphRecipe:
+        """Which pairs of atoms are edges: for training, evaluation and prediction alike."""
+        return GraphRecipe(self.cutoff, self.max_neighbours, self.strict_neighbours)
 
     @abstractmethod
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:

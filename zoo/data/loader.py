@@ -8,20 +8,24 @@ from typing import Any
 from zoo.data.frame import Frame
 from zoo.data.splits import seeded_permutation
 from zoo.errors import ZooError
-from zoo.graph import AtomGraph, collate, multi_atom_without_edges
+from zoo.graph import AtomGraph, GraphRecipe, collate, multi_atom_without_edges
 
 
 class GraphDataset(Sequence[AtomGraph]):
     """The graphs of some frames, built once and kept in memory.
 
+    Args:
+        frames: the structures.
+        recipe: which pairs are edges: the backbone's, so that training and prediction see the same.
+
     Raises:
         ZooError: for a frame of several atoms in which no pair is within the cutoff.
     """
 
-    def __init__(self, frames: Sequence[Frame], cutoff_angstrom: float) -> None:
-        self.cutoff_angstrom = cutoff_angstrom
-        self._graphs = [AtomGraph.from_frame(frame, cutoff_angstrom) for frame in frames]
-        _refuse_without_edges(frames, self._graphs, cutoff_angstrom)
+    def __init__(self, frames: Sequence[Frame], recipe: GraphRecipe) -> None:
+        self.recipe = recipe
+        self._graphs = [AtomGraph.from_frame(frame, recipe) for frame in frames]
+        _refuse_without_edges(frames, self._graphs, recipe.cutoff_angstrom)
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -30,13 +34,13 @@ class GraphDataset(Sequence[AtomGraph]):
         return self._graphs[index]
 
 
-def check_edges(frames: Sequence[Frame], cutoff_angstrom: float) -> None:
+def check_edges(frames: Sequence[Frame], recipe: GraphRecipe) -> None:
     """Refuse a frame of several atoms without any edge; a single isolated atom is legitimate.
 
     Raises:
         ZooError: naming the first such frame.
     """
-    _refuse_without_edges(frames, (AtomGraph.from_frame(frame, cutoff_angstrom) for frame in frames), cutoff_angstrom)
+    _refuse_without_edges(frames, (AtomGraph.from_frame(frame, recipe) for frame in frames), recipe.cutoff_angstrom)
 
 
 def _refuse_without_edges(frames: Sequence[Frame], graphs: Iterable[AtomGraph], cutoff_angstrom: float) -> None:

@@ -14,7 +14,7 @@ from zoo.data.labels import labelled_frame
 from zoo.data.loader import GraphDataset
 from zoo.data.readers.pyg_files import as_plain, raw_frame_of_fields
 from zoo.errors import ZooError
-from zoo.graph import AtomGraph
+from zoo.graph import AtomGraph, GraphRecipe
 
 
 class FrameDataset(InMemoryDataset):
@@ -37,17 +37,17 @@ class FrameDataset(InMemoryDataset):
         self.data, self.slices = self.collate(list(graphs))
 
 
-def in_memory_dataset(frames: Sequence[Frame], cutoff_angstrom: float) -> InMemoryDataset:
+def in_memory_dataset(frames: Sequence[Frame], recipe: GraphRecipe | float) -> InMemoryDataset:
     """The graphs of ``frames`` as a PyG data set.
 
     Args:
         frames: at least one.
-        cutoff_angstrom: of the neighbour lists.
+        recipe: which pairs are edges, such as ``potential.backbone.graph_recipe``; a number is a cutoff in Å.
 
     Raises:
         ZooError: no frames, or a frame of several atoms without any pair within the cutoff.
     """
-    return FrameDataset(list(GraphDataset(frames, cutoff_angstrom)))
+    return FrameDataset(list(GraphDataset(frames, recipe if isinstance(recipe, GraphRecipe) else GraphRecipe(recipe))))
 
 
 def frames_of(dataset: Iterable[Data], keys: LabelKeys | None = None) -> list[Frame]:

@@ -115,7 +115,7 @@ def prepare_parts(
     notes.append(LabelReport.of(frame for frames in chosen.values() for frame in frames).text())
     for frames in chosen.values():
         check_elements(frames, potential.backbone.elements, potential.source)
-        check_edges(frames, potential.backbone.cutoff)
+        check_edges(frames, potential.backbone.graph_recipe)
     estimate = set_reference_energies(reference_energies, potential, splits, batch_size)
     if estimate.note:
         notes.append(estimate.note)

@@ -77,12 +77,13 @@ def stress_residual(potential: Predictor, frame: Frame, stress: FloatArray, *, a
 def _largest_residual(potential: Predictor, moved: Callable[[int, float], Frame], claimed: FloatArray, accepted: float) -> float:
     """Largest over the K components of ``|claimed - dE/dx|``, each at the first step that is ``accepted``, else the smallest found."""
     residuals = np.full(len(claimed), np.inf)
+    disagreeing = np.arange(len(claimed))  # at first all, also where everything will be accepted
     for step in STEPS:
-        disagreeing = np.flatnonzero(~(residuals <= accepted))
         if len(disagreeing):
             derivatives = _derivatives(potential, moved, disagreeing, step)
             # np.minimum hands a NaN on, and no later step takes it back
             residuals[disagreeing] = np.minimum(residuals[disagreeing], np.abs(claimed[disagreeing] - derivatives))
+        disagreeing = np.flatnonzero(~(residuals <= accepted))
     return float(residuals.max())
 
 

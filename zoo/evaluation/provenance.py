@@ -101,7 +101,7 @@ def base_record(potential: Potential, weights: str = "card") -> BaseModelRecord:
             "family": backbone.family,
             "values_sha256": potential.base_sha256,
             "licence": potential.card.licence if potential.card else None,
-            "conservative": backbone.conservative,
+            "conservative": potential.conservative,
             "symmetry": backbone.symmetry,
             "parameter_count": potential.coverage.trainable_count,
             "initial_weights": weights,

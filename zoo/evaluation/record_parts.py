@@ -35,7 +35,10 @@ class RecordPart(BaseModel):
 
 
 class BaseModelRecord(RecordPart):
-    """The foundation model. ``values_sha256`` is `adapters.state.base_fingerprint`; ``parameter_count`` its trainable parameters."""
+    """The foundation model. ``values_sha256`` is `adapters.state.base_fingerprint`; ``parameter_count`` its trainable parameters.
+
+    ``conservative``: the forces of this result are the gradient of the energy, be it the model's own way or asked for.
+    """
 
     card: Text
     family: Text

@@ -70,6 +70,7 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, potential: Potentia
         base_convention=potential.backbone.convention,
         base_licence=potential.card.licence if potential.card else "",
         head=potential.backbone.head,
+        forces=potential.forces,
         reference_energies={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
         level_of_theory=splits.level_of_theory,
         data={"name": splits.name, "protocol": splits.protocol, "licence": splits.licence, **splits.hashes},

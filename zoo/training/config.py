@@ -22,12 +22,13 @@ class _Strict(BaseModel):
 class BackboneConfig(_Strict):
     """Which base model, as `zoo.load` takes it; ``elements=data`` cuts it to the elements of the run's own data.
 
-    ``dtype``: None for the precision of the file.
+    ``forces``: None for the model's own way, ``gradient`` or ``direct``. ``dtype``: None for the precision of the file.
     """
 
     name: str
     head: str | None = None
     elements: tuple[str, ...] | Literal["data"] | None = None
+    forces: Literal["gradient", "direct"] | None = None
     dtype: Literal["float32", "float64"] | None = None
     device: str = "auto"
     trust_pickle: bool = False

@@ -26,8 +26,8 @@ def load_finished(folder: RunFolder, config: RunConfig, dtype: str | None, devic
     if config.strategy.weights == "card":
         return load(
             backbone.name, adapter=folder.adapter, dtype=dtype, device=device, head=backbone.head, trust_pickle=backbone.trust_pickle
-        )
-    potential = load(folder.model, dtype=dtype, device=device, head=backbone.head)
+        )  # forces come with the adapter
+    potential = load(folder.model, dtype=dtype, device=device, head=backbone.head, forces=backbone.forces)
     potential.level_of_theory = read_record(folder.record).data.level_of_theory or ""
     return potential
 

@@ -71,10 +71,11 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     sanity.describe_data(splits, tell)
     sanity.check_labels(splits, config.training.loss)
     sanity.check_model_knows(potential, splits)
-    train = GraphDataset(splits.train, potential.backbone.cutoff)
-    valid = GraphDataset(splits.valid, potential.backbone.cutoff)
+    sanity.check_outputs(potential, config.training.loss, tell)
+    train = GraphDataset(splits.train, potential.backbone.graph_recipe)
+    valid = GraphDataset(splits.valid, potential.backbone.graph_recipe)
     for frames in splits.tests.values():
-        check_edges(frames, potential.backbone.cutoff)
+        check_edges(frames, potential.backbone.graph_recipe)
     tell(
         f"base: {potential.source}, parameter values SHA-256 {potential.base_sha256[:16]}..., {str(potential.dtype).removeprefix('torch.')}"
     )
@@ -108,6 +109,7 @@ def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
         weights="card" if config.strategy.weights == "card" else None,
         head=backbone.head,
         elements=splits.elements() if backbone.elements == "data" else backbone.elements,
+        forces=backbone.forces,
         trust_pickle=backbone.trust_pickle,
     )
     if given_file is not None and len(config.adapter) > 1:

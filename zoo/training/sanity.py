@@ -63,6 +63,18 @@ def check_model_knows(potential: Potential, splits: DataSplits) -> None:
         check_elements(frames, potential.backbone.elements, potential.source)
 
 
+def check_outputs(potential: Potential, loss: LossConfig, say: Say) -> None:
+    """Refuse to learn what the model does not predict, and say where its forces come from."""
+    if loss.stress.weight > 0 and not potential.has_stress:
+        raise ZooError(
+            f"{potential.source} predicts no stress, which the loss weighs; set training.loss.stress.weight=0 or backbone.forces=gradient"
+        )
+    if not potential.conservative:
+        say("forces: the model's own output, not the gradient of its energy; backbone.forces=gradient trains that instead")
+    elif not potential.backbone.conservative:
+        say("forces: the gradient of the energy, as asked; the model's own force output is not trained")
+
+
 def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> None:
     """Coverage by role; for each adapter the true number of trained values, how its method starts, and the rate."""
     say(stack.coverage.table())

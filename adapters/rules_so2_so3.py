@@ -1,0 +1,148 @@
+"""Rules of networks that work in the edges' frames: EquiformerV2, here and in fairchem-core, and fairchem's eSCN-MD and UMA.
+
+An SO(2) convolution has one linear map for each order |m|. That of m = 0 is any matrix; that of |m| > 0 is a matrix [W_r; W_i] on the
+coefficients of +m and those of -m alike, which the layer then combines as the product with W_r + i W_i. So any change of either matrix
+commutes with turns about the edge, and a low-rank one of [W_r; W_i] shares A between the two parts. A linear map of atoms' features has one
+matrix for each degree l, and any change of each commutes with all rotations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from adapters.blocks import WeightBlock, vector_block
+from adapters.rules import blocks_of_module, not_adaptable, rule
+
+_HERE = "zoo.backbones.equiformer_v2"
+_FAIRCHEM = "fairchem.core.models.uma"
+
+SO2_CONVOLUTIONS = (
+    f"{_HERE}.so2.SO2Convolution",
+    f"{_FAIRCHEM}.nn.so2_layers.SO2_Convolution",
+    f"{_FAIRCHEM}.nn.so2_layers.SO2_Conv1_WithRadialBlock",
+    f"{_FAIRCHEM}.nn.so2_layers.SO2_Conv2_InternalBlock",
+)
+ORDER_CONVOLUTIONS = (f"{_HERE}.so2.OrderConvolution", f"{_FAIRCHEM}.nn.so2_layers.SO2_m_Conv")
+SO3_LINEARS = (f"{_HERE}.so3.SO3Linear", f"{_FAIRCHEM}.nn.so3_layers.SO3_Linear")
+
+not_adaptable(f"{_FAIRCHEM}.nn.so2_layers.SO2_m_Conv_Block", "the layer computes with a copy of its weights, which no adapter reaches")
+
+
+def _blocks_of_part(
+    module: Any, name: str, role: str, *, degree: int | None = None, order: int | None = None, path: str = ""
+) -> list[WeightBlock]:
+    """The blocks of a part and what is in it by their own rules, but with this role for its matrices, and these numbers."""
+    blocks = []
+    for place, layer in module.get_submodule(name).named_modules(prefix=name):
+        for parameter, own in blocks_of_module(layer).items():
+            for block in own:
+                block = replace(block, parameter=f"{place}.{parameter}", degree=degree, order=order)
+                if block.structure == "matrix":
+                    block = replace(block, role=role, path=f"{path}{block.path}")
+                blocks.append(block)
+    return blocks
+
+
+@rule(*SO2_CONVOLUTIONS)
+def _so2_convolution(module: Any) -> list[WeightBlock]:
+    """``fc_m0``, whose outputs begin with extra scalars where there are any, and ``fc`` of each order."""
+    blocks = _blocks_of_part(module, "fc_m0", "so2", order=0, path="m = 0: ")
+    for order in range(1, len(module.so2_m_conv) + 1):
+        blocks += _blocks_of_part(module, f"so2_m_conv.{order - 1}.fc", "so2", order=order, path=f"|m| = {order}, [W_r; W_i]: ")
+    return blocks
+
+
+@rule(*ORDER_CONVOLUTIONS)
+def _order_convolution(module: Any) -> list[WeightBlock]:
+    """The map of one order outside of a convolution; fairchem's layer knows its order."""
+    return _blocks_of_part(module, "fc", "so2", order=getattr(module, "m", None), path="[W_r; W_i]: ")
+
+
+@rule(*SO3_LINEARS)
+def _so3_linear(module: Any) -> list[WeightBlock]:
+    """Weight (degrees, out, in): a transposed matrix a degree, so that degrees can be chosen; the bias is added to degree 0."""
+    degrees, cols, rows = module.weight.shape
+    strides = (rows * cols, 1, rows)
+    matrices = [
+        WeightBlock(
+            "weight", f"l{degree}", "so3", f"l = {degree}: {rows} -> {cols}", 1, rows, cols, degree * rows * cols, strides, degree=degree
+        )
+        for degree in range(degrees)
+    ]
+    return [*matrices, replace(vector_block("bias", cols, "bias"), degree=0)]
+
+
+@rule(f"{_HERE}.radial.RadialFunction", f"{_FAIRCHEM}.nn.radial.RadialMLP")
+def _radial_function(module: Any) -> list[WeightBlock]:
+    """Linear maps with norms between them."""
+    return _blocks_of_part(module, "net", "radial")
+
+
+@rule(f"{_HERE}.blocks.FeedForward", f"{_FAIRCHEM}.escn_md_block.GridAtomwise", f"{_FAIRCHEM}.escn_md_block.SpectralAtomwise")
+def _feed_forward(module: Any) -> list[WeightBlock]:
+    """The MLP of values on the sphere, point by point, and those of the scalars or of the gates that scalars make."""
+    children = {name for name, _ in module.named_children()}
+    blocks = _blocks_of_part(module, "grid_mlp", "grid") if "grid_mlp" in children else []
+    for name in ("scalar_mlp", "gating_linear"):
+        if name in children:
+            blocks += _blocks_of_part(module, name, "scalar", degree=0)
+    return blocks
+
+
+@rule(f"{_HERE}.attention.GraphAttention")
+def _attention(module: Any) -> list[WeightBlock]:
+    """What the logits' channels are multiplied with, (heads, channels): a vector a head."""
+    heads, channels = module.alpha_dot.shape
+    return [vector_block("alpha_dot", heads * channels, "attention", path=f"{heads} heads x {channels} -> 1")]
+
+
+@rule(
+    f"{_HERE}.norms.SeparableLayerNorm",
+    f"{_HERE}.norms.RootMeanSquareNorm",
+    f"{_HERE}.norms.DegreewiseLayerNorm",
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantLayerNormArray",
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantLayerNormArraySphericalHarmonics",
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantRMSNormArraySphericalHarmonics",
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantRMSNormArraySphericalHarmonicsV2",
+)
+def _degree_norm(module: Any) -> list[WeightBlock]:
+    """Scales (degrees, channels), a vector a degree; the scalars have a shift too, or a norm of their own."""
+    blocks = []
+    own_norm = "norm_l0" in dict(module.named_children())
+    if own_norm:
+        blocks += _blocks_of_part(module, "norm_l0", "norm", degree=0)
+    scales = module._parameters.get("affine_weight")
+    if scales is not None:
+        for row in range(scales.shape[0]):
+            degree, channels = row + own_norm, scales.shape[1]
+            block = vector_block("affine_weight", channels, "norm", label=f"l{degree}", path=f"l = {degree}", offset=row * channels)
+            blocks.append(replace(block, degree=degree))
+    shifts = module._parameters.get("affine_bias")
+    if shifts is not None:
+        blocks.append(replace(vector_block("affine_bias", shifts.numel(), "norm"), degree=0))
+    return blocks
+
+
+@rule(f"{_FAIRCHEM}.nn.mole.MOLE", f"{_FAIRCHEM}.nn.mole.MOLEDGL")
+def _mixture_of_experts(module: Any) -> list[WeightBlock]:
+    """Weights (experts, out, in), mixed before they are used: a transposed matrix an expert; one bias."""
+    experts, cols, rows = module.weights.shape
+    path = f"{experts} experts x {rows} -> {cols}"
+    weights = WeightBlock("weights", "weight", "linear", path, experts, rows, cols, 0, (rows * cols, 1, rows))
+    return [weights, vector_block("bias", cols, "bias")]
+
+
+@rule(f"{_FAIRCHEM}.nn.embedding.ChgSpinEmbedding", f"{_FAIRCHEM}.nn.embedding_dev.ChgSpinEmbedding")
+def _charge_embedding(module: Any) -> list[WeightBlock]:
+    """Embeddings of charge or spin, of which there are three forms: frequencies, a linear map, rows of a table."""
+    frequencies = module._parameters.get("W")
+    if frequencies is not None:
+        return [vector_block("W", frequencies.numel(), "embedding")]
+    return [block for name, _ in module.named_children() for block in _blocks_of_part(module, name, "embedding")]
+
+
+@rule(f"{_FAIRCHEM}.nn.radial.SphericalBesselBasis")
+def _spherical_bessel_basis(module: Any) -> list[WeightBlock]:
+    """Frequencies of the radial basis."""
+    return [vector_block("frequencies", module.frequencies.numel(), "radial_basis")]
