@@ -110,9 +110,7 @@ class _TrainedAdapter:
         """As it was trained, unless the user asks for the gradient of an energy that was trained beside direct forces."""
         own = self.manifest.forces
         if asked == "direct" and own == "gradient":
-            raise ZooError(
-                f"{self.path}: trained with forces='gradient', its own force output is untrained; leave forces='direct' out"
-            )
+            raise ZooError(f"{self.path}: trained with forces='gradient', its own force output is untrained; leave forces='direct' out")
         return asked or own
 
     def check_family(self, backbone: Backbone, name: str | Path) -> None:
