@@ -85,6 +85,7 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     if config.strategy.weights == "random" and any(adapter.method.name != "full" for adapter in potential.adapters.active_adapters):
         tell("warning: the base has random weights, and the adapter trains beside them, not them; adapter=full trains every weight")
     sanity.describe_adapter(potential.adapters, config.training.optimizer.learning_rate, tell)
+    sanity.describe_idle(potential, tell)
     if checkpoint is None:
         _set_reference(config, potential, splits, tell)
         if config.adapter.get("path") is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 
@@ -84,6 +85,16 @@ def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> Non
             f"adapter {adapter.method.name}: trains {adapter.trainable_count:,} values ({kinds}); {adapter.method.start_note}; learning "
             f"rate {learning_rate:g} (a rate belongs to a method and its initialisation)"
         )
+
+
+def describe_idle(potential: Potential, say: Say) -> None:
+    """Say how much of an adapter can never train: published files have weights that no output depends on."""
+    idle = potential.backbone.idle_weights
+    for adapter in potential.adapters.active_adapters:
+        keys = [block.key for block in adapter.blocks if any(fnmatchcase(block.key, pattern) for pattern in idle)]
+        if keys:
+            count = sum(tensor.numel() for key, tensor in adapter.tensors.items() if key.rpartition("/")[0] in keys)
+            say(f"note: {count:,} of these values are on weights that no output depends on ({keys[0]}, ...) and stay as they are")
 
 
 def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:
