@@ -203,6 +203,16 @@ def _check_against_card(backbone: Backbone, card: Card, source: str) -> None:
             if one != other
         )
         raise ZooError(f"{source}: has {differences}; it is another model: remove the file, or mend the card")
+    build = load_family(card.family).build
+    if build is None or card.architecture is None:
+        return
+    with torch.device("meta"):
+        expected = build(card.architecture, card.name)
+    own, others = ({name: tuple(value.shape) for name, value in model.named_parameters()} for model in (backbone, expected))
+    different = sorted(set(own.items()) ^ set(others.items()))
+    if different or backbone.graph_recipe != expected.graph_recipe:
+        what = f"the weights {different[0][0]}" if different else f"the neighbours {backbone.graph_recipe}"
+        raise ZooError(f"{source}: {what} differ from those of {card.name}; it is another model: remove the file, or mend the card")
 
 
 def _adapter_file(adapter: AdapterSpec) -> Path | None:

@@ -47,8 +47,8 @@ class Backbone(nn.Module):
         idle_weights: fnmatch patterns of adaptable blocks (``parameter/label``) that published files have and no output of this model
             depends on, so that nothing trains there.
         has_weights: False for a network built from a configuration alone, whose weights are random.
-        convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
-            model in other signs), else empty.
+        convention: a name for what makes the model besides its weights, where the same weights can mean another one: the signs of its
+            Clebsch-Gordan coefficients, or units and graph; else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
     """
 
@@ -92,6 +92,14 @@ class Backbone(nn.Module):
     def graph_recipe(self) -> GraphRecipe:
         """Which pairs of atoms are edges: for training, evaluation and prediction alike."""
         return GraphRecipe(self.cutoff, self.max_neighbours, self.strict_neighbours)
+
+    def on_finer_grid(self) -> Backbone:
+        """The same weights on a finer grid, of a backbone with an `aliasing_floor`: there its error under rotations is smaller.
+
+        Raises:
+            ZooError: where it has no grid.
+        """
+        raise ZooError(f"{self.family} models compute on no grid")
 
     @abstractmethod
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
