@@ -86,6 +86,15 @@ def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> Non
         )
 
 
+def describe_dropout(potential: Potential, say: Say) -> None:
+    """Say what the base leaves out at random in each training step, which nobody asked for in a fine-tuning."""
+    rates = {name: rate for name, rate in potential.backbone.dropout_rates.given.items() if rate > 0}
+    if rates:
+        found = ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
+        keys = " ".join(f"training.{name}=0" for name in rates)
+        say(f"while training, the base leaves out at random: {found}; {keys} turns this off")
+
+
 def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:
     """The adapted model at step 0 against the base: the same to the bit, or the method says what it does.
 
