@@ -78,7 +78,10 @@ def test_epochs_become_steps_of_whole_batches(training, frames, expected):
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"steps": 10, "epochs": 2}, "both steps and epochs are given, which say the same thing twice; set training.steps=null"),
+        (
+            {"steps": 10, "epochs": 2},
+            "both steps and epochs are given, which are one choice; set training.steps=null or training.epochs=null",
+        ),
         ({"steps": None}, r"neither steps nor epochs is given; pass training.steps=... or training.epochs=..."),
         ({"schedule": {"warmup_steps": 3, "warmup_epochs": 0.1}}, "both warmup_steps and warmup_epochs are given"),
         ({"schedule": {"warmup_steps": None}}, "neither warmup_steps nor warmup_epochs is given; pass training.schedule.warmup_steps="),

@@ -135,7 +135,7 @@ class Backbone(nn.Module):
             ZooError: where the network has no such part.
         """
         for name in rates.given:
-            raise ZooError(f"{self.family} models have no {name.replace('_', ' ')}; leave training.{name} out")
+            raise ZooError(f"{self.family} models have no {name.replace('_', ' ')}; set training.{name}=null")
 
     @property
     def dtype(self) -> torch.dtype:

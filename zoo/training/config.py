@@ -29,7 +29,7 @@ def _in_place_of_default(values: Any, chosen: str, default: str) -> Any:
 def _check_one_of(config: BaseModel, first: str, second: str, group: str) -> None:
     given = [name for name in (first, second) if getattr(config, name) is not None]
     if len(given) == 2:
-        raise ValueError(f"both {first} and {second} are given, which say the same thing twice; set {group}{first}=null or {second}=null")
+        raise ValueError(f"both {first} and {second} are given, which are one choice; set {group}{first}=null or {group}{second}=null")
     if not given:
         raise ValueError(f"neither {first} nor {second} is given; pass {group}{first}=... or {group}{second}=...")
 
