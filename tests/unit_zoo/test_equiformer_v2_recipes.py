@@ -16,7 +16,8 @@ def _composed(*words: str) -> RunConfig:
 
 
 COLUMNS = (
-    "epochs", "warmup_epochs", "learning_rate", "batch_size", "weight_decay", "dropout", "stochastic_depth", "energy", "forces", "clip", "ema"
+    "epochs", "warmup_epochs", "learning_rate", "batch_size", "weight_decay", "dropout", "stochastic_depth", "energy", "forces", "clip",
+    "ema",
 )  # fmt: skip
 # arXiv:2306.12059: Table 7 (three columns), 11, 9 (its first column, in which forces have no part), 13 with appendix F.2 (U_0)
 TABLES: dict[str, tuple[float | None, ...]] = {

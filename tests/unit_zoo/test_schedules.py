@@ -80,7 +80,7 @@ def test_epochs_become_steps_of_whole_batches(training, frames, expected):
     [
         (
             {"steps": 10, "epochs": 2},
-            "both steps and epochs are given, which are one choice; set training.steps=null or training.epochs=null",
+            "are given, which are one choice; set training.steps=null or training.epochs=null",
         ),
         ({"steps": None}, r"neither steps nor epochs is given; pass training.steps=... or training.epochs=..."),
         ({"schedule": {"warmup_steps": 3, "warmup_epochs": 0.1}}, "both warmup_steps and warmup_epochs are given"),
