@@ -25,13 +25,13 @@ from ase.build import add_adsorbate, fcc111
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from zoo.backbones.equiformer_v2.backbone import structures_of
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
-from zoo.backbones.equiformer_v2.config import Architecture, EquiformerV2Config, parse_config
-from zoo.backbones.equiformer_v2.graph import list_cutoff_angstrom, structures_of
+from zoo.backbones.equiformer_v2.config import Architecture, parse_config
 from zoo.backbones.equiformer_v2.network import Structures, build_network
 from zoo.backbones.equiformer_v2.rotation import EdgeFrames, unit_vectors
 from zoo.data.frame import Frame
-from zoo.graph import AtomGraph, collate
+from zoo.graph import AtomGraph, GraphRecipe
 
 SHARED: dict[str, Any] = {
     "max_neighbors": 20, "max_radius": 12.0, "norm_type": "layer_norm_sh", "lmax_list": [4], "mmax_list": [2], "grid_resolution": 18,
@@ -139,21 +139,21 @@ def compare_variants() -> None:
         )
 
 
-def slab(config: EquiformerV2Config) -> Structures:
+def slab() -> Structures:
     """48 copper atoms and CO: 50 atoms with 1000 edges."""
     atoms = fcc111("Cu", (4, 4, 3), vacuum=8, periodic=True)
     atoms.rattle(0.05, seed=1)
     add_adsorbate(atoms, "C", 1.8)
     add_adsorbate(atoms, "O", 2.9)
-    graph = collate([AtomGraph.from_frame(Frame.unlabelled(atoms), list_cutoff_angstrom(config))])
-    return structures_of(graph, config, torch.float32)
+    recipe = GraphRecipe(PUBLISHED_31M["max_radius"], PUBLISHED_31M["max_neighbors"])
+    return structures_of(AtomGraph.from_frame(Frame.unlabelled(atoms), recipe), torch.float32)
 
 
 def measure(only: str | None, calls: int) -> None:
     """Times of a forward, and of one with the gradients of all weights; with ``only`` one of the two, and the process's peak of memory."""
     torch.manual_seed(0)
     config = parse_config(PUBLISHED_31M, "31M")
-    structures = slab(config)
+    structures = slab()
     networks: dict[str, tuple[nn.Module, Callable[[], dict[str, Tensor]]]] = {}
     if only != "ours":
         networks["reference"] = reference_network(PUBLISHED_31M, structures)

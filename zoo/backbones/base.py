@@ -52,6 +52,7 @@ class Backbone(nn.Module):
         smooth_cutoff: whether the energy is smooth where a neighbour enters or leaves; else it jumps there.
         elements: atomic numbers the model knows, ascending.
         symmetry: the group under which the energy is claimed invariant.
+        extensive: whether twice the structure has twice the energy; not where a constant is added to that of each structure.
         conservative: its own forces are the gradient of its energy; False for a direct backbone, which predicts them.
         differentiable: whether the energy's gradient can be had: always, of a conservative backbone; of a direct one where
             ``forward(graph, forces="gradient")`` attaches what its own way detaches.
@@ -61,6 +62,8 @@ class Backbone(nn.Module):
         equivariant_stress: False for a direct stress that does not turn with the structure by construction.
         heads: names of the output heads (levels of theory), empty for a single-head model.
         head: the head in use, None for a single-head model.
+        idle_weights: fnmatch patterns of adaptable blocks (``parameter/label``) that published files have and no output of this model
+            depends on, so that nothing trains there.
         has_weights: False for a network built from a configuration alone, whose weights are random.
         convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
             model in other signs), else empty.
@@ -74,6 +77,7 @@ class Backbone(nn.Module):
     smooth_cutoff: bool = True
     elements: tuple[int, ...]
     symmetry: Symmetry
+    extensive: bool = True
     conservative: bool = True
     differentiable: bool = True
     direct_stress: bool = False
@@ -81,6 +85,7 @@ class Backbone(nn.Module):
     equivariant_stress: bool = True
     heads: tuple[str, ...] = ()
     head: str | None = None
+    idle_weights: tuple[str, ...] = ()
     has_weights: bool = True
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
@@ -185,6 +190,8 @@ class Family:
         name: as in the cards.
         load: ``(path, head, trust_pickle) -> Backbone`` with the file's weights.
         randomise: re-draws every weight as the package's own initialisation does (``weights=None``), from torch's global generator.
+        build: ``(architecture, source) -> Backbone`` with random weights from a card's ``architecture``, so that ``weights=None`` needs no
+            file; None where the cards have none.
         toy: ``(seed) -> Backbone``, small and random, float64, built from a configuration.
         recognises: whether a file looks like this family's checkpoint, without unpickling it.
         formats: what ``zoo export`` writes, by name; ``native`` is the checkpoint that `Backbone.write_upstream_checkpoint` writes.
@@ -198,6 +205,7 @@ class Family:
     recognises: Callable[[Path], bool]
     formats: Mapping[str, UpstreamFormat]
     more_toys: Mapping[str, Callable[[int], Backbone]] = field(default_factory=dict)
+    build: Callable[[Mapping[str, Any], str], Backbone] | None = None
 
 
 def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | None:

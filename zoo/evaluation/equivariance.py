@@ -45,7 +45,7 @@ class CheckablePotential(Predictor, Protocol):
 
     @property
     def backbone(self) -> Any:
-        """With ``symmetry`` ("SO(3)" or "O(3)"), ``smooth_cutoff``, ``max_neighbours``, ``aliasing_floor`` and ``equivariant_stress``."""
+        """With ``symmetry``, ``extensive``, ``smooth_cutoff``, ``max_neighbours``, ``aliasing_floor`` and ``equivariant_stress``."""
 
     @property
     def conservative(self) -> bool:
@@ -276,7 +276,8 @@ def _symmetry_rows(
     permuted = [replace(f, positions=f.positions[o], atomic_numbers=f.atomic_numbers[o]) for f, o in zip(frames, orders, strict=True)]
     result += rows("permutation", permuted, replace(base, forces=tuple(f[o] for f, o in zip(base.forces, orders, strict=True))))
     doubled = replace(base, energies=2 * base.energies, forces=tuple(np.concatenate([f, f]) for f in base.forces))
-    result += rows("extensivity", [double_frame(f) for f in frames], doubled)
+    for row in rows("extensivity", [double_frame(f) for f in frames], doubled):
+        result.append(replace(row, required=row.required and (potential.backbone.extensive or row.quantity != "energy")))
     result += _compare("batching", predict_frames(potential, frames, batch_size=1), base, scales)
     inverted = _rotation_rows("inversion", potential, frames, base, scales, [-np.eye(3)], turning)
     claimed = potential.backbone.symmetry == "O(3)"

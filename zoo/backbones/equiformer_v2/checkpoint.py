@@ -49,7 +49,7 @@ class Checkpoint:
 
     Attributes:
         architecture: of the network.
-        network: with the file's weights, float32, in evaluation mode.
+        network: with the file's weights in the file's precision, in evaluation mode.
         averaged: whether the weights are the running averages.
         normalisers: by output, of `build_network`'s; an output without one is in eV and Å.
         element_references: (highest atomic number + 1,) eV of each element to add to the energy, None where the file has none.
@@ -78,18 +78,23 @@ def read_checkpoint(path: Path, weights: Literal["ema", "last"] = "ema", trust_p
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("config"), dict):
         raise ZooError(f"{path}: no {_KIND.split(' ', 1)[1]} (wanted a dict with state_dict and config); pass a file that fairchem wrote")
     architecture = read_architecture(content["config"], str(path))
+    dtype = _precision(content["state_dict"])
     with torch.device("meta"):
-        network = build_network(architecture, torch.float32)
+        network = build_network(architecture, dtype)
     state = _weights_by_name(network, content["state_dict"], str(path))
     averages = _averages(content.get("ema"), str(path)) if weights == "ema" else None
     if averages is not None:
         state |= _averages_by_name(network, averages, str(path))
-    network.load_state_dict({name: value.to(torch.float32) for name, value in state.items()}, assign=True)
+    network.load_state_dict({name: value.to(dtype) for name, value in state.items()}, assign=True)
+    normalisers = _normalisers(content.get("normalizers"), str(path))
+    for name in stated_normalisers(content["config"], str(path)):
+        if name not in normalisers:
+            raise ZooError(f"{path}: its configuration normalises {name}, and it has no normaliser of it; fetch the file again")
     return Checkpoint(
         architecture,
         network.eval(),
         averages is not None,
-        _normalisers(content.get("normalizers"), str(path)),
+        normalisers,
         _element_references(content.get("elementrefs"), str(path)),
     )
 
@@ -134,6 +139,44 @@ def recognises(path: Path) -> bool:
 def _require_equiformer_v2(name: Any, source: str) -> None:
     if name not in _MODEL_NAMES:
         raise ZooError(f"{source}: found the model {name!r}, wanted {_MODEL_NAMES[0]!r}; pass a checkpoint of EquiformerV2")
+
+
+def stated_normalisers(config: Mapping[str, Any], source: str) -> dict[str, Normaliser | None]:
+    """What a configuration says of normalisers, by output; None for one that was fitted to the data, whose numbers are in the file.
+
+    Args:
+        config: of a file or of a training run, in any of upstream's forms.
+        source: where it is from, for messages.
+
+    Raises:
+        ZooError: numbers that are none.
+    """
+    dataset = config.get("dataset")
+    if isinstance(dataset, list):  # of parts, the training one first
+        dataset = dataset[0] if dataset else None
+    if isinstance(dataset, Mapping):
+        dataset = dataset.get("train", dataset)
+    if not isinstance(dataset, Mapping):
+        return {}
+    stated: dict[str, Normaliser | None] = {}
+    if dataset.get("normalize_labels"):
+        for name, output in _NORMALISED.items():
+            if f"{name}_mean" in dataset:
+                stated[output] = _normaliser(dataset[f"{name}_mean"], dataset.get(f"{name}_std"), f"{source}: dataset.{name}")
+    transforms = dataset.get("transforms")
+    given = transforms.get("normalizer") if isinstance(transforms, Mapping) else None
+    for name, values in given.items() if isinstance(given, Mapping) else ():
+        if name == "fit" and isinstance(values, Mapping):
+            stated |= dict.fromkeys(values.get("targets") or ())
+        elif isinstance(values, Mapping):
+            scale = values.get("rmsd", values.get("stdev"))
+            stated[name] = _normaliser(values.get("mean"), scale, f"{source}: the normaliser of {name}")
+    return stated
+
+
+def _precision(state: Mapping[str, Any]) -> torch.dtype:
+    """Of a file's weights: float64 where one of them is, else float32."""
+    return torch.float64 if any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in state.values()) else torch.float32
 
 
 def _weights_by_name(network: torch.nn.Module, state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
@@ -188,13 +231,20 @@ def _normalisers(states: Any, source: str) -> dict[str, Normaliser]:
     normalisers = {}
     for name, state in (states or {}).items():
         values = state if isinstance(state, Mapping) else {}
-        shift, scale = values.get("mean"), values.get("rmsd", values.get("std"))
-        if shift is None or scale is None:
-            raise ZooError(f"{source}: its normaliser {name!r} has no mean and rmsd (or std); fetch the file again")
-        # in float64: float32 energies of thousands of eV would lose tenths of meV
-        shift, scale = (torch.as_tensor(value, dtype=torch.float64).squeeze() for value in (shift, scale))
-        normalisers[_NORMALISED.get(name, name)] = Normaliser(shift, scale)
+        what = f"{source}: its normaliser {name!r}"
+        normalisers[_NORMALISED.get(name, name)] = _normaliser(values.get("mean"), values.get("rmsd", values.get("std")), what)
     return normalisers
+
+
+def _normaliser(shift: Any, scale: Any, what: str) -> Normaliser:
+    """In float64: float32 energies of thousands of eV would lose tenths of meV."""
+    if shift is None or scale is None:
+        raise ZooError(f"{what} has no mean and rmsd (or std); fetch the file again")
+    try:
+        shift, scale = (torch.as_tensor(value, dtype=torch.float64).squeeze() for value in (shift, scale))
+    except (TypeError, ValueError, RuntimeError):
+        raise ZooError(f"{what} holds no numbers; fetch the file again") from None
+    return Normaliser(shift, scale)
 
 
 def _element_references(states: Any, source: str) -> Tensor | None:
