@@ -73,12 +73,12 @@ class Full(AdapterMethod):
         return [{"params": tensors, "lr": learning_rate, "weight_decay": decay} for tensors, decay in groups if tensors]
 
     @torch.no_grad()
-    def before_step(self, adapter: Adapter, base: Mapping[str, Tensor], learning_rate: float, weight_decay: float) -> None:
+    def before_step(self, adapter: Adapter, base: nn.Module, learning_rate: float, weight_decay: float) -> None:
         """Towards zero, the module's second formula."""
         if not (self.decays_by_itself and weight_decay > 0):
             return
         for block, delta in self._by_decay(adapter)[0].items():
-            weight = block.view(base[block.parameter]).reshape(delta.shape)
+            weight = block.view(base.get_parameter(block.parameter)).reshape(delta.shape)
             delta.sub_(weight + delta, alpha=learning_rate * weight_decay)
 
     def _by_decay(self, adapter: Adapter) -> tuple[dict[WeightBlock, nn.Parameter], dict[WeightBlock, nn.Parameter]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapters.blocks import Coverage, WeightBlock
 from adapters.conditions import Condition
@@ -157,12 +157,12 @@ class AdapterMethod(ABC):
     def before_forward(self, adapter: Adapter) -> None:
         """Called before each training forward."""
 
-    def before_step(self, adapter: Adapter, base: Mapping[str, Tensor], learning_rate: float, weight_decay: float) -> None:
+    def before_step(self, adapter: Adapter, base: nn.Module, learning_rate: float, weight_decay: float) -> None:
         """Called when the gradients are there, right before each optimizer step.
 
         Args:
             adapter: whose step it is.
-            base: parameter name -> the base's weights.
+            base: the model, with the base's weights.
             learning_rate: of this step.
             weight_decay: the run's.
         """

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from torch import nn
 
 from adapters.blocks import find_blocks
 from tests.published_sets import frames_of
 from tests.refusals import cli_refusal
+from zoo import load
 from zoo.backbones import load_family
 from zoo.backbones.equiformer_v2.norms import DegreewiseLayerNorm, RootMeanSquareNorm, SeparableLayerNorm
 from zoo.backbones.equiformer_v2.so3 import SO3Linear
-from zoo.compose import config_root, group_options
+from zoo.compose import compose, config_root, group_options
+from zoo.data.loader import BatchStream, GraphDataset
+from zoo.data.source import load_splits
 from zoo.evaluation.record import read_record
 from zoo.potential import Potential
+from zoo.training.config import parse_config
+from zoo.training.run import fine_tune
 
 NETWORK = {
     "name": "equiformer_v2", "max_neighbors": 8, "max_radius": 4.0, "max_num_elements": 90, "num_layers": 2, "sphere_channels": 4,
@@ -67,6 +74,52 @@ def test_weight_decay_leaves_out_what_upstream_leaves_out(variant):
     decaying = {block.parameter for block in blocks} - found
     assert any("alpha_dot" in name for name in decaying)
     assert any("embedding" in name for name in decaying)
+
+
+def test_recipe_is_adamw_with_clipping_and_average_on_the_networks_own_weights(words, tmp_path):
+    """The published recipe through the trainer, dropout aside, against a loop of torch alone on the network that nobody adapted."""
+    sigma, steps, rate, decay, clip, average_decay = 2.887317180633545, 6, 2e-2, 0.5, 20.0, 0.9
+    changed = [
+        "training=equiformer_v2_oc20_2M", "training.epochs=2", f"training.optimizer.weight_decay={decay}",
+        f"training.ema_decay={average_decay}", f"training.optimizer.learning_rate={rate}", f"training.gradient_clip_norm={clip}",
+        "training.schedule.warmup_epochs=0.7", "training.dropout=0", "training.stochastic_depth=0", "backbone.dtype=float64",
+        "strategy.reference_energies_before=base", "strategy.refit_reference_energies=false", f"run.folder={tmp_path}/run", "run.name=run",
+    ]  # fmt: skip
+    kept = [word for word in words if not word.startswith(("training.steps", "training.loss", "training.optimizer"))]
+    config = parse_config(compose("train", [*kept, *changed]))
+    trained = fine_tune(config, say=lambda _: None).potential
+
+    torch.manual_seed(config.training.seed)
+    network = load(config.backbone.name, dtype="float64", weights=None).backbone
+    parameters = dict(network.requires_grad_(True).named_parameters())
+    free = _without_decay_upstream(network)
+    assert set(parameters) > free
+    groups = [{"params": [tensor for name, tensor in parameters.items() if (name in free) == is_free]} for is_free in (False, True)]
+    optimizer = torch.optim.AdamW([{**group, "weight_decay": w} for group, w in zip(groups, (decay, 0.0), strict=True)], lr=rate)
+    averages = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    stream = BatchStream(GraphDataset(load_splits(config.data).train, network.graph_recipe), 3, steps, config.training.seed)
+    clipped = []
+    for step, batch in enumerate(stream):
+        factor = 0.2 + 0.8 * step / 2 if step <= 2 else 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+        optimizer.zero_grad()
+        outputs = network(batch)
+        energy = ((outputs["energy"] - batch.energy) / sigma).abs().mean()
+        forces = ((outputs["forces"] - batch.forces) / sigma).norm(dim=1).mean()
+        (2 * energy + 100 * forces).backward()
+        clipped.append(float(torch.nn.utils.clip_grad_norm_(list(parameters.values()), clip)) > clip)
+        optimizer.step()
+        for name, average in averages.items():
+            average.lerp_(parameters[name].detach(), 1 - average_decay)
+    assert any(clipped)
+    moved = max(float((average - trained.backbone.get_parameter(name)).abs().max()) for name, average in averages.items())
+    assert moved > 1e-2
+    weights = {name: tensor.detach() for name, tensor in trained.adapters.weights().items()}
+    idle = {name for name in parameters if parameters[name].grad is None}  # what no output depends on decays here and stays there
+    for name, average in averages.items():
+        assert name in idle or (weights[name] - average).abs().max() < 1e-9, name
+    assert len(idle) < len(averages) / 4
 
 
 def test_run_with_dropout_killed_twice_and_resumed_ends_in_the_same_bytes(words, forked_zoo, killer, zoo, tmp_path):
