@@ -69,7 +69,6 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     if trained is not None:
         trained.check_family(backbone, name_or_path)
     backbone = _cut_to(backbone, elements if trained is None else trained.elements(elements))
-    backbone = _with_weights(backbone, weights, name_or_path)
     forces = forces if trained is None else trained.forces(forces)
     level_of_theory = _level_of_theory(card, backbone.head)
     potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=level_of_theory, forces=forces)
@@ -147,7 +146,7 @@ def _with_weights(backbone: Backbone, weights: str | None, name: str | Path) -> 
 def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: bool, weights: str | None) -> tuple[Card | None, Backbone]:
     path = Path(name_or_path)
     if path.is_file():
-        return None, family_of_checkpoint(path).load(path, head, trust_pickle)
+        return None, _with_weights(family_of_checkpoint(path).load(path, head, trust_pickle), weights, name_or_path)
     if path.suffix in _CHECKPOINT_SUFFIXES or path.parent != Path():
         raise ZooError(
             f"{name_or_path}: no such file; pass an existing checkpoint or a card's name ({nearest_name_hint(path.stem, list_models())})"
@@ -159,7 +158,7 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
     build = load_family(card.family).build
     if weights is None and build is not None and card.architecture is not None:
         return card, build(card.architecture, card.name)
-    return card, _backbone_of_file(card, head, trust_pickle)
+    return card, _with_weights(_backbone_of_file(card, head, trust_pickle), weights, name_or_path)
 
 
 def _backbone_of_file(card: Card, head: str | None, trust_pickle: bool) -> Backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def content_of(form: str, **changes: Any) -> dict[str, Any]:
         "epoch": 3,
         "state_dict": state,
         "config": config | {"task": {"dataset": "lmdb"}},
-        "normalizers": NORMALISERS,
+        "normalizers": copy.deepcopy(NORMALISERS),
         "ema": {"decay": 0.999, "num_updates": 12, "shadow_params": averages, "collected_params": []},
         "val_metrics": {"energy_mae": {"metric": np.float64(0.25), "numel": 4}},
     }

@@ -51,7 +51,7 @@ def upstream_content(
 def _config(architecture: Architecture) -> dict[str, Any]:
     """The whole of a trainer's configuration, as upstream's calculator wants it."""
     config = architecture.config
-    # as they were given: upstream's two forms do not know all names of each other
+    # only what was given: upstream's classes do not know all names of each other
     settings = config.model_dump(mode="json", exclude_unset=True)
     settings |= {"avg_num_nodes": config.avg_num_nodes, "avg_degree": config.avg_degree}
     outputs: dict[str, Any] = {"energy": {"shape": 1, "level": "system"}}
@@ -59,7 +59,7 @@ def _config(architecture: Architecture) -> dict[str, Any]:
         model: dict[str, Any] = {"name": "equiformer_v2", **settings}
         has_forces, has_stress = config.regress_forces, False
     else:
-        heads = architecture.heads.model_dump(mode="json", exclude_none=True)
+        heads = architecture.heads.model_dump(mode="json", exclude_unset=True)
         backbone = {"model": "equiformer_v2_backbone", **settings}
         model = {"name": "hydra", "otf_graph": True, "pass_through_head_outputs": True, "backbone": backbone, "heads": heads}
         has_forces, has_stress = "forces" in heads, "stress" in heads
@@ -75,7 +75,7 @@ def _config(architecture: Architecture) -> dict[str, Any]:
         "model": model,
         "dataset": {"src": ""},
         "outputs": outputs,
-        "loss_functions": [],
+        "loss_functions": [{name: {"fn": "l2mae" if name == "forces" else "mae", "coefficient": 1}} for name in outputs],
         "evaluation_metrics": {},
         "optim": {},
     }
