@@ -33,6 +33,7 @@ NETWORK = {
     "norm_type": "layer_norm_sh", "lmax_list": [1], "mmax_list": [1], "grid_resolution": 6, "edge_channels": 4, "use_grid_mlp": True,
     "alpha_drop": 0.3, "drop_path_rate": 0.3, "weight_init": "uniform",
 }  # fmt: skip
+SCHEDULE_FREE = ("training.optimizer.name=schedule_free_adamw", "training.ema_decay=null", "training.schedule.name=constant")
 SCRATCH = ("strategy=scratch", "adapter=full_scratch", "training.optimizer.learning_rate=1e-2", "training.optimizer.weight_decay=0.1")
 
 
@@ -149,6 +150,21 @@ def test_run_says_what_the_base_leaves_out_at_random_and_lets_the_user_set_it(wo
 def test_dropout_of_a_base_that_has_none_is_refused(zoo, small_run):
     refused = cli_refusal(zoo("train", *small_run, "run.name=run", "training.dropout=0.1"))
     assert "sevennet models have no dropout; set training.dropout=null" in refused
+
+
+def test_decay_that_the_optimizer_does_otherwise_is_refused(zoo, words):
+    for optimizer in (["training.optimizer.name=adam"], [*SCHEDULE_FREE]):
+        refused = cli_refusal(zoo("train", *words, *optimizer, "run.name=run"))
+        assert "decays its weights as AdamW does" in refused
+        assert "adapter.decay_towards=base" in refused
+
+
+def test_decay_towards_random_weights_is_warned_of_where_it_is_felt(zoo, words):
+    warning = "weight decay pulls every weight back to its random start"
+    finished = zoo("train", *words, "training.steps=12", "adapter=full", "training.optimizer.learning_rate=1e-2", "run.name=felt")
+    assert f"{warning}, by 1.2% of the way" in finished.out
+    assert warning not in zoo("train", *words, "adapter=full", "training.optimizer.weight_decay=1e-8", "run.name=unfelt").out
+    assert warning not in zoo("train", *words, "run.name=zero").out
 
 
 RECIPES = [name for name in group_options("training") if name.startswith("equiformer_v2_")]

@@ -113,7 +113,7 @@ def _plan(card: DataCard, config: DataConfig, part: str | None) -> _Plan:
         pool_name=pool_name,
         pool=pool,
         tests=_chosen(card, fair, default, config, part),
-        valid_from=_validation_source(card, protocol, fair),
+        valid_from=_validation_source(card, protocol, fair, config),
         sizes=SplitSizes(**{field: own[field] if value is None else value for field, value in given.items()}),
         seed=config.split_seed,
         metrics=() if protocol is None else protocol.metrics,
@@ -128,10 +128,12 @@ def _protocol_text(name: str | None, changed: bool, asked_for: bool) -> str:
     return f" (changed from protocol {name})" if changed else f" (protocol {name})"
 
 
-def _validation_source(card: DataCard, protocol: Protocol | None, fair: Sequence[str]) -> str | None:
+def _validation_source(card: DataCard, protocol: Protocol | None, fair: Sequence[str], config: DataConfig) -> str | None:
     """The protocol's test set for validation; with another pool that pool's own test, where there is one alone."""
     wanted = protocol.valid_from if protocol is not None else None
-    if wanted in (None, VALID_FROM_TRAINING) or wanted in fair:
+    if wanted == VALID_FROM_TRAINING:
+        return wanted if (config.n_valid, config.valid_fraction) == (None, None) else None  # the user wants frames apart
+    if wanted is None or wanted in fair:
         return wanted
     if len(fair) == 1:
         return fair[0]

@@ -91,6 +91,8 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
         tell("warning: the base has random weights, and the adapter trains beside them, not them; adapter=full trains every weight")
     plan = Plan.of(config.training, len(train))
     tell(f"training: {plan}")
+    if config.strategy.weights == "random":
+        sanity.check_decay(potential, config.training.optimizer, plan, tell)
     sanity.describe_dropout(potential, tell)
     sanity.describe_adapter(potential.adapters, config.training.optimizer.learning_rate, tell)
     if checkpoint is None:

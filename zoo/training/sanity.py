@@ -14,7 +14,8 @@ from zoo.data.parts import DataSplits
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 from zoo.potential import Potential
-from zoo.training.config import LossConfig
+from zoo.training.config import LossConfig, OptimizerConfig
+from zoo.training.plan import Plan
 
 Say = Callable[[str], None]
 
@@ -83,6 +84,18 @@ def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> Non
         say(
             f"adapter {adapter.method.name}: trains {adapter.trainable_count:,} values ({kinds}); {adapter.method.start_note}; learning "
             f"rate {learning_rate:g} (a rate belongs to a method and its initialisation)"
+        )
+
+
+def check_decay(potential: Potential, optimizer: OptimizerConfig, plan: Plan, say: Say) -> None:
+    """Warn where weight decay holds a network to the random weights that it started from."""
+    held = any(
+        adapter.method.name in ("full", "readout") and not adapter.method.decays_by_itself for adapter in potential.adapters.active_adapters
+    )
+    share = optimizer.weight_decay * optimizer.learning_rate * plan.steps
+    if held and share > 0.01:
+        say(
+            f"warning: weight decay pulls every weight back to its random start, by {share:.1%} of the way; adapter=full_scratch decays to zero"
         )
 
 
