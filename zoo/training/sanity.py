@@ -94,9 +94,7 @@ def check_decay(potential: Potential, optimizer: OptimizerConfig, plan: Plan, sa
     )
     share = optimizer.weight_decay * optimizer.learning_rate * plan.steps
     if held and share > 0.01:
-        say(
-            f"warning: weight decay pulls every weight back to its random start, by {share:.1%} of the way; adapter=full_scratch decays to zero"
-        )
+        say(f"warning: weight decay pulls every weight back to its random start, by {share:.1%} of the way; adapter=full_scratch does not")
 
 
 def describe_dropout(potential: Potential, say: Say) -> None:
