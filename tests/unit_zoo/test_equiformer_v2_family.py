@@ -24,6 +24,7 @@ from zoo.backbones.equiformer_v2.checkpoint import read_architecture as architec
 from zoo.backbones.equiformer_v2.checkpoint import stated_normalisers
 from zoo.backbones.equiformer_v2.network import build_network
 from zoo.registry import Card, describe, list_models
+from zoo.training.sanity import describe_idle
 
 CARDS = [name for name in list_models() if describe(name).family == "equiformer_v2"]
 LISTS = {"equiformer_v2-31M": "31M", "equiformer_v2-83M": "base", "equiformer_v2-153M": "153M", "eqv2-s.omat24": "omat_31M"}
@@ -247,3 +248,16 @@ def test_a_narrowed_model_refuses_other_elements_and_predicts_the_same_on_its_ow
     assert narrowed.predict([methanol])[0].energy == zoo.Potential(whole).predict([methanol])[0].energy
     assert "N" in refusal_of(narrowed.predict, [molecule("NH3")])
     assert not lacks(refusal_of(whole.restricted_to, [1, 79]), "equiformer_v2")
+
+
+def test_a_run_says_how_much_of_its_adapter_cannot_train():
+    potential = zoo.Potential(load_family("equiformer_v2").toy(0))
+    potential.adapters.add("elora", "elora")
+    lines: list[str] = []
+    describe_idle(potential, lines.append)
+    assert len(lines) == 1
+    tensors = potential.adapters.get("elora").tensors
+    dead = [key for key in tensors if "energy_block.so3_linear_1.weight" in key or "energy_block.grid_mlp" in key]
+    dead += [key for key in tensors if "so3_linear_2.weight/l" in key and "energy" in key and "/l0/" not in key]
+    dead += [key for key in tensors if "force_block.proj.weight/l" in key and "/l1/" not in key]
+    assert f"note: {sum(tensors[key].numel() for key in dead):,} of these values" in lines[0]

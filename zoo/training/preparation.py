@@ -95,6 +95,7 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
         sanity.check_decay(potential, config.training.optimizer, plan, tell)
     sanity.describe_dropout(potential, tell)
     sanity.describe_adapter(potential.adapters, config.training.optimizer.learning_rate, tell)
+    sanity.describe_idle(potential, tell)
     if checkpoint is None:
         _set_reference(config, potential, splits, tell)
         if config.adapter.get("path") is None:

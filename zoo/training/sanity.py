@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 
@@ -104,6 +105,16 @@ def describe_dropout(potential: Potential, say: Say) -> None:
         found = ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
         keys = " ".join(f"training.{name}=0" for name in rates)
         say(f"while training, the base leaves out at random: {found}; {keys} turns this off")
+
+
+def describe_idle(potential: Potential, say: Say) -> None:
+    """Say how much of an adapter can never train: published files have weights that no output depends on."""
+    idle = potential.backbone.idle_weights
+    for adapter in potential.adapters.active_adapters:
+        keys = [block.key for block in adapter.blocks if any(fnmatchcase(block.key, pattern) for pattern in idle)]
+        if keys:
+            count = sum(tensor.numel() for key, tensor in adapter.tensors.items() if key.rpartition("/")[0] in keys)
+            say(f"note: {count:,} of these values are on weights that no output depends on ({keys[0]}, ...) and stay as they are")
 
 
 def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:
