@@ -33,10 +33,10 @@ from zoo.training.run import fine_tune
 SETTINGS = SMALL | {"grid_resolution": 18, "lmax_list": [3], "mmax_list": [2], "max_num_elements": 90}
 WORDS = (
     "strategy=scratch", "adapter=full_scratch", "training=equiformer_v2_oc20_2M", "training.batch_size=4",
-    "training.schedule.warmup_epochs=1", "training.dropout=0", "training.stochastic_depth=0", "training.ema_decay=0.9", "training.optimizer.learning_rate=4e-3",
-    "training.gradient_clip_norm=40", "backbone.dtype=float64", "strategy.reference_energies_before=base",
-    "strategy.refit_reference_energies=false", "data.n_train=16", "data.n_valid=2", "data.test=[]", "training.progress_bar=false",
-    "training.loggers.tensorboard=false", "evaluation.plots=false", "run.name=run",
+    "training.schedule.warmup_epochs=1", "training.dropout=0", "training.stochastic_depth=0", "training.ema_decay=0.9",
+    "training.optimizer.learning_rate=4e-3", "training.gradient_clip_norm=40", "backbone.dtype=float64",
+    "strategy.reference_energies_before=base", "strategy.refit_reference_energies=false", "data.n_train=16", "data.n_valid=2",
+    "data.test=[]", "training.progress_bar=false", "training.loggers.tensorboard=false", "evaluation.plots=false", "run.name=run",
 )  # fmt: skip
 
 
