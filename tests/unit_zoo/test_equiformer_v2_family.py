@@ -247,7 +247,7 @@ def test_a_narrowed_model_refuses_other_elements_and_predicts_the_same_on_its_ow
     methanol = molecule("CH3OH")
     assert narrowed.predict([methanol])[0].energy == zoo.Potential(whole).predict([methanol])[0].energy
     assert "N" in refusal_of(narrowed.predict, [molecule("NH3")])
-    assert not lacks(refusal_of(whole.restricted_to, [1, 79]), "equiformer_v2")
+    assert not lacks(refusal_of(whole.restricted_to, [1, 92]), "equiformer_v2")
 
 
 def test_a_run_says_how_much_of_its_adapter_cannot_train():

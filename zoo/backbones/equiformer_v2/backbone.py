@@ -208,9 +208,9 @@ def _randomise(backbone: Backbone) -> Backbone:
 def _toy(seed: int, **changes: Any) -> Backbone:
     """One block, L = 2; norms, biases and embeddings, which start alike or nearly zero, are random too."""
     settings: dict[str, Any] = {
-        "name": "equiformer_v2", "max_neighbors": 6, "max_radius": 6.0, "max_num_elements": 10, "num_layers": 1, "sphere_channels": 6,
+        "name": "equiformer_v2", "max_neighbors": 6, "max_radius": 6.0, "max_num_elements": 80, "num_layers": 1, "sphere_channels": 6,
         "attn_hidden_channels": 4, "num_heads": 2, "attn_alpha_channels": 4, "attn_value_channels": 2, "ffn_hidden_channels": 4,
-        "norm_type": "layer_norm_sh", "lmax_list": [2], "mmax_list": [1], "grid_resolution": 32, "edge_channels": 6,
+        "norm_type": "layer_norm_sh", "lmax_list": [2], "mmax_list": [1], "grid_resolution": 32, "edge_channels": 5,
         "use_grid_mlp": True, "alpha_drop": 0.0, "drop_path_rate": 0.0, "weight_init": "uniform", "avg_num_nodes": 4.0, "avg_degree": 4.0,
     }  # fmt: skip
     heads = changes.pop("heads", None)
@@ -228,7 +228,7 @@ def _toy(seed: int, **changes: Any) -> Backbone:
             for name, parameter in network.named_parameters():
                 if parameter.dim() < 2 or "embedding" in name or "norm" in name:
                     parameter.add_(0.5 * torch.randn_like(parameter))
-    references = None if heads is None else torch.linspace(-2.0, 0.0, 10, dtype=torch.float64)
+    references = None if heads is None else torch.linspace(-2.0, 0.0, 80, dtype=torch.float64)
     return EquiformerV2(network, normalisers, references)
 
 
@@ -253,7 +253,7 @@ FAMILY = Family(
     more_toys={
         "hydra": lambda seed: _toy(
             seed, heads=_HYDRA_HEADS, lmax_list=[3], mmax_list=[2], enforce_max_neighbors_strictly=False,
-            edge_channels=5,
+            edge_channels=4,
         ),
         "oc22": lambda seed: _toy(seed, load_energy_lin_ref=True, use_energy_lin_ref=True, norm_type="rms_norm_sh"),
         "gate": lambda seed: _toy(seed, use_gate_act=True, use_grid_mlp=False, use_attn_renorm=False, norm_type="layer_norm"),
