@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,24 @@ from zoo.graph import AtomGraph, GraphRecipe
 
 Symmetry = Literal["SO(3)", "O(3)"]
 ForceMode = Literal["gradient", "direct"]
+
+
+@dataclass(frozen=True)
+class DropoutRates:
+    """What a network leaves out at random in ``train()`` mode, as rates in [0, 1); None where it has no such part.
+
+    Attributes:
+        dropout: of single numbers (EquiformerV2: attention weights).
+        stochastic_depth: of whole branches beside a skip connection, one draw a structure.
+    """
+
+    dropout: float | None = None
+    stochastic_depth: float | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that are not None, by name."""
+        return {name: rate for name, rate in asdict(self).items() if rate is not None}
 
 
 class Backbone(nn.Module):
@@ -117,6 +135,20 @@ class Backbone(nn.Module):
             element_shifts_ev: as in `upstream_checkpoint`.
         """
         torch.save(self.upstream_checkpoint(element_shifts_ev), path)
+
+    @property
+    def dropout_rates(self) -> DropoutRates:
+        """What the network leaves out at random while it trains; nothing, unless a family says otherwise."""
+        return DropoutRates()
+
+    def set_dropout(self, rates: DropoutRates) -> None:
+        """Change those rates of `dropout_rates` that are not None here.
+
+        Raises:
+            ZooError: where the network has no such part.
+        """
+        for name in rates.given:
+            raise ZooError(f"{self.family} models have no {name.replace('_', ' ')}; set training.{name}=null")
 
     @property
     def dtype(self) -> torch.dtype:

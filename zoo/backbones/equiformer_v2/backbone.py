@@ -16,10 +16,11 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from zoo.backbones.base import Backbone, Family, ForceMode, UpstreamFormat, choose_head
+from zoo.backbones.base import Backbone, DropoutRates, Family, ForceMode, UpstreamFormat, choose_head
 from zoo.backbones.equiformer_v2.checkpoint import read_architecture, read_checkpoint, recognises
 from zoo.backbones.equiformer_v2.config import EquiformerV2Config
 from zoo.backbones.equiformer_v2.configuration import is_configuration, names_the_model, read_configuration
+from zoo.backbones.equiformer_v2.dropout import dropout_rates, set_dropout
 from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, Structures, build_network, rebuilt_network
 from zoo.backbones.equiformer_v2.normalisers import Normaliser, in_ev_and_angstrom
 from zoo.backbones.equiformer_v2.units import stated_normalisers
@@ -81,6 +82,15 @@ class EquiformerV2(Backbone):
         structures = structures_of(graph, self.dtype, attached=energy_alone)
         outputs = self.network(structures, ("energy",) if energy_alone else ("energy", "forces", "stress"))
         return in_ev_and_angstrom(outputs, self.normalisers, self.element_references, structures)
+
+    @property
+    def dropout_rates(self) -> DropoutRates:
+        """Of attention weights and of the blocks' branches."""
+        return dropout_rates(self.network)
+
+    def set_dropout(self, rates: DropoutRates) -> None:
+        """Change the rates that are given."""
+        set_dropout(self.network, rates)
 
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> dict[str, Any]:
         """A dict that fairchem-core 1.x reads once ``torch.save`` wrote it; the shifts go into its element references."""
