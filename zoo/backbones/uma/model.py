@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from fairchem.core.models.uma.escn_md import Linear_Force_Head, MLP_Stress_Head
+from torch import Tensor, nn
 
 from zoo.backbones.base import Backbone, ForceMode, choose_head
 from zoo.backbones.uma.checkpoint import checkpoint_record
@@ -65,7 +66,7 @@ class Uma(Backbone):
         known = int(settings["max_num_elements"]) if references is None else min(int(settings["max_num_elements"]), len(references))
         self.elements = tuple(range(1, min(known, 119)))
         self._check_tasks()
-        self._set_other_tasks_aside()
+        self._set_unused_aside()
         energies = torch.tensor([0.0] * known if references is None else references[:known], dtype=torch.float64)
         self.register_buffer("element_references", energies, persistent=False)  # eV; float64 whatever the network's precision
 
@@ -131,17 +132,17 @@ class Uma(Backbone):
         if mapping is not None and dataset not in mapping:
             raise ZooError(f"{source}: its task {dataset!r} has no embedding (it has: {', '.join(mapping)}); mend the configuration")
 
-    def _set_other_tasks_aside(self) -> None:
-        """Embeddings of tasks that are not predicted are kept as they are, for the way back, and are no weights of this model."""
+    def _set_unused_aside(self) -> None:
+        """What enters no output is kept as it is, for the way back, and is no weight of this model: an adapter could not train it."""
         embeddings = getattr(self.network.backbone, "dataset_embedding", None)
-        if embeddings is None:
-            return
-        own = embeddings.dataset_mapping[self.predicted.dataset]
-        for name, embedding in embeddings.dataset_emb_dict.items():
-            if name != own:
-                weight = embedding.weight.detach()
-                del embedding.weight
-                embedding.register_buffer("weight", weight)
+        if embeddings is not None:
+            own = embeddings.dataset_mapping[self.predicted.dataset]
+            for name, embedding in embeddings.dataset_emb_dict.items():
+                if name != own:
+                    _set_aside(embedding, "weight")
+        for module in self.network.output_heads.modules():
+            if isinstance(module, Linear_Force_Head | MLP_Stress_Head):  # a bias is added to degree 0, which they leave out
+                _set_aside(module.linear if isinstance(module, Linear_Force_Head) else module.l2_linear, "bias")
 
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
         """An inference checkpoint, once ``torch.save`` wrote it; the shifts go into the element references of the task in use."""
@@ -162,6 +163,13 @@ class Uma(Backbone):
         twin.network.load_state_dict(self.network.state_dict())
         twin.has_weights = self.has_weights
         return twin.to(next(self.parameters()).device)
+
+
+def _set_aside(module: nn.Module, name: str) -> None:
+    """A parameter made a buffer of the same name."""
+    value = module.get_parameter(name).detach()
+    delattr(module, name)
+    module.register_buffer(name, value)
 
 
 def chosen_dataset(tasks: tuple[Task, ...], head: str | None, source: str) -> str:

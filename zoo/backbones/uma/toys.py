@@ -20,10 +20,10 @@ _COMMON: dict[str, Any] = {
     "mmax": 2,
     "max_neighbors": 300,
     "cutoff": 4.0,
-    "edge_channels": 4,
+    "edge_channels": 3,
     "num_distance_basis": 6,
     "num_layers": 2,
-    "hidden_channels": 4,
+    "hidden_channels": 6,
     "norm_type": "rms_norm_sh",
     "act_type": "gate",
     "ff_type": "spectral",
@@ -59,11 +59,13 @@ class Toy:
         }
 
     def enliven(self, network: nn.Module) -> None:
-        """Larger weights where upstream starts so small that a toy's forces would not depend on the elements."""
+        """Larger weights where upstream starts so small that a toy's forces would not depend on the elements, and norms that differ."""
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name.endswith(("source_embedding.weight", "target_embedding.weight")):
                     parameter.mul_(1000.0)
+                elif name.endswith("affine_weight"):
+                    parameter.add_(0.2 * torch.randn_like(parameter))
 
 
 def _task(dataset: str, quantity: str, prefix: str, mean: float = 0.0) -> dict[str, Any]:
@@ -102,11 +104,11 @@ MORE_TOYS: dict[str, Toy] = {
         "omat",
         {"pass_through_head_outputs": False},
     ),
-    "grid": Toy({"ff_type": "grid", "norm_type": "layer_norm_sh"}, _ENERGY_HEAD, _tasks("omat"), "omat"),
+    "grid": Toy({"ff_type": "grid"}, _ENERGY_HEAD, _tasks("omat"), "omat"),
     "experts": Toy(  # UMA: one mixture for each structure, by its composition, charge, spin and task
         {
             "model": f"{_MODELS}.escn_moe.eSCNMDMoeBackbone",
-            "num_experts": 3,
+            "num_experts": 2,
             "use_composition_embedding": True,
             "use_dataset_embedding": True,
             "dataset_mapping": {"omat": "omat", "omat_rattle": "omat", "omol": "omol"},
