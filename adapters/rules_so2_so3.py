@@ -134,6 +134,16 @@ def _degree_norm(module: Any) -> list[WeightBlock]:
     return blocks
 
 
+@rule(f"{_FAIRCHEM}.escn_md.eSCNMDBackbone")
+def _backbone(module: Any) -> list[WeightBlock]:
+    """The scales of the last norm in one block: an energy reads its scalars alone, and a block of another degree would train nothing."""
+    scales = module.norm._parameters.get("affine_weight")
+    if scales is None or "norm_l0" in dict(module.norm.named_children()):
+        return []
+    degrees, channels = scales.shape
+    return [vector_block("norm.affine_weight", degrees * channels, "norm", path=f"l = 0 to {degrees - 1}")]
+
+
 @rule(f"{_FAIRCHEM}.nn.mole.MOLE", f"{_FAIRCHEM}.nn.mole.MOLEDGL")
 def _mixture_of_experts(module: Any) -> list[WeightBlock]:
     """Weights (experts, out, in), mixed before they are used: a transposed matrix an expert; one bias."""

@@ -33,7 +33,7 @@ class ZooCalculator(Calculator):
         if self.results and not _same(self._computed_with, _state_of(self.potential)):
             return list(all_changes)
         changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
-        if self.results and any(self.atoms.info.get(name) != atoms.info.get(name) for name in ("charge", "spin")):
+        if isinstance(self.atoms, Atoms) and any(self.atoms.info.get(name) != atoms.info.get(name) for name in ("charge", "spin")):
             changes.append("info")  # ASE looks at no charge that is not an atom's
         return changes
 

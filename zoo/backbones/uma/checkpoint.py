@@ -6,6 +6,7 @@ the tasks. Its numbers and texts are all that is read; the record's own class is
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from zoo.backbones.torch_archive import check_archive, load_archive, searchable_pickle
+from zoo.backbones.uma.values import Record
 from zoo.errors import ZooError, first_line
 
 _KIND = "an inference checkpoint of fairchem-core"
@@ -23,8 +25,16 @@ _RECORD_PLACE = f"fairchem.core.units.mlip_unit.api.inference.{_RECORD}"
 _FIELDS = ("model_config", "model_state_dict", "ema_state_dict", "tasks_config")
 
 
-class _Record:
-    """Stands for upstream's class while a file is read: whatever the file says of it becomes an attribute."""
+# upstream keeps configurations as dictionaries, or as OmegaConf's containers of nodes; these name a few types besides
+_ALLOWED: list[Any] = [
+    *((Record, place) for place in (_RECORD_PLACE, "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig")),
+    *((Record, f"omegaconf.nodes.{kind}Node") for kind in ("Any", "String", "Integer", "Float", "Boolean")),
+    *((Record, f"omegaconf.base.{kind}") for kind in ("Metadata", "ContainerMetadata")),
+    (Record, "typing.Any"),
+    *((kind, f"{module}.{kind.__name__}") for kind in (dict, list, int, str, float, bool) for module in ("builtins", "__builtin__")),
+    (int, "__builtin__.long"),
+    defaultdict,
+]
 
 
 def recognises(path: Path) -> bool:
@@ -48,7 +58,7 @@ def read_configuration(path: Path) -> tuple[Any, Any]:
 
 
 def read_checkpoint(path: Path, trust_pickle: bool) -> tuple[Any, Any, dict[str, Tensor]]:
-    """``model_config``, ``tasks_config`` and the averaged weights, named as in the model's own ``state_dict``.
+    """``model_config``, ``tasks_config`` (see `zoo.backbones.uma.values.plain`) and the averaged weights, named as in ``state_dict``.
 
     Args:
         path: of the file.
@@ -58,12 +68,12 @@ def read_checkpoint(path: Path, trust_pickle: bool) -> tuple[Any, Any, dict[str,
         ZooError: a damaged file, one that would run code, or one that is no inference checkpoint.
     """
     check_archive(path, _KIND)
-    record = load_archive(path, _KIND, trust_pickle, [(_Record, _RECORD_PLACE)])
+    record = load_archive(path, _KIND, trust_pickle, _ALLOWED)
     fields = vars(record) if hasattr(record, "__dict__") else {}
     missing = [name for name in _FIELDS if name not in fields]
     if missing:
         raise ZooError(
-            f"{path}: not {_KIND}: it lacks {', '.join(missing)}; pass an inference_ckpt.pt, not the checkpoint that a training run resumes from"
+            f"{path}: not {_KIND}: it lacks {', '.join(missing)}; pass an inference_ckpt.pt, not what a training run resumes from"
         )
     return fields["model_config"], fields["tasks_config"], _averaged(fields["ema_state_dict"], path)
 
@@ -71,7 +81,7 @@ def read_checkpoint(path: Path, trust_pickle: bool) -> tuple[Any, Any, dict[str,
 def _averaged(state: Any, path: Path) -> dict[str, Tensor]:
     """The moving average's tensors without the ``module.`` of the wrappers they were in."""
     if not isinstance(state, Mapping) or not state:
-        raise ZooError(f"{path}: its ema_state_dict is empty, and these are the weights to predict with; convert the training checkpoint again")
+        raise ZooError(f"{path}: its ema_state_dict, the weights to predict with, is empty; convert the training checkpoint again")
     found = {}
     for name, value in state.items():
         if name == "n_averaged":

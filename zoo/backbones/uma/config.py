@@ -29,9 +29,8 @@ Settings = dict[str, Any]
 _BACKBONES = {"escnmd_backbone": eSCNMDBackbone, "escnmd_moe_backbone": eSCNMDMoeBackbone}
 _WRAPPERS = (DatasetSpecificMoEWrapper, DatasetSpecificSingleHeadWrapper)
 _HEADS = (MLP_EFS_Head, MLP_Energy_Head, Linear_Energy_Head, Linear_Force_Head, MLP_Stress_Head)
-_HYDRA_SETTINGS = frozenset(
-    {"backbone", "heads", "finetune_config", "otf_graph", "pass_through_head_outputs", "freeze_backbone", "supports_single_atoms", "model_id"}
-)
+_HYDRA_SETTINGS = frozenset({"backbone", "heads", "finetune_config", "otf_graph", "pass_through_head_outputs", "freeze_backbone"})
+_HYDRA_SETTINGS |= {"supports_single_atoms", "model_id"}
 # of the graph's construction and of how the numbers are computed, which are ours here: neither changes what the model is
 _OVERRIDDEN: Settings = {"activation_checkpointing": False, "otf_graph": False, "use_quaternion_wigner": True}
 _FIRST_VERSION_WITHOUT_NAME = "UMA-1.1"  # the name that upstream gives to files of that generation, which carry none
@@ -63,7 +62,8 @@ class UmaConfig:
         found: Settings = {}
         for kind in reversed(self.backbone[0].__mro__):
             if issubclass(kind, eSCNMDBackbone):
-                found |= {name: p.default for name, p in inspect.signature(kind.__init__).parameters.items() if p.default is not p.empty}
+                signature = inspect.signature(kind.__init__)  # type: ignore[misc]
+                found |= {name: one.default for name, one in signature.parameters.items() if one.default is not one.empty}
         return found | self.backbone[1]
 
 
@@ -116,8 +116,8 @@ def refuse_cached_weights(execution_mode: str, source: str) -> None:
     """
     if execution_mode != "general":
         raise ZooError(
-            f"{source}: execution mode {str(execution_mode)!r} computes with copies of the weights, which no adapter reaches; use 'general' "
-            "(a merged model exported with zoo export runs in every mode of fairchem)"
+            f"{source}: execution mode {str(execution_mode)!r} computes with copies of the weights, which no adapter reaches; use "
+            "'general' (a merged model exported with zoo export runs in every mode of fairchem)"
         )
 
 
@@ -172,9 +172,8 @@ def _settings_of(kind: type) -> frozenset[str]:
 def _refuse_unknown(found: set[str], known: frozenset[str], what: str, source: str) -> None:
     unknown = sorted(found - known)
     if unknown:
-        raise ZooError(
-            f"{source}: its {what} has the setting {unknown[0]!r}, which fairchem-core 2.24 does not know ({nearest_name_hint(unknown[0], known)})"
-        )
+        hint = nearest_name_hint(unknown[0], known)
+        raise ZooError(f"{source}: its {what} has the setting {unknown[0]!r}, which fairchem-core 2.24 does not know ({hint})")
 
 
 def _as_mapping(settings: Settings, deprecated: str, mapping: str) -> None:

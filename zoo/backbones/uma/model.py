@@ -22,6 +22,8 @@ from zoo.backbones.uma.tasks import Task, datasets_with_energy, references_confi
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 
+_NEUTRAL_TASKS = frozenset({"oc20", "oc22", "oc25", "odac", "omat", "omc"})
+"""Upstream's tasks without charges: trained with charge 0, and 0 for the multiplicity that is not stated."""
 CHARGES, SPINS = (-100, 100), (0, 100)
 """What upstream has embeddings for."""
 _MOLECULES = "omol"
@@ -102,7 +104,13 @@ class Uma(Backbone):
         for values, (lowest, highest), name in ((charge, CHARGES, "charge"), (spin, SPINS, "spin")):
             if bool(((values < lowest) | (values > highest)).any()):
                 raise ZooError(f"a structure has {name}={int(values[values.abs().argmax()])}; the model knows {lowest} to {highest}")
-        if self.predicted.dataset == _MOLECULES:
+        dataset = self.predicted.dataset
+        if dataset in _NEUTRAL_TASKS and bool(((charge != 0) | (spin != 0)).any()):
+            raise ZooError(
+                f"a structure has a charge or a spin multiplicity, and the task {dataset!r} was trained without; remove info['charge'] and "
+                f"info['spin'], or pass head={_MOLECULES!r} for molecules"
+            )
+        if dataset == _MOLECULES:
             spin = torch.where(spin == 0, torch.ones_like(spin), spin)
         batch = graph.graph_of_atom
         return Structures(
@@ -113,7 +121,7 @@ class Uma(Backbone):
             pos=graph.positions.detach().to(vectors.dtype),  # of which only type and device are read
             charge=charge,
             spin=spin,
-            dataset=[self.predicted.dataset] * graph.graph_count,
+            dataset=[dataset] * graph.graph_count,
         )
 
     def _check_tasks(self) -> None:
@@ -140,6 +148,8 @@ class Uma(Backbone):
             for name, embedding in embeddings.dataset_emb_dict.items():
                 if name != own:
                     _set_aside(embedding, "weight")
+        if self.conservative and hasattr(self.network.backbone.norm, "norm_l0"):  # its other scales are of degrees that no energy reads
+            _set_aside(self.network.backbone.norm, "affine_weight")
         for module in self.network.output_heads.modules():
             if isinstance(module, Linear_Force_Head | MLP_Stress_Head):  # a bias is added to degree 0, which they leave out
                 _set_aside(module.linear if isinstance(module, Linear_Force_Head) else module.l2_linear, "bias")

@@ -96,7 +96,9 @@ def tasks_of(tasks: Sequence[Task], dataset: str, source: str) -> DatasetTasks:
     for task in tasks:
         if dataset in task.datasets:
             if task.quantity in found:
-                raise ZooError(f"{source}: its tasks {found[task.quantity].name!r} and {task.name!r} are the {task.quantity} of {dataset!r}")
+                raise ZooError(
+                    f"{source}: its tasks {found[task.quantity].name!r} and {task.name!r} are the {task.quantity} of {dataset!r}"
+                )
             found[task.quantity] = task
     return DatasetTasks(dataset, found["energy"], found.get("forces"), found.get("stress"))
 

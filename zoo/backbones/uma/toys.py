@@ -59,11 +59,13 @@ class Toy:
         }
 
     def enliven(self, network: nn.Module) -> None:
-        """Larger weights where upstream starts so small that a toy's forces would not depend on the elements, and norms that differ."""
+        """Larger weights where upstream's first ones are so small that a toy would hardly depend on its elements, and norms that differ."""
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name.endswith(("source_embedding.weight", "target_embedding.weight")):
                     parameter.mul_(1000.0)
+                elif ".fc" in name and name.endswith(("weight", "weights")):
+                    parameter.mul_(2.0)
                 elif name.endswith("affine_weight"):
                     parameter.add_(0.2 * torch.randn_like(parameter))
 
@@ -77,7 +79,7 @@ def _task(dataset: str, quantity: str, prefix: str, mean: float = 0.0) -> dict[s
         "level": level,
         "property": quantity,
         "out_spec": {"dim": dim, "dtype": "float32"},
-        "normalizer": {"_target_": "fairchem.core.modules.normalization.normalizer.Normalizer", "mean": mean, "rmsd": 1.4},
+        "normalizer": {"_target_": "fairchem.core.modules.normalization.normalizer.Normalizer", "mean": mean, "rmsd": 0.5},
         "datasets": [dataset],
         "metrics": ["mae"],
         **references,
@@ -104,11 +106,12 @@ MORE_TOYS: dict[str, Toy] = {
         "omat",
         {"pass_through_head_outputs": False},
     ),
-    "grid": Toy({"ff_type": "grid"}, _ENERGY_HEAD, _tasks("omat"), "omat"),
+    "grid": Toy({"ff_type": "grid", "grid_resolution": 18}, _ENERGY_HEAD, _tasks("omat"), "omat"),
     "experts": Toy(  # UMA: one mixture for each structure, by its composition, charge, spin and task
         {
             "model": f"{_MODELS}.escn_moe.eSCNMDMoeBackbone",
             "num_experts": 2,
+            "hidden_channels": 4,
             "use_composition_embedding": True,
             "use_dataset_embedding": True,
             "dataset_mapping": {"omat": "omat", "omat_rattle": "omat", "omol": "omol"},

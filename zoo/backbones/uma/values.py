@@ -10,11 +10,15 @@ from zoo.errors import ZooError
 
 # element references of 8 tasks and 100 elements are 800 numbers; YAML's aliases write 10^7 in a few hundred bytes
 _MOST_ENTRIES = 100_000
-_DEEPEST = 30
+_DEEPEST = 60
+
+
+class Record:
+    """Stands for a class while a file is read: whatever the file says of an object becomes its attributes."""
 
 
 def plain(raw: Any, source: str) -> Any:
-    """A copy of dictionaries, lists, text and numbers.
+    """A copy of dictionaries, lists, text and numbers, or of OmegaConf's containers and nodes of them.
 
     Raises:
         ZooError: for anything else, for references (``${cutoff}``) that only a training run resolves, and for more than any model says.
@@ -30,6 +34,9 @@ class _Copy:
         self.entries_left -= 1
         if self.entries_left < 0 or depth > _DEEPEST:
             raise ZooError(f"{self.source}: its configuration has more than {_MOST_ENTRIES:,} entries, or lies in itself; it is no model's")
+        if isinstance(value, Record):
+            inner = vars(value)
+            return self(inner.get("_content", inner.get("_val")), depth + 1)
         if isinstance(value, Mapping):
             return {self._key(key): self(one, depth + 1) for key, one in value.items()}
         if isinstance(value, list | tuple):
