@@ -181,7 +181,7 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
 def _check_against_card(backbone: Backbone, card: Card, path: Path) -> None:
     """Refuse a file that is not the card's model; where nobody has verified a SHA-256, another model's file could take its place."""
     found = (len(backbone.elements), backbone.cutoff)
-    wanted = (card.element_count, card.cutoff_angstrom or backbone.cutoff)
+    wanted = (card.element_count or len(backbone.elements), card.cutoff_angstrom or backbone.cutoff)
     if found != wanted:
         raise ZooError(
             f"{path}: knows {found[0]} elements and has a cutoff of {found[1]:g} Å, but {card.name} has {wanted[0]} and {wanted[1]:g} Å; "
