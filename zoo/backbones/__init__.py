@@ -30,7 +30,7 @@ _PACKAGES = {
     "nequip": ("nequip", "pip install -c constraints.txt nequip"),
     "nequix": ("e3nn", "pip install -c constraints.txt e3nn"),
     "sevennet": ("sevenn", "pip install -c constraints.txt sevenn"),
-    "uma": ("fairchem.core", "pip install -c constraints.txt 'equizoo[fairchem]' && pip install --no-deps fairchem-core==2.24.0"),
+    "uma": ("fairchem.core", "pip install -c constraints.txt '.[fairchem]' && pip install --no-deps fairchem-core==2.24.0"),
 }
 
 

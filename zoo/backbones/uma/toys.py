@@ -20,7 +20,7 @@ _COMMON: dict[str, Any] = {
     "mmax": 2,
     "max_neighbors": 300,
     "cutoff": 4.0,
-    "edge_channels": 3,
+    "edge_channels": 4,
     "num_distance_basis": 6,
     "num_layers": 2,
     "hidden_channels": 6,
@@ -96,7 +96,10 @@ TOY = Toy({"mmax": 1}, _ENERGY_HEAD, _tasks("omat"), "omat")
 
 MORE_TOYS: dict[str, Toy] = {
     "direct": Toy(
-        {"direct_forces": True, "direct_stress": True, "regress_stress": False, "act_type": "s2", "ff_type": "grid", "max_neighbors": 30},
+        {
+            **{"direct_forces": True, "direct_stress": True, "regress_stress": False},
+            **{"lmax": 3, "mmax": 1, "hidden_channels": 5, "act_type": "s2", "ff_type": "grid", "max_neighbors": 30},
+        },
         {
             "energy": {"module": f"{_MODELS}.escn_md.MLP_Energy_Head"},
             "forces": {"module": f"{_MODELS}.escn_md.Linear_Force_Head"},
