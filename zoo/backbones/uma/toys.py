@@ -115,6 +115,7 @@ MORE_TOYS: dict[str, Toy] = {
             "model": f"{_MODELS}.escn_moe.eSCNMDMoeBackbone",
             "num_experts": 2,
             "hidden_channels": 4,
+            "edge_channels": 6,
             "use_composition_embedding": True,
             "use_dataset_embedding": True,
             "dataset_mapping": {"omat": "omat", "omat_rattle": "omat", "omol": "omol"},
