@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ase import Atoms
 from ase.build import molecule
 
 import zoo
@@ -81,6 +82,16 @@ def test_uma_of_a_generation_that_upstream_dropped_is_refused_and_the_next_is_na
     assert not lacks(refusal_of(functools.partial(changed, "experts", **nameless)), "UMA 1.0", "uma-s-1p1")
     named: Any = changed("experts", backbone={"model_version": 1.1}, **nameless)
     assert named.network.backbone.model_id == "UMA-1.1"
+
+
+def test_isolated_atoms_are_refused_by_models_that_upstream_asks_a_table_for_them():
+    hydrogen = Atoms("H")
+    assert np.isfinite(Potential(changed("toy")).predict([hydrogen])[0].energy)
+    older = Potential(changed("toy", model={"supports_single_atoms": False}))
+    assert not lacks(refusal_of(older.predict, [hydrogen]), "one isolated atom", "table", "uma-s-1p2")
+    hydrogen.set_cell([3.0, 3.0, 3.0])
+    hydrogen.pbc = True
+    assert np.isfinite(older.predict([hydrogen])[0].energy)
 
 
 def test_normalisers_that_make_forces_no_gradient_are_refused():

@@ -55,6 +55,7 @@ class Toy:
             "backbone": {**_COMMON, **self.backbone},
             "heads": self.heads,
             "pass_through_head_outputs": True,
+            "supports_single_atoms": True,
             **self.model,
         }
 
