@@ -208,16 +208,39 @@ def test_every_so2_and_so3_weight_of_fairchems_classes_is_in_a_block_of_its_orde
     assert degrees == ({0, 1, 2} if so3 else set())
 
 
+def published_shape(experts: int) -> Backbone:
+    """Of upstream's public training configurations: 4 layers of 128 channels, l <= 2, gates, cutoff 6 Å, elements up to 99."""
+    widths = {"sphere_channels": 128, "hidden_channels": 128, "edge_channels": 128, "num_distance_basis": 64, "num_layers": 4}
+    reach = {"cutoff": 6.0, "max_num_elements": 100, "mmax": 2}
+    if not experts:
+        return changed("toy", backbone={**widths, **reach})
+    one_head_for_all = {
+        "module": "DatasetSpecificSingleHeadWrapper",
+        "head_cls": "MLP_EFS_Head",
+        "head_kwargs": {"wrap_property": False},
+        "dataset_names": ["omat", "omat_rattle", "omol"],
+    }
+    own = {"num_experts": experts, "charge_balanced_channels": None}
+    return changed("experts", backbone={**widths, **reach, **own}, model={"heads": {"energyandforcehead": one_head_for_all}})
+
+
+@pytest.mark.slow
+def test_the_published_shapes_have_the_published_sizes_and_every_weight_can_be_adapted():
+    """eSEN small: 6.3 million; UMA small: 145 million, as their authors round them."""
+    for experts, millions in ((0, 6.3), (32, 145)):
+        backbone = published_shape(experts)
+        count = sum(parameter.numel() for parameter in backbone.parameters())
+        assert count / 1e6 == pytest.approx(millions, rel=0.015)
+        coverage = find_blocks(backbone, backbone.adapter_roles)
+        assert coverage.not_adaptable == {}
+        so2 = sum(block.numel for block in coverage.blocks if block.role == "so2")
+        assert so2 / count > 0.7
+
+
 @pytest.mark.slow
 def test_elora_with_random_weights_stays_equivariant_to_rounding_at_the_small_models_shape():
     """4 layers of 128 channels, l <= 2, 8 of UMA-s's 32 experts: published shapes; every SO(2) and SO(3) weight moved."""
-    backbone = changed(
-        "experts",
-        backbone={
-            **{"sphere_channels": 128, "hidden_channels": 128, "edge_channels": 128, "num_distance_basis": 64, "num_layers": 4},
-            **{"cutoff": 6.0, "num_experts": 8, "max_num_elements": 80},
-        },
-    )
+    backbone = published_shape(experts=8)
     potential = Potential(backbone)
     potential.adapters.add("elora", create_method({"name": "elora", "rank": 4, "roles": ["so2", "so3"]}))
     potential.adapters.randomise("elora", seed=1, relative=0.15)
