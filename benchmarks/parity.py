@@ -1,10 +1,10 @@
 """Models against their own packages' ASE calculators, for ``docs/parity.md``: ``python -m benchmarks.parity``.
 
 Cards whose weights a package ships, on the same file. MACE, NequIP, Allegro and UMA, whose weights would be downloaded: networks with
-random weights, through a file of the package's own form. Where a package has no place in this environment, numbers that it left (Nequix, which
-imports JAX; MACE under e3nn 0.4.4) are looked for in ``ZOO_DATA`` and ``ZOO_GOLDEN``: ``NAME_reference.npz`` with ``energy``, ``forces``
-(of all atoms, one structure after the other) and ``stress``, beside ``structures.extxyz``. A card without such numbers is left out, but not
-a whole family.
+random weights, through a file of the package's own form. Where a package has no place in this environment, numbers that it left (Nequix,
+which imports JAX; MACE under e3nn 0.4.4) are looked for in ``ZOO_DATA`` and ``ZOO_GOLDEN``: ``NAME_reference.npz`` with ``energy``,
+``forces`` (of all atoms, one structure after the other) and ``stress``, beside ``structures.extxyz``. A card without such numbers is left
+out, but not a whole family.
 """
 
 from __future__ import annotations

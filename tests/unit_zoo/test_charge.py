@@ -12,9 +12,11 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from tests.refusals import lacks, refusal_of
-from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
-from zoo.data.source import load_splits
+from zoo.data.keys import LabelKeys
+from zoo.data.labels import labelled_frame
+from zoo.data.raw import ReadOptions
+from zoo.data.readers import ase_files
 from zoo.data.splits import frame_sha256
 from zoo.evaluation.transformations import double_frame
 from zoo.graph import AtomGraph, collate
@@ -29,8 +31,8 @@ def labelled(**info: object) -> Atoms:
 
 def test_a_file_brings_charge_and_spin_into_the_batch(tmp_path):
     ase.io.write(tmp_path / "ions.extxyz", [labelled(charge=1, spin=2), labelled(), labelled(charge=-1)], format="extxyz")
-    data = DataConfig(path=str(tmp_path / "ions.extxyz"), n_train=2, n_valid=1, name="file")
-    frames = sorted((frame for part in load_splits(data).parts.values() for frame in part), key=lambda frame: frame.frame_id)
+    raw = ase_files.FORMAT.read(tmp_path / "ions.extxyz", ReadOptions())
+    frames = [labelled_frame(one, "ions.extxyz", index, LabelKeys(), ("energy", "forces")) for index, one in enumerate(raw)]
     assert [(frame.charge, frame.spin) for frame in frames] == [(1, 2), (0, 0), (-1, 0)]
     batch = collate([AtomGraph.from_frame(frame, 3.0) for frame in frames])
     assert batch.charge.tolist() == [1, 0, -1]

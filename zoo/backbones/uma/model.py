@@ -106,8 +106,8 @@ class Uma(Backbone):
                 raise ZooError(f"a structure has {name}={int(values[values.abs().argmax()])}; the model knows {lowest} to {highest}")
         if not self.config.raw.get("supports_single_atoms") and bool(((graph.atom_counts == 1) & ~graph.pbc.any(dim=1)).any()):
             raise ZooError(
-                f"{self.config.source}: a structure of one isolated atom, which this model was not trained on: upstream takes its energy from "
-                "a table apart from the model; leave the atom out, or take a later model (uma-s-1p2)"
+                f"{self.config.source}: a structure of one isolated atom, which this model was not trained on: upstream takes its energy "
+                "from a table apart from the model; leave the atom out, or take a later model (uma-s-1p2)"
             )
         dataset = self.predicted.dataset
         if dataset in _NEUTRAL_TASKS and bool(((charge != 0) | (spin != 0)).any()):
