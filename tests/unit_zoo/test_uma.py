@@ -171,6 +171,17 @@ def test_predictions_leave_the_stream_of_random_numbers_alone_and_do_not_depend_
     assert all(np.array_equal(p.forces, q.forces) for p, q in zip(one, other, strict=True))
 
 
+def test_dropouts_of_the_configuration_act_in_training_and_never_in_predictions():
+    backbone = changed("experts", backbone={"moe_dropout": 0.5, "composition_dropout": 0.5})
+    potential = Potential(backbone)
+    graph = potential.graph(rattled(molecule("CH3OH"), 2))
+    assert len({float(potential(graph)["energy"]) for _ in range(3)}) == 1
+    potential.train()
+    assert len({float(potential(graph)["energy"]) for _ in range(8)}) > 1
+    potential.eval()
+    assert len({float(potential(graph)["energy"]) for _ in range(3)}) == 1
+
+
 def test_the_direction_of_an_edge_may_be_any_also_along_and_against_y():
     """Frames of edges turn y into the edge; forces have no jump and no NaN where that leaves the angle about it open."""
     potential = Potential(toy())

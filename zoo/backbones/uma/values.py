@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.errors import ZooError
@@ -39,7 +39,7 @@ class _Copy:
             return self(inner.get("_content", inner.get("_val")), depth + 1)
         if isinstance(value, Mapping):
             return {self._key(key): self(one, depth + 1) for key, one in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             return [self(one, depth + 1) for one in value]
         if isinstance(value, str) and "${" in value:
             raise ZooError(f"{self.source}: {value[:60]!r} stands for a value that only a training run has; write the value out")
