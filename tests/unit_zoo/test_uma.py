@@ -83,6 +83,27 @@ def test_fairchems_own_calculator_reads_the_checkpoint_and_gives_the_same_number
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["toy", "experts"])
+def test_an_exported_adapter_runs_in_the_modes_that_are_refused_here_because_it_is_merged(kind, tmp_path):
+    from fairchem.core import FAIRChemCalculator
+    from fairchem.core.units.mlip_unit import InferenceSettings, load_predict_unit
+
+    potential = Potential(toy(kind))
+    base = potential.predict([molecule("CH3OH")])[0]
+    potential.adapters.add("elora", "elora")
+    potential.adapters.randomise("elora", seed=1)
+    potential.save_upstream_checkpoint(tmp_path / "merged.pt")
+    wanted = potential.predict([molecule("CH3OH")])[0]
+    assert np.abs(wanted.forces - base.forces).max() > 1e-3 * np.abs(base.forces).max()
+    for mode in ("general", "umas_fast_pytorch"):
+        given = {"activation_checkpointing": False, "merge_mole": True, "base_precision_dtype": "float64", "execution_mode": mode}
+        unit = load_predict_unit(tmp_path / "merged.pt", inference_settings=InferenceSettings(**given), device="cpu")
+        atoms = molecule("CH3OH")
+        atoms.calc = FAIRChemCalculator(unit, task_name={"toy": "omat", "experts": "omol"}[kind])
+        np.testing.assert_allclose(atoms.get_forces(), wanted.forces, atol=1e-6 * np.abs(wanted.forces).max())
+
+
+@pytest.mark.slow
 def test_limits_of_neighbours_are_fairchems(tmp_path):
     """Shells that are equally far are kept whole: crystals at their ideal places, where rounding could tell neighbours apart."""
     crystals = [bulk("Cu", cubic=True), bulk("Fe"), rattled(bulk("Cu", cubic=True), 0)]
