@@ -144,7 +144,7 @@ def zoo_load_head(backbone: Backbone, head: str) -> Backbone:
     from zoo.backbones.uma.model import Uma
 
     assert isinstance(backbone, Uma)
-    return Uma(backbone.config, (backbone.tasks, backbone.tasks_config), head, torch.float64)
+    return Uma(backbone.config, backbone.tasks, head, torch.float64)
 
 
 def test_structures_of_any_charge_share_a_batch():

@@ -95,10 +95,10 @@ def test_isolated_atoms_are_refused_by_models_that_upstream_asks_a_table_for_the
 
 
 def test_normalisers_that_make_forces_no_gradient_are_refused():
-    tasks = copy.deepcopy(toy().tasks_config)
+    tasks = copy.deepcopy(toy().tasks.raw)
     tasks[1]["normalizer"]["rmsd"] = 2.0
     assert not lacks(refusal_of(functools.partial(changed, "toy", tasks=tasks)), "forces", "rmsd 2", "no gradient")
-    tasks = copy.deepcopy(toy("direct").tasks_config)
+    tasks = copy.deepcopy(toy("direct").tasks.raw)
     tasks[1]["normalizer"]["rmsd"] = 2 * tasks[1]["normalizer"]["rmsd"]
     torch.manual_seed(0)
     doubled = changed("direct", tasks=tasks)
@@ -181,7 +181,7 @@ def test_a_spoilt_checkpoint_is_one_clear_line(spoil, said, tmp_path):
 def test_a_configuration_alone_is_an_architecture_with_random_weights(tmp_path):
     backbone: Any = toy("experts")
     path = tmp_path / "uma.yaml"
-    path.write_text(yaml.safe_dump({"model_config": backbone.config.raw, "tasks_config": backbone.tasks_config}))
+    path.write_text(yaml.safe_dump({"model_config": backbone.config.raw, "tasks_config": backbone.tasks.raw}))
     assert family_of_checkpoint(path).name == "uma"
     assert not lacks(refusal_of(zoo.load, path, head="omol"), "weights=None")
     torch.manual_seed(3)

@@ -22,12 +22,12 @@ def _load(path: Path, head: str | None, trust_pickle: bool) -> Backbone:
     if path.suffix in (".yaml", ".yml"):
         model_config, tasks_config = read_configuration(path)
         tasks = read_tasks(tasks_config, source)
-        backbone = Uma(read_config(model_config, source), tasks, chosen_dataset(tasks[0], head, source), torch.float32)
+        backbone = Uma(read_config(model_config, source), tasks, chosen_dataset(tasks, head), torch.float32)
         backbone.has_weights = False
         return backbone
     model_config, tasks_config, state = read_checkpoint(path, trust_pickle)
     tasks = read_tasks(tasks_config, source)
-    dataset = chosen_dataset(tasks[0], head, source)
+    dataset = chosen_dataset(tasks, head)
     dtype = next((value.dtype for name, value in state.items() if name == "backbone.sphere_embedding.weight"), torch.float32)
     with torch.random.fork_rng(devices=[]):  # the random weights are replaced: they must not use up the caller's stream
         backbone = Uma(read_config(model_config, source), tasks, dataset, dtype)

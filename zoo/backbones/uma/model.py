@@ -18,7 +18,7 @@ from zoo.backbones.base import Backbone, ForceMode, choose_head
 from zoo.backbones.uma.checkpoint import checkpoint_record
 from zoo.backbones.uma.config import UmaConfig
 from zoo.backbones.uma.network import Structures, aliasing_floor, build, outputs
-from zoo.backbones.uma.tasks import Task, datasets_with_energy, references_config, tasks_of
+from zoo.backbones.uma.tasks import Task, Tasks
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 
@@ -35,7 +35,7 @@ class Uma(Backbone):
 
     Args:
         config: of the network.
-        tasks: of the checkpoint, and the same as upstream's configuration has them.
+        tasks: of the checkpoint.
         dataset: the task to predict.
         dtype: of weights and constants.
     """
@@ -50,13 +50,12 @@ class Uma(Backbone):
         "*.mix_csd.*": "embedding",
     }
 
-    def __init__(self, config: UmaConfig, tasks: tuple[tuple[Task, ...], list[dict[str, Any]]], dataset: str, dtype: torch.dtype) -> None:
+    def __init__(self, config: UmaConfig, tasks: Tasks, dataset: str, dtype: torch.dtype) -> None:
         super().__init__()
-        self.config, self.tasks, self.tasks_config = config, tasks[0], tasks[1]
-        datasets = datasets_with_energy(self.tasks, config.source)
-        self.heads = datasets if len(datasets) > 1 else ()
+        self.config, self.tasks = config, tasks
+        self.heads = tasks.datasets if len(tasks.datasets) > 1 else ()
         self.head = dataset if self.heads else None
-        self.predicted = tasks_of(self.tasks, dataset, config.source)
+        self.predicted = tasks.of(dataset)
         self.network: Any = build(config, dtype)
         settings = config.settings
         self.cutoff = float(settings["cutoff"])
@@ -162,19 +161,18 @@ class Uma(Backbone):
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
         """An inference checkpoint, once ``torch.save`` wrote it; the shifts go into the element references of the task in use."""
         state = {name: value.detach().to("cpu", copy=True) for name, value in self.network.state_dict().items()}
-        tasks = copy.deepcopy(self.tasks_config)
+        tasks = copy.deepcopy(self.tasks.raw)
         if element_shifts_ev:
             values = self.get_buffer("element_references").tolist()
             for number, shift in element_shifts_ev.items():
                 values[number] += shift
-            index = [task.name for task in self.tasks].index(self.predicted.energy.name)
-            tasks[index]["element_references"] = references_config(values)
+            tasks = self.tasks.with_references(self.predicted.energy, values)
         return checkpoint_record(copy.deepcopy(self.config.raw), tasks, state)
 
     def rebuilt(self, dtype: torch.dtype) -> Uma:
         """The same model built anew in ``dtype``."""
         with torch.random.fork_rng(devices=[]):  # its random weights are replaced: they must not use up the caller's stream
-            twin = Uma(self.config, (self.tasks, self.tasks_config), self.predicted.dataset, dtype)
+            twin = Uma(self.config, self.tasks, self.predicted.dataset, dtype)
         twin.network.load_state_dict(self.network.state_dict())
         twin.has_weights = self.has_weights
         return twin.to(next(self.parameters()).device)
@@ -187,14 +185,13 @@ def _set_aside(module: nn.Module, name: str) -> None:
     module.register_buffer(name, value)
 
 
-def chosen_dataset(tasks: tuple[Task, ...], head: str | None, source: str) -> str:
+def chosen_dataset(tasks: Tasks, head: str | None) -> str:
     """The data set to predict: ``head``, or the only one; raises `ZooError` as `choose_head`."""
-    datasets = datasets_with_energy(tasks, source)
-    return choose_head(datasets if len(datasets) > 1 else (), head, source) or datasets[0]
+    return choose_head(tasks.datasets if len(tasks.datasets) > 1 else (), head, tasks.source) or tasks.datasets[0]
 
 
 def randomised(backbone: Backbone) -> Uma:
     """The architecture with weights drawn anew from torch's global generator; element references and normalisers are kept."""
     assert isinstance(backbone, Uma)
-    fresh = Uma(backbone.config, (backbone.tasks, backbone.tasks_config), backbone.predicted.dataset, backbone.dtype)
+    fresh = Uma(backbone.config, backbone.tasks, backbone.predicted.dataset, backbone.dtype)
     return fresh.to(next(backbone.parameters()).device)

@@ -5,6 +5,7 @@ A head of this family's models is a data set (``omol``, ``omat``, ...): the leve
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,16 +30,68 @@ class Task:
     element_references: tuple[float, ...] | None
 
 
-def read_tasks(raw: Any, source: str) -> tuple[tuple[Task, ...], list[dict[str, Any]]]:
-    """The tasks of ``tasks_config``, and the same as plain data for the way back.
+@dataclass(frozen=True)
+class DatasetTasks:
+    """What is predicted for one data set."""
+
+    dataset: str
+    energy: Task
+    forces: Task | None
+    stress: Task | None
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """All tasks of a checkpoint, in its order, and the same as plain data for the way back.
+
+    Attributes:
+        source: names the file in errors.
+    """
+
+    source: str
+    each: tuple[Task, ...]
+    raw: list[dict[str, Any]]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets with an energy, sorted."""
+        return tuple(sorted({dataset for task in self.each if task.quantity == "energy" for dataset in task.datasets}))
+
+    def of(self, dataset: str) -> DatasetTasks:
+        """The tasks of a data set that has an energy.
+
+        Raises:
+            ZooError: where it has two of one quantity.
+        """
+        found: dict[str, Task] = {}
+        for task in self.each:
+            if dataset in task.datasets:
+                if task.quantity in found:
+                    both = f"{found[task.quantity].name!r} and {task.name!r}"
+                    raise ZooError(f"{self.source}: both {both} are the {task.quantity} of {dataset!r}; leave one out")
+                found[task.quantity] = task
+        return DatasetTasks(dataset, found["energy"], found.get("forces"), found.get("stress"))
+
+    def with_references(self, task: Task, values: Sequence[float]) -> list[dict[str, Any]]:
+        """``raw`` with other element references (eV, by atomic number) of one task."""
+        config = copy.deepcopy(self.raw)
+        config[self.each.index(task)]["element_references"] = references_config(values)
+        return config
+
+
+def read_tasks(raw: Any, source: str) -> Tasks:
+    """The tasks of ``tasks_config``.
 
     Raises:
-        ZooError: for normalisers or references that are not numbers in the file.
+        ZooError: for normalisers or references that are not numbers in the file, or without an energy.
     """
     config = plain(raw, source)
     if not isinstance(config, list) or not config or not all(isinstance(one, dict) for one in config):
         raise ZooError(f"{source}: its tasks_config is no list of tasks; pass an inference checkpoint that fairchem-core 2.x wrote")
-    return tuple(_task(one, source) for one in config), config
+    tasks = Tasks(source, tuple(_task(one, source) for one in config), config)
+    if not tasks.datasets:
+        raise ZooError(f"{source}: none of its tasks is an energy (found: {', '.join(task.name for task in tasks.each)})")
+    return tasks
 
 
 def _task(given: Mapping[str, Any], source: str) -> Task:
@@ -74,42 +127,3 @@ def _references(given: Any, where: str) -> tuple[float, ...] | None:
 def references_config(values: Sequence[float]) -> dict[str, Any]:
     """Element references as upstream's configuration writes them."""
     return {"_target_": _REFERENCES, "element_references": {"_target_": "torch.DoubleTensor", "_args_": [list(values)]}}
-
-
-@dataclass(frozen=True)
-class DatasetTasks:
-    """What is predicted for one data set."""
-
-    dataset: str
-    energy: Task
-    forces: Task | None
-    stress: Task | None
-
-
-def tasks_of(tasks: Sequence[Task], dataset: str, source: str) -> DatasetTasks:
-    """The tasks of a data set.
-
-    Raises:
-        ZooError: where it has two of one quantity.
-    """
-    found: dict[str, Task] = {}
-    for task in tasks:
-        if dataset in task.datasets:
-            if task.quantity in found:
-                raise ZooError(
-                    f"{source}: its tasks {found[task.quantity].name!r} and {task.name!r} are the {task.quantity} of {dataset!r}"
-                )
-            found[task.quantity] = task
-    return DatasetTasks(dataset, found["energy"], found.get("forces"), found.get("stress"))
-
-
-def datasets_with_energy(tasks: Sequence[Task], source: str) -> tuple[str, ...]:
-    """The data sets with an energy, sorted.
-
-    Raises:
-        ZooError: without any.
-    """
-    names = sorted({dataset for task in tasks if task.quantity == "energy" for dataset in task.datasets})
-    if not names:
-        raise ZooError(f"{source}: none of its tasks is an energy (found: {', '.join(task.name for task in tasks)})")
-    return tuple(names)
