@@ -195,7 +195,7 @@ def _check_against_card(backbone: Backbone, card: Card, source: str) -> None:
     """Refuse a file that is not the card's model: without a SHA-256, another model's file could take its place."""
     count = sum(parameter.numel() for parameter in backbone.parameters() if parameter.requires_grad)
     found = (len(backbone.elements), backbone.cutoff, count)
-    wanted = (card.element_count, card.cutoff_angstrom or backbone.cutoff, card.parameter_count or count)
+    wanted = (card.element_count or len(backbone.elements), card.cutoff_angstrom or backbone.cutoff, card.parameter_count or count)
     if found != wanted:
         differences = ", ".join(
             f"{one:,g} {what}, where {card.name} has {other:,g}"

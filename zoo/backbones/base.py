@@ -60,6 +60,7 @@ class Backbone(nn.Module):
         aliasing_floor: the largest force error under a rotation in float64, relative to the largest force, that the construction costs
             (products on a finite grid on the sphere); 0 for a network that is equivariant to rounding. Energy and stress are held to it.
         equivariant_stress: False for a direct stress that does not turn with the structure by construction.
+        reads_charge: whether total charge and spin multiplicity of a structure enter the energy; charged structures are refused otherwise.
         heads: names of the output heads (levels of theory), empty for a single-head model.
         head: the head in use, None for a single-head model.
         idle_weights: fnmatch patterns of adaptable blocks (``parameter/label``) that published files have and no output of this model
@@ -83,6 +84,7 @@ class Backbone(nn.Module):
     direct_stress: bool = False
     aliasing_floor: float = 0.0
     equivariant_stress: bool = True
+    reads_charge: bool = False
     heads: tuple[str, ...] = ()
     head: str | None = None
     idle_weights: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 
 from adapters.stack import AdapterStack
-from zoo.data.checks import check_elements
+from zoo.data.checks import check_charges, check_elements
 from zoo.data.frame import Frame
 from zoo.data.labels import Label
 from zoo.data.parts import DataSplits
@@ -60,9 +60,10 @@ def describe_data(splits: DataSplits, say: Say) -> None:
 
 
 def check_model_knows(potential: Potential, splits: DataSplits) -> None:
-    """Refuse elements the model does not know, in any part."""
+    """Refuse elements the model does not know, and charges that it does not see, in any part."""
     for frames in splits.parts.values():
         check_elements(frames, potential.backbone.elements, potential.source)
+        check_charges(frames, potential.backbone.reads_charge, potential.source)
 
 
 def check_outputs(potential: Potential, loss: LossConfig, say: Say) -> None:
