@@ -114,7 +114,7 @@ def _normaliser(output: str, shift: Any, scale: Any, source: str) -> Normaliser:
         if any(isinstance(value, Tensor) and value.is_complex() for value in (shift, scale)):
             raise TypeError
         mean, rmsd = (torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().squeeze() for value in (shift, scale))
-    except (TypeError, ValueError, RuntimeError, NotImplementedError):
+    except (TypeError, ValueError, RuntimeError):
         raise ZooError(f"{what} holds no numbers; fetch the file again") from None
     if any(value.shape not in ((), (_COMPONENTS[output],)) for value in (mean, rmsd)):
         raise ZooError(f"{what} has {tuple(mean.shape)} and {tuple(rmsd.shape)} numbers, wanted one of each; fetch the file again")
