@@ -20,9 +20,11 @@ from tests.unit_zoo.equiformer_v2_golden import CASES, FORMS, HEADS, read_archit
 from tests.unit_zoo.test_equiformer_v2_checkpoint import content_of, written
 from tests.unit_zoo.test_equiformer_v2_graph import stored_structures
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.backbones.equiformer_v2.backbone import EquiformerV2, _toy, aliasing_floor
+from zoo.backbones.equiformer_v2.backbone import EquiformerV2
 from zoo.backbones.equiformer_v2.checkpoint import read_architecture as architecture_of
+from zoo.backbones.equiformer_v2.claims import aliasing_floor
 from zoo.backbones.equiformer_v2.network import build_network
+from zoo.backbones.equiformer_v2.toys import toy as small_network
 from zoo.backbones.equiformer_v2.units import stated_normalisers
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.probes import probe_frames
@@ -267,7 +269,7 @@ def test_a_run_says_how_much_of_its_adapter_cannot_train():
 
 
 def test_a_model_of_energies_alone_has_its_forces_as_a_gradient_and_refuses_others():
-    energies = _toy(0, regress_forces=False)
+    energies = small_network(0, regress_forces=False)
     potential = zoo.Potential(energies)
     assert (potential.forces, energies.force_modes, potential.has_stress) == ("gradient", ("gradient",), True)
     assert np.abs(potential.predict([molecule("CH3OH")])[0].forces).max() > 1e-4
