@@ -247,8 +247,8 @@ def published_shape(experts: int) -> Backbone:
     if not experts:
         return changed("toy", backbone={**widths, **reach})
     one_head_for_all = {
-        "module": "DatasetSpecificSingleHeadWrapper",
-        "head_cls": "MLP_EFS_Head",
+        "module": "fairchem.core.models.uma.escn_moe.DatasetSpecificSingleHeadWrapper",
+        "head_cls": "fairchem.core.models.uma.escn_md.MLP_EFS_Head",
         "head_kwargs": {"wrap_property": False},
         "dataset_names": ["omat", "omat_rattle", "omol"],
     }
