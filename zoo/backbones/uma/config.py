@@ -33,6 +33,10 @@ _HYDRA_SETTINGS = frozenset({"backbone", "heads", "finetune_config", "otf_graph"
 _HYDRA_SETTINGS |= {"supports_single_atoms", "model_id"}
 # of the graph's construction and of how the numbers are computed, which are ours here: neither changes what the model is
 _OVERRIDDEN: Settings = {"activation_checkpointing": False, "otf_graph": False, "use_quaternion_wigner": True}
+_COUNTS = {
+    **{"lmax": 0, "mmax": 0, "num_layers": 1, "max_num_elements": 2, "num_distance_basis": 2, "max_neighbors": -1, "num_experts": 0},
+    **{"sphere_channels": 1, "hidden_channels": 1, "edge_channels": 1},
+}
 _FIRST_VERSION_WITHOUT_NAME = "UMA-1.1"  # the name that upstream gives to files of that generation, which carry none
 
 
@@ -98,6 +102,13 @@ def _backbone(given: Settings, source: str) -> tuple[type[eSCNMDBackbone], Setti
     known = _settings_of(kind) | (_settings_of(eSCNMDBackbone) if kind is eSCNMDMoeBackbone else frozenset())
     _refuse_unknown(set(settings), known, "backbone", source)
     refuse_cached_weights(settings.get("execution_mode") or "general", source)
+    for name, smallest in _COUNTS.items():
+        value = settings.get(name, smallest)
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise ZooError(f"{source}: its backbone has {name} {value!r}, wanted a whole number of at least {smallest}")
+    cutoff = settings.get("cutoff", 5.0)
+    if isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or cutoff <= 0:
+        raise ZooError(f"{source}: its backbone has cutoff {cutoff!r}, wanted a length in Å")
     if settings.get("chg_spin_emb_type", "pos_emb") == "lin_emb":
         raise ZooError(f"{source}: chg_spin_emb_type 'lin_emb' computes in float32 whatever the model's precision; train with 'rand_emb'")
     if settings.get("moe_type", "so2") not in ("so2", "so2m0"):
