@@ -38,6 +38,7 @@ class WeightBlock:
         degree: l of what the weights make (a linear map within one degree, a product's output); None where the layer mixes degrees or has
             none.
         order: |m| of the coefficients in an edge's frame that the weights act on; None where the layer has no orders.
+        layer_role: `role` as the layer's type alone gives it, before names in the model (readout) have a say: a bias stays a bias.
         coupling_paths: ways of coupling whose weights the rows hold for each element, in a symmetric contraction; the layer starts with
             weights that are smaller by this number.
     """
@@ -56,6 +57,7 @@ class WeightBlock:
     coupling_paths: int = 1
     degree: int | None = None
     order: int | None = None
+    layer_role: str = ""
 
     @property
     def key(self) -> str:
@@ -186,7 +188,7 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
             continue
         local = rules.blocks_of(name) or [vector_block(name, parameter.numel(), "other")]
         role = next((role for pattern, role in (roles or {}).items() if fnmatchcase(name, pattern)), None)
-        named = [replace(block, parameter=name, role=role or block.role) for block in local]
+        named = [replace(block, parameter=name, role=role or block.role, layer_role=block.role) for block in local]
         _check_partition(named, parameter)
         blocks.extend(named)
     return Coverage(tuple(blocks), not_adaptable, sizes)

@@ -64,8 +64,10 @@ class _Search:
             self.too_small = before
         else:
             self.too_large = before
-        # exact in one round where the delta is homogeneous in the factors; a delta that is all below a threshold is 0 and grows fast
-        self.scale = before * (1.5 / size if size > 0 else 1e3)
-        if not self.too_small < self.scale < self.too_large:
-            self.scale = math.sqrt(self.too_small * self.too_large) if self.too_small else before / 1e3
+        if self.too_small and self.too_large < math.inf:
+            # halves the interval for certain, where aiming by the last size may leap between its ends for ever
+            self.scale = math.sqrt(self.too_small * self.too_large)
+        else:
+            # exact in one round where the delta is homogeneous in the factors; a delta that is all below a threshold is 0 and grows fast
+            self.scale = before * (1.5 / size if size > 0 else 1e3)
         return self.scale / before

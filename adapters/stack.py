@@ -190,13 +190,19 @@ class AdapterStack(nn.Module):
         """Optimizer parameter groups of the active adapters."""
         groups: list[dict[str, Any]] = []
         for adapter in self.active_adapters:
-            groups.extend(adapter.method.param_groups(adapter.tensors, learning_rate, weight_decay))
+            groups.extend(adapter.method.param_groups(adapter, learning_rate, weight_decay))
         return groups
 
     def before_forward(self) -> None:
         """To be called before each training forward."""
         for adapter in self.active_adapters:
             adapter.method.before_forward(adapter)
+
+    @torch.no_grad()
+    def before_step(self, learning_rate: float, weight_decay: float) -> None:
+        """To be called right before each optimizer step, with the rate of that step and the run's weight decay."""
+        for adapter in self.active_adapters:
+            adapter.method.before_step(adapter, self.model, learning_rate, weight_decay)
 
     def after_step(self) -> None:
         """To be called after each optimizer step."""

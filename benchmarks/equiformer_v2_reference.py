@@ -1,37 +1,49 @@
-"""EquiformerV2 beside the reference implementation: the same numbers in every variant, and time and memory at the published 31M size.
+"""EquiformerV2 beside the reference implementation: the same numbers, and time and memory at the published 31M size.
 
-Run in an environment that has fairchem-core 1.10.0 as well (``pip install --no-deps fairchem-core==1.10.0`` and what it asks for):
+Run in an environment that has fairchem-core 1.10.0 as well (``pip install --no-deps fairchem-core==1.10.0``, what it then asks for, and a
+stand-in for torch_scatter):
 
-    python -m benchmarks.equiformer_v2_reference parity
-    python -m benchmarks.equiformer_v2_reference time --threads 2
-    python -m benchmarks.equiformer_v2_reference memory --threads 2 --only ours
+    python -m benchmarks.equiformer_v2_reference parity     (rewrites docs/parity.md)
+    python -m benchmarks.equiformer_v2_reference speed      (rewrites docs/benchmarks.md)
 
-The two take turns, call by call, in one process: on a shared machine the ratios are worth more than the times. Peaks of memory need a
-process each (``memory``).
+For the speed the two take turns, call by call, in one process: on a shared machine the ratios are worth more than the times. Peaks of
+memory need a process each, which ``speed`` starts (``memory --only ours``).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
+import math
 import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from ase import Atoms
 from ase.build import add_adsorbate, fcc111
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
+from zoo.backbones import load_family
+from zoo.backbones.equiformer_v2.backbone import structures_of
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
-from zoo.backbones.equiformer_v2.config import Architecture, EquiformerV2Config, parse_config
-from zoo.backbones.equiformer_v2.graph import list_cutoff_angstrom, structures_of
+from zoo.backbones.equiformer_v2.config import Architecture, parse_config
 from zoo.backbones.equiformer_v2.network import Structures, build_network
 from zoo.backbones.equiformer_v2.rotation import EdgeFrames, unit_vectors
 from zoo.data.frame import Frame
-from zoo.graph import AtomGraph, collate
+from zoo.graph import AtomGraph, GraphRecipe
+from zoo.loading import load
 
 SHARED: dict[str, Any] = {
     "max_neighbors": 20, "max_radius": 12.0, "norm_type": "layer_norm_sh", "lmax_list": [4], "mmax_list": [2], "grid_resolution": 18,
@@ -66,6 +78,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "normal weights": {"weight_init": "normal"},
     "linear references": {"use_energy_lin_ref": True, "load_energy_lin_ref": True},
 }
+ORGANIC = Atoms(
+    "COHN", [[0, 0, 0], [1.2, 0.1, 0], [0.2, 1.5, 0.4], [0.3, 0.2, 2.1]], cell=[[5, 0.2, 0], [0, 4.5, 0.3], [0.1, 0, 5.5]], pbc=True
+)
 
 
 def reference_network(settings: dict[str, Any], structures: Structures) -> tuple[nn.Module, Callable[[], dict[str, Tensor]]]:
@@ -74,6 +89,11 @@ def reference_network(settings: dict[str, Any], structures: Structures) -> tuple
 
     network = upstream.EquiformerV2(**settings).eval()
     network.direct_forces = True  # else it keeps what a gradient would need even where none is asked for
+    return network, call_on(network, structures)
+
+
+def call_on(network: nn.Module, structures: Structures) -> Callable[[], dict[str, Tensor]]:
+    """A call of upstream's network on ready-made edges, in place of those that it was called on before."""
     edges = SimpleNamespace(
         edge_index=structures.edge_index,
         edge_distance=structures.edge_vectors.norm(dim=1),
@@ -90,7 +110,7 @@ def reference_network(settings: dict[str, Any], structures: Structures) -> tuple
         natoms=torch.bincount(structures.graph_of_atom),
         batch=structures.graph_of_atom,
     )
-    return network, lambda: network(data)
+    return lambda: network(data)
 
 
 def with_drawn_frames(structures: Structures, call: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor]:
@@ -112,8 +132,8 @@ def with_drawn_frames(structures: Structures, call: Callable[[], dict[str, Tenso
     return outputs, torch.atan2(turn[:, 0, 2], turn[:, 0, 0])
 
 
-def compare_variants() -> None:
-    """Largest differences of energies and forces, in float64 and in the frames that upstream drew."""
+def compare_variants() -> list[list[str]]:
+    """A row a variant: largest differences of energies and forces, in float64 and in the frames that upstream drew."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(5)
     graphs = torch.tensor([0] * 5 + [1] * 4)
@@ -122,6 +142,7 @@ def compare_variants() -> None:
     centre, neighbour = pairs[torch.rand(len(pairs)) > 0.2].T
     numbers = torch.tensor([1, 6, 8, 29, 78, 1, 8, 8, 6])
     structures = Structures(numbers, torch.stack([neighbour, centre]), positions[neighbour] - positions[centre], graphs, 2)
+    rows = []
     for name, changes in VARIANTS.items():
         reference, call = reference_network(SMALL | changes, structures)
         with torch.no_grad():  # fresh norms, biases and embeddings of elements change next to nothing
@@ -134,26 +155,64 @@ def compare_variants() -> None:
         with torch.no_grad():
             found = network(Structures(**{**vars(structures), "gauge": gauge}))
         differences = [float((found[key] - outputs[key]).abs().max()) for key in ("energy", "forces")]
-        print(
-            f"{name:32s} energy {differences[0]:.1e}, forces {differences[1]:.1e} of {float(outputs['forces'].abs().max()):.2f}", flush=True
-        )
+        rows.append([name, *(f"{difference:.0e}" for difference in differences), f"{float(outputs['forces'].abs().max()):.2g}"])
+    torch.set_default_dtype(torch.float32)
+    return rows
 
 
-def slab(config: EquiformerV2Config) -> Structures:
+def compare_calculators(folder: Path) -> list[list[str]]:
+    """A row a toy: ours against upstream's calculator on the file that we write, float32, upstream's frames drawn at random."""
+    import_reference()
+    from fairchem.core.common.relaxation.ase_utils import OCPCalculator
+
+    family = load_family("equiformer_v2")
+    rows = []
+    for name, toy in {"L = 2": family.toy, **family.more_toys}.items():
+        path = folder / f"{name}.pt"
+        toy(0).rebuilt(torch.float32).write_upstream_checkpoint(path, {6: 0.3, 8: -0.2})
+        ours, theirs = ORGANIC.copy(), ORGANIC.copy()
+        ours.calc, theirs.calc = load(path).calculator(), OCPCalculator(checkpoint_path=str(path), cpu=True)
+        wanted = theirs.get_forces()
+        has_stress = "stress" in theirs.calc.implemented_properties
+        differences = [
+            f"{abs(ours.get_potential_energy() - theirs.get_potential_energy()) / len(ours):.0e}",
+            f"{np.abs(ours.get_forces() - wanted).max():.0e}",
+            f"{np.abs(ours.get_stress() - theirs.get_stress()).max():.0e}" if has_stress else "",
+        ]
+        rows.append([name, *differences, f"{np.abs(wanted).max():.2g}"])
+    return rows
+
+
+def import_reference() -> None:
+    """Upstream's models of this family alone: its own set-up would import all it has, and the packages that those ask for."""
+    from fairchem.core.common.registry import registry
+
+    registry.register("imports_setup", True)
+    for module in ("trainers", "models.base", "models.equiformer_v2.equiformer_v2", "models.equiformer_v2.trainers.forces_trainer"):
+        importlib.import_module(f"fairchem.core.{module}")
+    # it loads its files without saying whether they may run code; these are ours
+    upstream_load = torch.load
+    torch.load = lambda *args, **settings: upstream_load(*args, **{"weights_only": True, **settings})
+
+
+def slab() -> Structures:
     """48 copper atoms and CO: 50 atoms with 1000 edges."""
     atoms = fcc111("Cu", (4, 4, 3), vacuum=8, periodic=True)
     atoms.rattle(0.05, seed=1)
     add_adsorbate(atoms, "C", 1.8)
     add_adsorbate(atoms, "O", 2.9)
-    graph = collate([AtomGraph.from_frame(Frame.unlabelled(atoms), list_cutoff_angstrom(config))])
-    return structures_of(graph, config, torch.float32)
+    recipe = GraphRecipe(PUBLISHED_31M["max_radius"], PUBLISHED_31M["max_neighbors"])
+    return structures_of(AtomGraph.from_frame(Frame.unlabelled(atoms), recipe), torch.float32)
 
 
-def measure(only: str | None, calls: int) -> None:
-    """Times of a forward, and of one with the gradients of all weights; with ``only`` one of the two, and the process's peak of memory."""
+def measure(only: str | None, calls: int) -> dict[str, tuple[float, dict[str, float]]]:
+    """Of a forward, and of one with the gradients of all weights: the median of reference over ours, and each one's best seconds.
+
+    With ``only`` one of the two runs, and the process's peaks of memory in MB take the place of seconds.
+    """
     torch.manual_seed(0)
     config = parse_config(PUBLISHED_31M, "31M")
-    structures = slab(config)
+    structures = slab()
     networks: dict[str, tuple[nn.Module, Callable[[], dict[str, Tensor]]]] = {}
     if only != "ours":
         networks["reference"] = reference_network(PUBLISHED_31M, structures)
@@ -162,26 +221,34 @@ def measure(only: str | None, calls: int) -> None:
         networks["ours"] = (ours, lambda: ours(structures))
     if only is None:
         networks["ours"][0].load_state_dict({name: value.detach().clone() for name, value in networks["reference"][0].named_parameters()})
-    before = _peak_mb()
+    found = {}
     for name, step in (("forward", _forward), ("forward and backward", _forward_and_backward)):
-        times: dict[str, list[tuple[float, float]]] = {key: [] for key in networks}
+        times: dict[str, list[float]] = {key: [] for key in networks}
         for _ in range(calls):
             for key, (network, call) in networks.items():
-                wall, cpu = time.perf_counter(), time.process_time()
+                started = time.perf_counter()
                 step(network, call)
-                times[key].append((time.perf_counter() - wall, time.process_time() - cpu))
-        for key, values in times.items():
-            best, processor = min(value[0] for value in values), min(value[1] for value in values)
-            print(
-                f"{name}, {key}: best {best:.2f} s, {processor:.2f} s of processor time; peak {_peak_mb()} MB, {before} MB before",
-                flush=True,
-            )
+                times[key].append(time.perf_counter() - started)
         if only is None:
-            ratios = [[r[part] / o[part] for r, o in zip(times["reference"], times["ours"], strict=True)] for part in (0, 1)]
-            print(
-                f"{name}: reference / ours {statistics.median(ratios[0]):.2f}, of processor time {statistics.median(ratios[1]):.2f}",
-                flush=True,
-            )
+            ratio = statistics.median(r / o for r, o in zip(times["reference"], times["ours"], strict=True))
+            found[name] = (ratio, {key: min(values) for key, values in times.items()})
+        else:
+            found[name] = (math.nan, {only: float(_peak_mb())})
+    return found
+
+
+def speed_table(threads: int, calls: int) -> str:
+    """Ratios, seconds and peaks of memory, as a table."""
+    peaks: dict[str, dict[str, float]] = {}
+    for only in ("reference", "ours"):
+        command = [sys.executable, "-m", "benchmarks.equiformer_v2_reference", "memory", "--only", only, "--threads", str(threads)]
+        peaks[only] = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    rows = []
+    for name, (ratio, seconds) in measure(None, calls).items():
+        times = [f"{seconds[key]:.2f}" for key in ("reference", "ours")]
+        rows.append([name, f"{ratio:.2f}", *times, *(f"{peaks[key][name]:,.0f}" for key in ("reference", "ours"))])
+    header = ["", "reference / ours", "reference, best s", "ours, best s", "reference, peak MB", "ours, peak MB"]
+    return markdown_table(header, rows)
 
 
 def _forward(_: nn.Module, call: Callable[[], dict[str, Tensor]]) -> None:
@@ -202,16 +269,28 @@ def _peak_mb() -> int:
 def main() -> None:
     """Run one of the comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["parity", "time", "memory"])
+    parser.add_argument("what", choices=["parity", "speed", "memory"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--calls", type=int, default=6)
     parser.add_argument("--only", choices=["ours", "reference"], default="ours", help="of memory")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.what == "parity":
-        compare_variants()
+    command = f"python -m benchmarks.equiformer_v2_reference {options.what}"
+    if options.what == "memory":
+        print(json.dumps({name: peak[options.only] for name, (_, peak) in measure(options.only, 2).items()}))
+    elif options.what == "speed":
+        note = f"31M, float32, 50 atoms with 1000 edges, {options.threads} threads, {options.calls} calls each in turns. "
+        content = f"{speed_table(options.threads, options.calls)}\n\n{note}{stamp(command)}"
+        write_between_markers(ROOT / "docs" / "benchmarks.md", "EquiformerV2", content)
     else:
-        measure(options.only if options.what == "memory" else None, options.calls)
+        with tempfile.TemporaryDirectory() as folder:
+            calculators = compare_calculators(Path(folder))
+        networks = markdown_table(["network, float64", "energy", "forces", "largest force"], compare_variants())
+        files = markdown_table(
+            ["calculator, float32", "energy, eV/atom", "forces, eV/Å", "stress, eV/Å³", "largest force, eV/Å"], calculators
+        )
+        content = f"{networks}\n\n{files}\n\n{stamp(command)}"
+        write_between_markers(ROOT / "docs" / "parity.md", "parity of EquiformerV2", content)
 
 
 if __name__ == "__main__":

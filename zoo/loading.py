@@ -65,11 +65,10 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         adapters.errors.AdapterError: a wrong adapter configuration, or an adapter file made for another base.
     """
     trained = _trained_adapter(adapter)
-    card, backbone = _load_backbone(name_or_path, head if trained is None else trained.head(head), trust_pickle)
+    card, backbone = _load_backbone(name_or_path, head if trained is None else trained.head(head), trust_pickle, weights)
     if trained is not None:
         trained.check_family(backbone, name_or_path)
     backbone = _cut_to(backbone, elements if trained is None else trained.elements(elements))
-    backbone = _with_weights(backbone, weights, name_or_path)
     forces = forces if trained is None else trained.forces(forces)
     level_of_theory = _level_of_theory(card, backbone.head)
     potential = Potential(backbone, card=card, source=str(name_or_path), level_of_theory=level_of_theory, forces=forces)
@@ -144,10 +143,10 @@ def _with_weights(backbone: Backbone, weights: str | None, name: str | Path) -> 
     return backbone if weights == "card" else load_family(backbone.family).randomise(backbone)
 
 
-def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: bool) -> tuple[Card | None, Backbone]:
+def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: bool, weights: str | None) -> tuple[Card | None, Backbone]:
     path = Path(name_or_path)
     if path.is_file():
-        return None, family_of_checkpoint(path).load(path, head, trust_pickle)
+        return None, _with_weights(family_of_checkpoint(path).load(path, head, trust_pickle), weights, name_or_path)
     if path.suffix in _CHECKPOINT_SUFFIXES or path.parent != Path():
         raise ZooError(
             f"{name_or_path}: no such file; pass an existing checkpoint or a card's name ({nearest_name_hint(path.stem, list_models())})"
@@ -156,6 +155,14 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
         card = describe(str(name_or_path))
     except ZooError as error:
         raise ZooError(f"{error} (a checkpoint's path is also accepted)") from None
+    build = load_family(card.family).build
+    if weights is None and build is not None and card.architecture is not None:
+        return card, build(card.architecture, card.name)
+    return card, _with_weights(_backbone_of_file(card, head, trust_pickle), weights, name_or_path)
+
+
+def _backbone_of_file(card: Card, head: str | None, trust_pickle: bool) -> Backbone:
+    """With the trained weights, fetched where they are not here yet."""
     if card.heads and head is None:
         raise ZooError(f"{card.name} has several heads and none was chosen; pass head= (backbone.head=) one of: {', '.join(card.heads)}")
     if card.runs_code and not trust_pickle and card.file.sha256 is None:
@@ -163,30 +170,49 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
             f"{card.name}: its file carries its own code and runs it when loaded; if you trust {card.file.url}, pass trust_pickle=True "
             "(backbone.trust_pickle=true)"
         )
-    family = load_family(card.family)
     first_use = is_first_use(card)
     path = local_weights(card)
     try:
         # a file whose SHA-256 the card names has just been checked against it, so it is the one its authors published
-        backbone = family.load(path, head, trust_pickle or card.file.sha256 is not None)
-        if card.file.sha256 is None:
-            _check_against_card(backbone, card, path)
+        backbone = load_family(card.family).load(path, head, trust_pickle or card.file.sha256 is not None)
+        return _as_card_says(backbone, card, str(path))
     except ZooError:
         if first_use:
             forget_first_use(card)
         raise
-    return card, backbone
 
 
-def _check_against_card(backbone: Backbone, card: Card, path: Path) -> None:
-    """Refuse a file that is not the card's model; where nobody has verified a SHA-256, another model's file could take its place."""
-    found = (len(backbone.elements), backbone.cutoff)
-    wanted = (card.element_count or len(backbone.elements), card.cutoff_angstrom or backbone.cutoff)
+def _as_card_says(backbone: Backbone, card: Card, source: str) -> Backbone:
+    """With the elements that the card names; refused where it is not the card's model and nobody has verified a SHA-256."""
+    if card.elements:
+        backbone = backbone.restricted_to(_atomic_numbers(card.elements))
+    if card.file.sha256 is None:
+        _check_against_card(backbone, card, source)
+    return backbone
+
+
+def _check_against_card(backbone: Backbone, card: Card, source: str) -> None:
+    """Refuse a file that is not the card's model: without a SHA-256, another model's file could take its place."""
+    count = sum(parameter.numel() for parameter in backbone.parameters() if parameter.requires_grad)
+    found = (len(backbone.elements), backbone.cutoff, count)
+    wanted = (card.element_count or len(backbone.elements), card.cutoff_angstrom or backbone.cutoff, card.parameter_count or count)
     if found != wanted:
-        raise ZooError(
-            f"{path}: knows {found[0]} elements and has a cutoff of {found[1]:g} Å, but {card.name} has {wanted[0]} and {wanted[1]:g} Å; "
-            "it is another model: remove the file, or mend the card"
+        differences = ", ".join(
+            f"{one:,g} {what}, where {card.name} has {other:,g}"
+            for one, other, what in zip(found, wanted, ("elements", "Å of cutoff", "weights"), strict=True)
+            if one != other
         )
+        raise ZooError(f"{source}: has {differences}; it is another model: remove the file, or mend the card")
+    build = load_family(card.family).build
+    if build is None or card.architecture is None:
+        return
+    with torch.device("meta"):
+        expected = build(card.architecture, card.name)
+    own, others = ({name: tuple(value.shape) for name, value in model.named_parameters()} for model in (backbone, expected))
+    different = sorted(set(own.items()) ^ set(others.items()))
+    if different or backbone.graph_recipe != expected.graph_recipe:
+        what = f"the weights {different[0][0]}" if different else f"the neighbours {backbone.graph_recipe}"
+        raise ZooError(f"{source}: {what} differ from those of {card.name}; it is another model: remove the file, or mend the card")
 
 
 def _adapter_file(adapter: AdapterSpec) -> Path | None:

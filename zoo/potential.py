@@ -248,6 +248,14 @@ class Potential(nn.Module):
         twin.reference_shifts.copy_(self.reference_shifts)
         return twin.to(self.device)
 
+    def on_finer_grid(self) -> Potential:
+        """The bare base with its weights on a finer grid of the sphere: another model, whose error under rotations is smaller.
+
+        Raises:
+            ZooError: of a backbone without a grid.
+        """
+        return Potential(self.backbone.on_finer_grid(), source=self.source, forces=self.forces).to(self.device)
+
     def set_reference_shifts(self, shifts_ev: Mapping[int, float]) -> None:
         """Replace the per-element energies (atomic number to eV) added to the backbone's; elements left out get 0."""
         unknown = sorted(set(shifts_ev) - set(self.backbone.elements))

@@ -9,7 +9,7 @@ import fnmatch
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -57,6 +57,8 @@ class Card(BaseModel):
         runs_code: whether the file is a package that brings its own code, which runs when it is loaded: it has to be trusted.
         accept_licence: word by which a user accepts a licence that forbids more than redistribution (``asl``), in ``ZOO_ACCEPT_LICENCES``;
             None where no acceptance is asked for.
+        elements: symbols, where the file's tables have rows of elements that nothing was trained on; else all that the file has.
+        architecture: what the family builds the network from without the file (`zoo.backbones.base.Family.build`), where it can.
         conservative: False for a model with a force output of its own.
         aliasing_floor: as `zoo.backbones.base.Backbone.aliasing_floor`: 0 for forces that turn with the structure to rounding.
     """
@@ -70,6 +72,8 @@ class Card(BaseModel):
     parameter_count: int | None = None
     cutoff_angstrom: float | None = None
     element_count: int | None = None
+    elements: tuple[str, ...] = ()
+    architecture: dict[str, Any] | None = None
     heads: tuple[str, ...] = ()
     symmetry: Literal["SO(3)", "O(3)"]
     conservative: bool

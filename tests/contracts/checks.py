@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
 from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
+from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
 from zoo.evaluation.transformations import transform_frame
 from zoo.potential import Potential, Prediction
@@ -91,6 +93,11 @@ def save_and_attach_again(potential: Potential, name: str, file: Path) -> None:
     write_adapter(file, adapter, manifest)
     potential.adapters.remove(name)
     load_into(potential.adapters, name, *read_adapter(file))
+
+
+def is_idle(backbone: Backbone, key: str) -> bool:
+    """Whether the backbone says that no output depends on the block with this key."""
+    return any(fnmatch(key, pattern) for pattern in backbone.idle_weights)
 
 
 def weights_without_gradient(potential: Potential) -> set[str]:

@@ -11,8 +11,10 @@ import torch
 import zoo
 from adapters.blocks import find_blocks
 from adapters.state import AdapterManifest, base_fingerprint, write_adapter
+from tests.contracts.checks import is_idle
 from tests.contracts.toys import Uncopied
 from zoo.backbones import family_of_checkpoint, load_family
+from zoo.backbones.base import DropoutRates
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.evaluation.equivariance import check_equivariance
@@ -24,7 +26,7 @@ from zoo.potential import Potential
 def test_the_toy_is_small_and_in_float64_and_its_seed_alone_decides_the_weights(toy, backbone):
     assert backbone.family == toy.family == load_family(toy.family).name
     assert backbone.dtype == torch.float64
-    assert sum(p.numel() for p in backbone.parameters()) < 10_000
+    assert sum(p.numel() for p in backbone.parameters()) < 20_000
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -100,6 +102,35 @@ def test_forces_are_had_in_the_ways_that_the_backbone_declares_and_in_no_other(b
         assert derived.predict(frames)[-1].stress is not None
 
 
+def test_what_is_left_out_at_random_is_declared_and_can_be_set_and_only_while_training(backbone, potential, frames):
+    graph = collate([potential.graph(frame) for frame in frames])
+
+    def energies(training: bool) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return backbone.train(training)(graph)["energy"].detach()
+
+    before = backbone.dropout_rates
+    off = DropoutRates(**dict.fromkeys(before.given, 0.0))
+    try:
+        backbone.set_dropout(off)
+        assert torch.equal(energies(True), energies(False))
+        expected = energies(False)
+        for name in ("dropout", "stochastic_depth"):
+            if name not in before.given:
+                with pytest.raises(ZooError, match=rf"have no .*set training\.{name}=null"):
+                    backbone.set_dropout(DropoutRates(**{name: 0.5}))
+                continue
+            backbone.set_dropout(off)
+            backbone.set_dropout(DropoutRates(**{name: 0.5}))
+            assert backbone.dropout_rates.given == {**off.given, name: 0.5}
+            assert backbone.rebuilt(backbone.dtype).dropout_rates == backbone.dropout_rates
+            assert not torch.equal(energies(True), expected)
+            assert torch.equal(energies(False), expected)
+    finally:
+        backbone.eval().set_dropout(before)
+
+
 def test_a_structure_is_predicted_the_same_alone_and_in_any_batch(potential, frames):
     alone = [potential.predict([frame])[0] for frame in frames]
     together = potential.predict([*frames[::-1], replace(frames[0], positions=frames[0].positions + 1.0)], batch_size=5)[:4][::-1]
@@ -138,8 +169,11 @@ def test_the_weights_reach_the_outputs_one_and_all(potential, frames):
     graph = collate([potential.graph(frame) for frame in frames])
     outputs = potential.backbone(graph)
     sum((value * torch.linspace(0.5, 1.5, value.numel()).reshape(value.shape)).sum() for value in outputs.values()).backward()
-    dead = [name for name, p in potential.backbone.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
-    assert dead == []
+    dead = {name for name, p in potential.backbone.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
+    keys: dict[str, list[bool]] = {}
+    for block in potential.coverage.blocks:
+        keys.setdefault(block.parameter, []).append(is_idle(potential.backbone, block.key))
+    assert dead == {name for name, idle in keys.items() if all(idle)}
 
 
 def test_the_familys_own_checkpoint_is_recognised_and_read_back(toy, potential, frames, checkpoint):

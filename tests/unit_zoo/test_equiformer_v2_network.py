@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,8 +128,8 @@ def test_a_batch_of_unequal_structures_gives_what_each_gives_alone():
         assert (value - torch.cat([one[name] for one in apart])).abs().max() < 1e-14, name
 
 
-def energy_of(network: MonolithicNetwork, positions: Tensor) -> Tensor:
-    return network(cluster(positions), ("energy",))["energy"].sum()
+def energy_of(network: MonolithicNetwork, positions: Tensor, attached: bool = True) -> Tensor:
+    return network(replace(cluster(positions), attached=attached), ("energy",))["energy"].sum()
 
 
 @pytest.mark.parametrize("config", [SMALL, SMALL.model_copy(update={"norm_type": "rms_norm_sh", "use_grid_mlp": False})])
@@ -137,8 +138,7 @@ def test_with_attached_frames_the_gradient_is_that_of_finite_differences(config)
     positions[1] = positions[0] + torch.tensor([0.0, 1.3, 0.0])  # an edge along y, where the frames' angle about y has no meaning
     errors = {}
     for attached in (True, False):
-        network.attached_frames = attached
-        (gradient,) = torch.autograd.grad(energy_of(network, positions.requires_grad_()), positions)
+        (gradient,) = torch.autograd.grad(energy_of(network, positions.requires_grad_(), attached), positions)
         numerical = torch.zeros_like(gradient)
         with torch.no_grad():
             for atom in range(5):
@@ -154,7 +154,6 @@ def test_with_attached_frames_the_gradient_is_that_of_finite_differences(config)
 
 def test_forces_that_are_gradients_can_be_trained_on():
     network, positions = network_of(), random_positions(4).requires_grad_()
-    network.attached_frames = True
     (forces,) = torch.autograd.grad(energy_of(network, positions), positions, create_graph=True)
     weight = network.blocks[0].ga.so2_conv_1.fc_m0.weight
     (gradient,) = torch.autograd.grad(forces.pow(2).sum(), weight)

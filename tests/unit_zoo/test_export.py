@@ -44,7 +44,7 @@ def test_zoo_load_reads_the_exported_file_with_the_runs_numbers(family, trained)
     assert max(measured.values()) <= 1e-6, measured
 
 
-@pytest.mark.parametrize("family", installed("mace", "sevennet", "nequip", "allegro", "uma"))
+@pytest.mark.parametrize("family", installed("mace", "sevennet", "nequip", "allegro", "equiformer_v2", "uma"))
 def test_a_float64_run_is_exported_and_read_in_float64(family, trained):
     folder = trained(family, "float64")
     loaded = zoo.load(exported(folder))

@@ -110,7 +110,9 @@ def test_another_models_file_in_the_place_of_an_unverified_one_is_refused_and_no
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     registry._cards.cache_clear()
     try:
-        with pytest.raises(ZooError, match=r"knows 5 elements and has a cutoff of 4 Å, but unverified has 89 and 6 Å; it is another model"):
+        with pytest.raises(
+            ZooError, match=r"has 5 elements, where unverified has 89, 4 Å of cutoff, where unverified has 6; it is another model"
+        ):
             zoo.load("unverified")
         assert not list((tmp_path / "cache").rglob("*.sha256"))
         fields.update(cutoff_angstrom=4.0, element_count=5)

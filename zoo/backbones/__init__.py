@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "allegro": "zoo.backbones.allegro",
+    "equiformer_v2": "zoo.backbones.equiformer_v2.backbone",
     "mace": "zoo.backbones.mace",
     "nequip": "zoo.backbones.nequip",
     "nequix": "zoo.backbones.nequix",
@@ -26,6 +27,7 @@ _MODULES = {
 }
 _PACKAGES = {
     "allegro": ("allegro", "pip install -c constraints.txt nequip-allegro"),
+    "equiformer_v2": ("torch", "pip install -c constraints.txt torch"),
     "mace": ("mace", "pip install --no-deps mace-torch==0.3.16"),
     "nequip": ("nequip", "pip install -c constraints.txt nequip"),
     "nequix": ("e3nn", "pip install -c constraints.txt e3nn"),

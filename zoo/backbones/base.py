@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +23,24 @@ Symmetry = Literal["SO(3)", "O(3)"]
 ForceMode = Literal["gradient", "direct"]
 
 
+@dataclass(frozen=True)
+class DropoutRates:
+    """What a network leaves out at random in ``train()`` mode, as rates in [0, 1); None where it has no such part.
+
+    Attributes:
+        dropout: of single numbers (EquiformerV2: attention weights).
+        stochastic_depth: of whole branches beside a skip connection, one draw a structure.
+    """
+
+    dropout: float | None = None
+    stochastic_depth: float | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that are not None, by name."""
+        return {name: rate for name, rate in asdict(self).items() if rate is not None}
+
+
 class Backbone(nn.Module):
     """An interatomic potential's network behind one interface.
 
@@ -34,6 +52,7 @@ class Backbone(nn.Module):
         smooth_cutoff: whether the energy is smooth where a neighbour enters or leaves; else it jumps there.
         elements: atomic numbers the model knows, ascending.
         symmetry: the group under which the energy is claimed invariant.
+        extensive: whether twice the structure has twice the energy; not where a constant is added to that of each structure.
         conservative: its own forces are the gradient of its energy; False for a direct backbone, which predicts them.
         differentiable: whether the energy's gradient can be had: always, of a conservative backbone; of a direct one where
             ``forward(graph, forces="gradient")`` attaches what its own way detaches.
@@ -44,9 +63,11 @@ class Backbone(nn.Module):
         reads_charge: whether total charge and spin multiplicity of a structure enter the energy; charged structures are refused otherwise.
         heads: names of the output heads (levels of theory), empty for a single-head model.
         head: the head in use, None for a single-head model.
+        idle_weights: fnmatch patterns of adaptable blocks (``parameter/label``) that published files have and no output of this model
+            depends on, so that nothing trains there.
         has_weights: False for a network built from a configuration alone, whose weights are random.
-        convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
-            model in other signs), else empty.
+        convention: a name for what makes the model besides its weights, where the same weights can mean another one: the signs of its
+            Clebsch-Gordan coefficients, or units and graph; else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
     """
 
@@ -57,6 +78,7 @@ class Backbone(nn.Module):
     smooth_cutoff: bool = True
     elements: tuple[int, ...]
     symmetry: Symmetry
+    extensive: bool = True
     conservative: bool = True
     differentiable: bool = True
     direct_stress: bool = False
@@ -65,6 +87,7 @@ class Backbone(nn.Module):
     reads_charge: bool = False
     heads: tuple[str, ...] = ()
     head: str | None = None
+    idle_weights: tuple[str, ...] = ()
     has_weights: bool = True
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
@@ -90,6 +113,14 @@ class Backbone(nn.Module):
         """Which pairs of atoms are edges: for training, evaluation and prediction alike."""
         return GraphRecipe(self.cutoff, self.max_neighbours, self.strict_neighbours)
 
+    def on_finer_grid(self) -> Backbone:
+        """The same weights on a finer grid, of a backbone with an `aliasing_floor`: there its error under rotations is smaller.
+
+        Raises:
+            ZooError: where it has no grid.
+        """
+        raise ZooError(f"{self.family} models compute on no grid")
+
     @abstractmethod
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
         """The content of the family's own checkpoint of this model; `write_upstream_checkpoint` writes it.
@@ -106,6 +137,20 @@ class Backbone(nn.Module):
             element_shifts_ev: as in `upstream_checkpoint`.
         """
         torch.save(self.upstream_checkpoint(element_shifts_ev), path)
+
+    @property
+    def dropout_rates(self) -> DropoutRates:
+        """What the network leaves out at random while it trains; nothing, unless a family says otherwise."""
+        return DropoutRates()
+
+    def set_dropout(self, rates: DropoutRates) -> None:
+        """Change those rates of `dropout_rates` that are not None here.
+
+        Raises:
+            ZooError: where the network has no such part.
+        """
+        for name in rates.given:
+            raise ZooError(f"{self.family} models have no {name.replace('_', ' ')}; set training.{name}=null")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,6 +200,8 @@ class Family:
         name: as in the cards.
         load: ``(path, head, trust_pickle) -> Backbone`` with the file's weights.
         randomise: re-draws every weight as the package's own initialisation does (``weights=None``), from torch's global generator.
+        build: ``(architecture, source) -> Backbone`` with random weights from a card's ``architecture``, so that ``weights=None`` needs no
+            file; None where the cards have none.
         toy: ``(seed) -> Backbone``, small and random, float64, built from a configuration.
         recognises: whether a file looks like this family's checkpoint, without unpickling it.
         formats: what ``zoo export`` writes, by name; ``native`` is the checkpoint that `Backbone.write_upstream_checkpoint` writes.
@@ -168,6 +215,7 @@ class Family:
     recognises: Callable[[Path], bool]
     formats: Mapping[str, UpstreamFormat]
     more_toys: Mapping[str, Callable[[int], Backbone]] = field(default_factory=dict)
+    build: Callable[[Mapping[str, Any], str], Backbone] | None = None
 
 
 def choose_head(heads: tuple[str, ...], head: str | None, source: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 
@@ -14,7 +15,8 @@ from zoo.data.parts import DataSplits
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 from zoo.potential import Potential
-from zoo.training.config import LossConfig
+from zoo.training.config import LossConfig, OptimizerConfig
+from zoo.training.plan import Plan
 
 Say = Callable[[str], None]
 
@@ -85,6 +87,35 @@ def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> Non
             f"adapter {adapter.method.name}: trains {adapter.trainable_count:,} values ({kinds}); {adapter.method.start_note}; learning "
             f"rate {learning_rate:g} (a rate belongs to a method and its initialisation)"
         )
+
+
+def check_decay(potential: Potential, optimizer: OptimizerConfig, plan: Plan, say: Say) -> None:
+    """Warn where weight decay holds a network to the random weights that it started from."""
+    held = any(
+        adapter.method.name in ("full", "readout") and not adapter.method.decays_by_itself for adapter in potential.adapters.active_adapters
+    )
+    share = optimizer.weight_decay * optimizer.learning_rate * plan.steps
+    if held and share > 0.01:
+        say(f"warning: weight decay pulls every weight back to its random start, by {share:.1%} of the way; adapter=full_scratch does not")
+
+
+def describe_dropout(potential: Potential, say: Say) -> None:
+    """Say what the base leaves out at random in each training step, which nobody asked for in a fine-tuning."""
+    rates = {name: rate for name, rate in potential.backbone.dropout_rates.given.items() if rate > 0}
+    if rates:
+        found = ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
+        keys = " ".join(f"training.{name}=0" for name in rates)
+        say(f"while training, the base leaves out at random: {found}; {keys} turns this off")
+
+
+def describe_idle(potential: Potential, say: Say) -> None:
+    """Say how much of an adapter can never train: published files have weights that no output depends on."""
+    idle = potential.backbone.idle_weights
+    for adapter in potential.adapters.active_adapters:
+        keys = [block.key for block in adapter.blocks if any(fnmatchcase(block.key, pattern) for pattern in idle)]
+        if keys:
+            count = sum(tensor.numel() for key, tensor in adapter.tensors.items() if key.rpartition("/")[0] in keys)
+            say(f"note: {count:,} of these values are on weights that no output depends on ({keys[0]}, ...) and stay as they are")
 
 
 def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:

@@ -49,10 +49,10 @@ class GateActivation(nn.Module):
 
     def __init__(self, degrees: NDArray[np.int64], channels: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.shape = (int(degrees.max()), channels)
         self.register_buffer("degrees", torch.as_tensor(degrees[1:] - 1, device="cpu"), persistent=False)
 
     def forward(self, features: Tensor, gates: Tensor) -> Tensor:
         """(B, R, C) from (B, R, C) and gates (B, lmax C)."""
-        factors = torch.sigmoid(gates).view(len(features), -1, self.channels)[:, self.degrees]  # (B, R - 1, C)
+        factors = torch.sigmoid(gates).view(len(features), *self.shape)[:, self.degrees]  # (B, R - 1, C)
         return torch.cat([functional.silu(features[:, :1]), features[:, 1:] * factors], dim=1)

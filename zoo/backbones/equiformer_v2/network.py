@@ -34,6 +34,8 @@ class Structures:
         graph_of_atom: (N,) index of each atom's structure.
         graph_count: G.
         gauge: (E,) turns of the edges' frames about the edges, radians; None for the network's own frames.
+        attached: whether the edges' frames are differentiable in the positions. Upstream trains with frames that are not, so that only
+            distances carry gradients of an energy; forces that are an energy's gradient need them.
     """
 
     atomic_numbers: Tensor
@@ -42,6 +44,7 @@ class Structures:
     graph_of_atom: Tensor
     graph_count: int
     gauge: Tensor | None = None
+    attached: bool = False
 
 
 class Trunk(nn.Module):
@@ -50,13 +53,7 @@ class Trunk(nn.Module):
     Args:
         config: of the network.
         dtype: constants are computed in it.
-
-    Attributes:
-        attached_frames: whether the edges' rotations are differentiable in the positions. Upstream trains with rotations that are not, so
-            that only distances carry gradients of an energy; forces that are an energy's gradient need them.
     """
-
-    attached_frames = False
 
     def __init__(self, config: EquiformerV2Config, dtype: torch.dtype) -> None:
         super().__init__()
@@ -76,7 +73,7 @@ class Trunk(nn.Module):
     def edges(self, structures: Structures) -> Edges:
         """What the layers read of the edges."""
         vectors = structures.edge_vectors
-        directions = unit_vectors(vectors if self.attached_frames else vectors.detach())
+        directions = unit_vectors(vectors if structures.attached else vectors.detach())
         source, target = structures.edge_index
         return Edges(
             source=source,
@@ -190,9 +187,6 @@ def rebuilt_network(network: MonolithicNetwork | HydraNetwork, dtype: torch.dtyp
         anew = build_network(network.architecture, dtype)
     weights = {name: value.detach().to(dtype, copy=True) for name, value in network.named_parameters()}
     anew.load_state_dict(weights, assign=True)
-    for parameter, original in zip(anew.parameters(), network.parameters(), strict=True):
-        parameter.requires_grad_(original.requires_grad)
-    trunk_of(anew).attached_frames = trunk_of(network).attached_frames
     return anew.to(next(network.parameters()).device).train(network.training)
 
 
