@@ -101,6 +101,8 @@ def test_the_one_generation_whose_composition_is_not_extensive_is_kept_as_it_is(
         excess[generation] = abs(two.energy - 2 * one.energy)
     assert excess["UMA-S-1.2"] > 1e-8
     assert excess["UMA-S-1.2.1"] < 1e-12
+    assert [changed("experts", model={"model_id": name}).extensive for name in excess] == [False, True]
+    assert not changed("toy", backbone={"spin_balanced_channels": [0]}).extensive
 
 
 def test_isolated_atoms_are_refused_by_models_that_upstream_asks_a_table_for_them():
