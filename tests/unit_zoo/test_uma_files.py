@@ -57,8 +57,12 @@ def test_networks_that_were_prepared_for_inference_are_refused():
         ({"backbone": {"model": "os.system"}}, ["os.system", "not of the eSCN-MD family", "escnmd_backbone"]),
         ({"model": {"_target_": "subprocess.run"}}, ["subprocess.run", "HydraModel"]),
         ({"model": {"heads": {"h": {"module": "builtins.print"}}}}, ["builtins.print", "MLP_EFS_Head"]),
-        ({"model": {"heads": {"h": {"module": "MLP_EFS_Head", "reduce": "median"}}}}, []),
+        ({"model": {"heads": {"h": {"module": "fairchem.core.models.uma.escn_md.MLP_EFS_Head", "reduce": "median"}}}}, []),
+        ({"model": {"heads": {"h": {"module": "MLP_EFS_Head"}}}}, ["'MLP_EFS_Head'", "fairchem.core.models.uma.escn_md.MLP_EFS_Head"]),
         ({"backbone": {"norm_type": "batch_norm"}}, ["a test's", "no network"]),
+        ({"backbone": {"cutoff": "six"}}, ["cutoff 'six'", "Å"]),
+        ({"backbone": {"max_neighbors": None}}, ["max_neighbors None", "whole number"]),
+        ({"backbone": {"lmax": 2.5}}, ["lmax 2.5", "whole number"]),
         ({"backbone": {"cutoff": "${cutoff}"}}, ["${cutoff}", "training run"]),
         ({"backbone": {"chg_spin_emb_type": "lin_emb"}}, ["lin_emb", "rand_emb"]),
         ({"model": {"backbone": None}}, ["backbone", "heads"]),
@@ -82,6 +86,23 @@ def test_uma_of_a_generation_that_upstream_dropped_is_refused_and_the_next_is_na
     assert not lacks(refusal_of(functools.partial(changed, "experts", **nameless)), "UMA 1.0", "uma-s-1p1")
     named: Any = changed("experts", backbone={"model_version": 1.1}, **nameless)
     assert named.network.backbone.model_id == "UMA-1.1"
+
+
+def test_the_one_generation_whose_composition_is_not_extensive_is_kept_as_it_is():
+    """UMA-S-1.2 counts one atom of zeros too many in its mean; with the same weights later generations do not."""
+    atoms = molecule("CH3OH")
+    far = atoms.copy()
+    far.translate([50.0, 0.0, 0.0])
+    excess = {}
+    for generation in ("UMA-S-1.2", "UMA-S-1.2.1"):
+        torch.manual_seed(0)
+        potential = Potential(changed("experts", model={"model_id": generation}))
+        one, two = potential.predict([atoms, atoms + far])
+        excess[generation] = abs(two.energy - 2 * one.energy)
+    assert excess["UMA-S-1.2"] > 1e-8
+    assert excess["UMA-S-1.2.1"] < 1e-12
+    assert [changed("experts", model={"model_id": name}).extensive for name in excess] == [False, True]
+    assert not changed("toy", backbone={"spin_balanced_channels": [0]}).extensive
 
 
 def test_isolated_atoms_are_refused_by_models_that_upstream_asks_a_table_for_them():

@@ -14,10 +14,10 @@ import torch
 from fairchem.core.models.uma.escn_md import Linear_Force_Head, MLP_Stress_Head
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, ForceMode, choose_head
+from zoo.backbones.base import Backbone, DropoutRates, ForceMode, choose_head
 from zoo.backbones.uma.checkpoint import checkpoint_record
 from zoo.backbones.uma.config import UmaConfig
-from zoo.backbones.uma.network import Structures, aliasing_floor, build, outputs
+from zoo.backbones.uma.network import Structures, aliasing_floor, build, mixes_extensively, outputs
 from zoo.backbones.uma.tasks import Task, Tasks
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
@@ -63,6 +63,7 @@ class Uma(Backbone):
         self.conservative = not settings["direct_forces"]
         self.direct_stress = not self.conservative and self.predicted.stress is not None
         self.aliasing_floor = aliasing_floor(settings)
+        self.extensive = self.predicted.energy.mean == 0 and mixes_extensively(self.network.backbone, dataset == _MOLECULES)
         references = self.predicted.energy.element_references
         known = int(settings["max_num_elements"]) if references is None else min(int(settings["max_num_elements"]), len(references))
         self.elements = tuple(range(1, min(known, 119)))
@@ -86,6 +87,24 @@ class Uma(Backbone):
             if self.predicted.stress is not None:
                 results["stress"] = self._denormalised(found, self.predicted.stress).reshape(-1, 3, 3)
         return results
+
+    @property
+    def dropout_rates(self) -> DropoutRates:
+        """Of the experts' shares, or of the atoms that enter a composition where that is more; of nothing without experts."""
+        backbone = self.network.backbone
+        return (
+            DropoutRates(dropout=max(backbone.mole_dropout.p, backbone.composition_dropout))
+            if hasattr(backbone, "mole_dropout")
+            else DropoutRates()
+        )
+
+    def set_dropout(self, rates: DropoutRates) -> None:
+        """Change both rates of a mixture of experts to one."""
+        backbone = self.network.backbone
+        has_experts = hasattr(backbone, "mole_dropout")
+        super().set_dropout(DropoutRates(None if has_experts else rates.dropout, rates.stochastic_depth))
+        if rates.dropout is not None:
+            backbone.mole_dropout.p = backbone.composition_dropout = rates.dropout
 
     def _denormalised(self, found: Mapping[str, Any], task: Task) -> Tensor:
         output = found.get(task.name)
@@ -175,6 +194,9 @@ class Uma(Backbone):
             twin = Uma(self.config, self.tasks, self.predicted.dataset, dtype)
         twin.network.load_state_dict(self.network.state_dict())
         twin.has_weights = self.has_weights
+        if hasattr(self.network.backbone, "mole_dropout"):
+            twin.network.backbone.mole_dropout.p = self.network.backbone.mole_dropout.p
+            twin.network.backbone.composition_dropout = self.network.backbone.composition_dropout
         return twin.to(next(self.parameters()).device)
 
 

@@ -152,6 +152,13 @@ def check_computes_with_its_weights(backbone: Any) -> None:
         )
 
 
+def mixes_extensively(backbone: Any, has_multiplicity: bool) -> bool:
+    """Whether what depends on a whole structure is the same for two of them; a spin that is not stated is minus one electron each."""
+    balances_spin = backbone.spin_channel_end > backbone.spin_channel_start
+    counts_too_many = backbone.model_id == "UMA-S-1.2" and getattr(backbone, "use_composition_embedding", False)  # upstream's own exception
+    return not counts_too_many and (has_multiplicity or not balances_spin)
+
+
 def aliasing_floor(settings: dict[str, Any]) -> float:
     """The largest error of forces under rotation, relative, that products on the sphere's grid cost (`zoo.backbones.base.Backbone`)."""
     on_grid = settings["act_type"] == "s2" or settings["ff_type"] == "grid"
