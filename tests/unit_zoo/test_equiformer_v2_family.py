@@ -326,3 +326,23 @@ def test_a_comment_does_not_make_a_configuration_this_familys(tmp_path):
     path = tmp_path / "nequip.yaml"
     path.write_text("# better than equiformer_v2\ntraining_module: {model: {_target_: nequip.model.NequIPGNNModel}}\n")
     assert not load_family("equiformer_v2").recognises(path)
+
+
+@pytest.mark.parametrize(
+    "misspelt",
+    [
+        "datset: {}",
+        "normalizer: {energy: {mean: 0.0, stdev: 1.0}}",
+        "dataset: {normalizer: {energy: {mean: 0.0, stdev: 1.0}}}",
+        "dataset: {train: {transforms: {normalizr: {energy: {mean: 0.0, stdev: 1.0}}}}}",
+    ],
+)
+def test_units_under_a_misspelt_name_are_refused(tmp_path, misspelt):
+    path = tmp_path / "small.yaml"
+    path.write_text(f"model: {{name: equiformer_v2}}\n{misspelt}\n")
+    assert not lacks(refusal_of(zoo.load, path, weights=None), "unknown name", "dataset.train.transforms.normalizer")
+
+
+def test_a_card_without_heads_refuses_one_also_without_weights():
+    assert "no heads" in refusal_of(zoo.load, "equiformer_v2-31M", weights=None, head="oc20")
+    assert "weights='random'" in refusal_of(zoo.load, "equiformer_v2-31M", weights="random")

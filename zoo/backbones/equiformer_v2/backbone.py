@@ -6,7 +6,7 @@ instead, with the rotations of the edges' frames differentiable in the positions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -119,13 +119,6 @@ class EquiformerV2(Backbone):
         network = build_network(replace(self.network.architecture, config=finer), self.dtype)
         network.load_state_dict(self.network.state_dict())
         return self._with_network(network.to(next(self.network.parameters()).device).train(self.network.training))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EquiformerV2:
-        references = self.element_references
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if references is not None and self.element_references is not None:
-            self.element_references = references.to(self.element_references.device)  # float64 under .float() too
-        return self
 
     def _with_network(self, network: Network) -> EquiformerV2:
         anew = EquiformerV2(network, self.normalisers, self.element_references)

@@ -37,6 +37,10 @@ _COUNTS = {
     **{"lmax": 0, "mmax": 0, "num_layers": 1, "max_num_elements": 2, "num_distance_basis": 2, "max_neighbors": -1, "num_experts": 0},
     **{"sphere_channels": 1, "hidden_channels": 1, "edge_channels": 1},
 }
+# far above any published model: a file that claims more would only fill the memory
+_LARGEST = {"lmax": 10, "mmax": 10, "num_layers": 100, "max_num_elements": 256, "num_experts": 1024}
+_LARGEST_OF_ANY = 10_000
+_CHOICES = {"ff_type": ("spectral", "grid"), "act_type": ("gate", "s2")}
 _FIRST_VERSION_WITHOUT_NAME = "UMA-1.1"  # the name that upstream gives to files of that generation, which carry none
 
 
@@ -106,9 +110,14 @@ def _backbone(given: Settings, source: str) -> tuple[type[eSCNMDBackbone], Setti
         value = settings.get(name, smallest)
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
             raise ZooError(f"{source}: its backbone has {name} {value!r}, wanted a whole number of at least {smallest}")
+        if value > (largest := _LARGEST.get(name, _LARGEST_OF_ANY)):
+            raise ZooError(f"{source}: its backbone has {name} above {largest}, which no published model comes near")
+    for name, choices in _CHOICES.items():
+        if name in settings and settings[name] not in choices:
+            raise ZooError(f"{source}: its backbone has {name} {settings[name]!r}, wanted {' or '.join(map(repr, choices))}")
     cutoff = settings.get("cutoff", 5.0)
-    if isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or cutoff <= 0:
-        raise ZooError(f"{source}: its backbone has cutoff {cutoff!r}, wanted a length in Å")
+    if isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or not 0 < cutoff <= 100:
+        raise ZooError(f"{source}: its backbone has cutoff {str(cutoff)[:20]!r}, wanted a length in Å up to 100")
     if settings.get("chg_spin_emb_type", "pos_emb") == "lin_emb":
         raise ZooError(f"{source}: chg_spin_emb_type 'lin_emb' computes in float32 whatever the model's precision; train with 'rand_emb'")
     if settings.get("moe_type", "so2") not in ("so2", "so2m0"):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo.backbones.base import Backbone, DropoutRates, ForceMode, choose_head
 from zoo.backbones.uma.checkpoint import checkpoint_record
 from zoo.backbones.uma.config import UmaConfig
-from zoo.backbones.uma.network import Structures, aliasing_floor, build, mixes_extensively, outputs
+from zoo.backbones.uma.network import Structures, aliasing_floor, build, check_is_not_merged, mixes_extensively, outputs
 from zoo.backbones.uma.tasks import Task, Tasks
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
@@ -77,6 +77,7 @@ class Uma(Backbone):
         direct = not self.conservative and forces == "direct"
         vectors = graph.edge_vectors()  # (E, 3) Å, float64
         vectors = (vectors.detach() if direct else vectors).to(self.dtype)
+        check_is_not_merged(self.network, self.config.backbone[0])
         found = outputs(self.network, self._structures(graph, vectors), graph.edge_index, vectors)
         energy = self._denormalised(found, self.predicted.energy).to(torch.float64).reshape(-1)  # (G,)
         per_atom = self.get_buffer("element_references")[graph.atomic_numbers].to(torch.float64)  # (N,)
@@ -112,7 +113,7 @@ class Uma(Backbone):
         if values is None:
             raise ZooError(
                 f"{self.config.source}: no head gives {task.name!r} with {task.quantity!r} in it, which its task asks for (heads give: "
-                f"{', '.join(found)}); mend heads and tasks"
+                f"{', '.join(found)}); mend heads and tasks: a head's name is its task's, or pass_through_head_outputs is true"
             )
         denormalised: Tensor = values * task.rmsd + task.mean
         return denormalised
