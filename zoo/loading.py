@@ -159,7 +159,12 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
     if weights is None and build is not None and card.architecture is not None:
         choose_head(card.heads, head, card.name)
         return card, build(card.architecture, card.name)
-    return card, _with_weights(_backbone_of_file(card, head, trust_pickle), weights, name_or_path)
+    try:
+        return card, _with_weights(_backbone_of_file(card, head, trust_pickle), weights, name_or_path)
+    except ZooError as error:
+        if weights is None:  # nobody would expect to need the weights
+            raise ZooError(f"{error} (weights=None needs the file too, which alone holds the architecture of {card.name})") from None
+        raise
 
 
 def _backbone_of_file(card: Card, head: str | None, trust_pickle: bool) -> Backbone:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 
 import zoo
 from adapters.blocks import find_blocks
@@ -20,6 +20,7 @@ from tests.families import needs, skip_without
 from tests.refusals import lacks, refusal_of
 from tests.unit_zoo.uma_models import changed, toy
 from zoo.backbones import family_of_checkpoint, load_family
+from zoo.compose import config_root
 from zoo.potential import Potential
 
 pytestmark = [skip_without("uma"), pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -232,3 +233,9 @@ def test_a_network_that_upstream_merged_for_one_composition_is_refused():
     heads: Any = toy("experts")
     next(iter(heads.network.output_heads.values())).merged_on_dataset = "omat"
     assert "merged for one composition" in refusal_of(Potential(heads).predict, [molecule("CH3OH")])
+
+
+def test_the_documented_small_network_predicts_and_takes_an_adapter():
+    potential = zoo.load(config_root() / "network" / "esen_small.yaml", weights=None, adapter="elora")
+    assert (potential.backbone.family, potential.conservative) == ("uma", True)
+    assert np.abs(potential.predict([bulk("Cu", cubic=True) * (1, 1, 2), molecule("CH3OH")])[1].forces).max() > 1e-4

@@ -136,5 +136,7 @@ def _finish(
     summary = artefacts.summary_table(results)
     tell(summary)
     tell(f"adapter: {adapter_file} ({adapter_file.stat().st_size / 1e6:.2f} MB, {potential.adapters.trainable_count:,} values)")
+    if folder.model.is_file():
+        tell(f"the whole model, since its base had random weights: {folder.model}; zoo.load and backbone= take it")
     tell(f"record, plots and log: {folder.path}/")
     return RunResult(folder.path, potential, results, summary)

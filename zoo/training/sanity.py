@@ -105,7 +105,7 @@ def describe_dropout(potential: Potential, say: Say) -> None:
     if rates:
         found = ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
         keys = " ".join(f"training.{name}=0" for name in rates)
-        say(f"while training, the base leaves out at random: {found}; {keys} turns this off")
+        say(f"while training, the network leaves out at random: {found}; {keys} turns this off")
 
 
 def describe_idle(potential: Potential, say: Say) -> None:
