@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,10 @@ class Adapter(nn.Module):
         self.factors = nn.ParameterDict()
         self._layer_factors: dict[str, tuple[str, ...]] = {}
         self._initialise(base, torch.Generator().manual_seed(seed))
-        self._batches = self._plan_batches()
-        self._positions = {name: [i for i, block in enumerate(self.blocks) if block.parameter == name] for name in self._layer_factors}
+        self._base = {block.parameter: base[block.parameter] for block in self.blocks} if method.needs_base else {}
+        self._batches = self._plan_batches() if method.mergeable else ()
+        changed = self._layer_factors if method.mergeable else {}
+        self._positions = {name: [i for i, block in enumerate(self.blocks) if block.parameter == name] for name in changed}
         self._layouts = {
             name: ParameterLayout([self.blocks[position] for position in positions], base[name].shape)
             for name, positions in self._positions.items()
@@ -73,7 +76,7 @@ class Adapter(nn.Module):
         for block in self.blocks:
             weight = base[block.parameter]
             if block.parameter not in self._layer_factors:
-                shared = self.method.layer_factors(block.parameter, weight.dtype)
+                shared = self.method.layer_factors(block, generator, weight.dtype)
                 self._layer_factors[block.parameter] = tuple(shared)
                 for factor, tensor in shared.items():
                     self._add(f"{block.parameter}/*/{factor}", tensor.to(weight.device))
@@ -142,14 +145,32 @@ class Adapter(nn.Module):
         return {factor: self.factors[keys[factor]] for factor in self._layer_factors[self.blocks[position].parameter]}
 
     def block_deltas(self) -> list[Tensor]:
-        """The delta of each block of `blocks`, flat ``(numel,)`` in the order (stack, rows, cols)."""
+        """The delta of each block of `blocks`, flat ``(numel,)`` in the order (stack, rows, cols); empty where activations are changed."""
         deltas: list[Tensor] = [torch.empty(0)] * len(self.blocks)
         for batch in self._batches:
             stacked = {factor: torch.stack([self.factors[key] for key in keys]) for factor, keys in batch.keys.items()}  # (B, ...)
+            if self._base:
+                stacked["W"] = torch.stack([self._base_weights(position) for position in batch.positions])
             flat = self.method.delta(stacked).reshape(len(batch.positions), -1)  # (B, numel)
             for position, delta in zip(batch.positions, flat.unbind(0), strict=True):
                 deltas[position] = delta
         return deltas
+
+    def _base_weights(self, position: int) -> Tensor:
+        block = self.blocks[position]
+        return block.view(self._base[block.parameter].detach()).reshape(block.compact_shape)
+
+    def param_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer parameter groups, the fastest first; a tensor that blocks share has the rate of the first of them."""
+        factors: dict[str, float] = {}
+        for position, block in enumerate(self.blocks):
+            for key in self._keys_of(position).values():
+                factors.setdefault(key.replace(_DOT, "."), self.method.rate_factor(block, self.coverage))
+        tensors, groups = self.tensors, []
+        for value in sorted(set(factors.values()), reverse=True):
+            own = {key: tensor for key, tensor in tensors.items() if factors[key] == value}
+            groups += self.method.param_groups(own, learning_rate * value, weight_decay)
+        return groups
 
     def deltas(self) -> dict[str, Tensor]:
         """Parameter name -> change of the parameter, of its shape; differentiable in the factors."""

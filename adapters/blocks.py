@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.errors import AdapterError
+from adapters.features import LayerFeatures
 
 Structure = Literal["matrix", "vector"]
 
@@ -40,6 +41,9 @@ class WeightBlock:
         order: |m| of the coefficients in an edge's frame that the weights act on; None where the layer has no orders.
         coupling_paths: ways of coupling whose weights the rows hold for each element, in a symmetric contraction; the layer starts with
             weights that are smaller by this number.
+        rule_role: the role that the layer type's rule gives, which a backbone may replace by another (readout).
+        layer: 0 before the first interaction layer, 1 to L in them, L + 1 in the readout (`adapters.depth`).
+        features: what goes into the block's layer and comes out of it, where that is known.
     """
 
     parameter: str
@@ -56,6 +60,9 @@ class WeightBlock:
     coupling_paths: int = 1
     degree: int | None = None
     order: int | None = None
+    rule_role: str = ""
+    layer: int = 0
+    features: LayerFeatures | None = None
 
     @property
     def key(self) -> str:
@@ -136,6 +143,11 @@ class Coverage:
         """The roles that occur, sorted."""
         return tuple(sorted({block.role for block in self.blocks}))
 
+    @property
+    def last_layer(self) -> int:
+        """The number of the readout's layer, L + 1."""
+        return max(block.layer for block in self.blocks)
+
     def share(self, blocks: Iterable[WeightBlock]) -> float:
         """Share of the adaptable weights that ``blocks`` reach, 0 to 1."""
         return sum(block.numel for block in blocks) / max(self.trainable_count, 1)
@@ -156,7 +168,7 @@ class Coverage:
         return sum(block.numel for block in self.blocks if block.role == role)
 
 
-def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Coverage:
+def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None, layers: str | None = None) -> Coverage:
     """Account for every parameter of ``model``.
 
     Call it before the base is frozen for adapter training: a parameter with ``requires_grad`` False counts as frozen by its authors.
@@ -165,6 +177,7 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
     Args:
         model: any module; the rules know layer types by qualified name and import nothing.
         roles: fnmatch patterns of parameter names -> role, overriding the rule's role (``{"*reduce_*": "readout"}``); the first match wins.
+        layers: a regular expression that finds the number of a parameter's interaction layer in its name (`adapters.depth.numbered`).
 
     Returns:
         The blocks, and the reason for each parameter that has none.
@@ -172,7 +185,8 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
     Raises:
         AdapterError: where a rule's blocks do not cover a parameter exactly once (a layer stores its weights as no rule expects).
     """
-    from adapters.rules import RulesOfModel  # rules build WeightBlocks, so they import this module
+    from adapters.depth import numbered  # both build WeightBlocks, so they import this module
+    from adapters.rules import RulesOfModel
 
     rules = RulesOfModel(model)
     blocks: list[WeightBlock] = []
@@ -186,10 +200,10 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
             continue
         local = rules.blocks_of(name) or [vector_block(name, parameter.numel(), "other")]
         role = next((role for pattern, role in (roles or {}).items() if fnmatchcase(name, pattern)), None)
-        named = [replace(block, parameter=name, role=role or block.role) for block in local]
+        named = [replace(block, parameter=name, role=role or block.role, rule_role=block.role) for block in local]
         _check_partition(named, parameter)
         blocks.extend(named)
-    return Coverage(tuple(blocks), not_adaptable, sizes)
+    return Coverage(tuple(numbered(blocks, layers)), not_adaptable, sizes)
 
 
 def _reason_not_adaptable(parameter: Tensor) -> str:

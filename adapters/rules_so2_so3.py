@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from adapters.blocks import WeightBlock, vector_block
+from adapters.features import LayerFeatures
 from adapters.rules import blocks_of_module, not_adaptable, rule
 
 _HERE = "zoo.backbones.equiformer_v2"
@@ -64,12 +65,13 @@ def _so3_linear(module: Any) -> list[WeightBlock]:
     """Weight (degrees, out, in): a transposed matrix a degree, so that degrees can be chosen; the bias is added to degree 0."""
     degrees, cols, rows = module.weight.shape
     strides = (rows * cols, 1, rows)
-    matrices = [
-        WeightBlock(
-            "weight", f"l{degree}", "so3", f"l = {degree}: {rows} -> {cols}", 1, rows, cols, degree * rows * cols, strides, degree=degree
-        )
-        for degree in range(degrees)
-    ]
+    inputs, outputs = (tuple((channels, degree, (-1) ** degree) for degree in range(degrees)) for channels in (rows, cols))
+    features = LayerFeatures(inputs, outputs, "degrees")
+    matrices = []
+    for degree in range(degrees):
+        path, offset = f"l = {degree}: {rows} -> {cols}", degree * rows * cols
+        block = WeightBlock("weight", f"l{degree}", "so3", path, 1, rows, cols, offset, strides, degree=degree)
+        matrices.append(replace(block, features=features))
     return [*matrices, replace(vector_block("bias", cols, "bias"), degree=0)]
 
 

@@ -190,7 +190,7 @@ class AdapterStack(nn.Module):
         """Optimizer parameter groups of the active adapters."""
         groups: list[dict[str, Any]] = []
         for adapter in self.active_adapters:
-            groups.extend(adapter.method.param_groups(adapter.tensors, learning_rate, weight_decay))
+            groups.extend(adapter.param_groups(learning_rate, weight_decay))
         return groups
 
     def before_forward(self) -> None:

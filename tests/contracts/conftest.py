@@ -24,6 +24,7 @@ from zoo.potential import Potential
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"name": "elora", "rank": 3, "alpha": 5.0, "initialisation": "scaled", "dense_substitution": "when_smaller"},
     {"name": "elora", "rank": 2, "extra_trainable": ["*"]},
+    {"name": "elora", "rank": 2, "ranks": {"readout": 1}, "magnitude": True, "initialisation": "orthogonal"},
     {"name": "sparse", "start": "base", "setting": "every"},
     {"name": "sparse", "form": "printed", "setting": "every"},
 )

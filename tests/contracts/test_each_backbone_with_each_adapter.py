@@ -11,10 +11,12 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 import zoo
+from adapters.blocks import find_blocks
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
 from tests.contracts.checks import bits, forces_of, is_idle, relative_difference, relative_sizes, rotation_residual
-from tests.contracts.toys import Uncopied, assert_same_state, state_of
+from tests.contracts.toys import Toy, Uncopied, assert_same_state, state_of
+from tests.refusals import refusal_of
 from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import FLOOR_FACTOR, check_equivariance
@@ -27,6 +29,16 @@ from zoo.potential import Potential
 def frames(backbone: Backbone) -> list[Frame]:
     """A molecule and a sheared crystal: on which directions repeat no method depends."""
     return probe_frames(backbone.elements)[::3]
+
+
+@pytest.fixture(autouse=True)
+def there_is_something_to_adapt(toy: Toy, backbone: Backbone, spec: dict[str, Any]) -> None:
+    """A method whose kind of weight a network does not have says so; then nothing else is to be asked of the two."""
+    method = create_method(spec)
+    if any(method.selects(block) for block in find_blocks(backbone, backbone.adapter_roles, backbone.adapter_layers).blocks):
+        return
+    assert "select none of the model's" in refusal_of(Potential(backbone).adapters.add, spec["name"], method)
+    pytest.skip(f"{toy} has no weights for {spec['name']}, which refused")
 
 
 def with_adapter(potential: Potential, spec: dict[str, Any], relative: float | None = 0.1) -> str:

@@ -50,6 +50,8 @@ class Backbone(nn.Module):
         convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
             model in other signs), else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
+        adapter_layers: regular expression that finds the number of the interaction layer, from 0, in a parameter's name; None for a
+            network that is one layer between embedding and readout.
     """
 
     family: str
@@ -71,6 +73,7 @@ class Backbone(nn.Module):
     has_weights: bool = True
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
+    adapter_layers: ClassVar[str | None] = None
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
