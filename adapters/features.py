@@ -72,7 +72,8 @@ def joined(parts: Sequence[Tensor], layout: Layout) -> Tensor:
     if layout == "irreps":
         return torch.cat([part.flatten(-2) for part in parts], dim=-1)
     features = torch.cat(list(parts), dim=-1)
-    return features.transpose(-1, -2) if layout == "degrees" else features
+    # in the order in memory that the layer returns: the next layer may sum in another order otherwise
+    return features.transpose(-1, -2).contiguous() if layout == "degrees" else features
 
 
 def flattened(features: Tensor, layout: Layout) -> Tensor:

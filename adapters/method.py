@@ -22,7 +22,15 @@ from adapters.errors import AdapterError, first_problem, nearest_name_hint
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
 
-_METHOD_MODULES = ("adapters.elora", "adapters.dense", "adapters.freeze", "adapters.bias", "adapters.sparse")
+_METHOD_MODULES = (
+    "adapters.elora",
+    "adapters.dense",
+    "adapters.freeze",
+    "adapters.bias",
+    "adapters.sparse",
+    "adapters.mmea",
+    "adapters.bottleneck",
+)
 _METHODS: dict[str, type[AdapterMethod]] = {}
 
 
