@@ -28,6 +28,7 @@ _METHOD_MODULES = (
     "adapters.freeze",
     "adapters.bias",
     "adapters.sparse",
+    "adapters.lora_mace",
     "adapters.mmea",
     "adapters.bottleneck",
 )

@@ -26,6 +26,8 @@ SO2_CONVOLUTIONS = (
 )
 ORDER_CONVOLUTIONS = (f"{_HERE}.so2.OrderConvolution", f"{_FAIRCHEM}.nn.so2_layers.SO2_m_Conv")
 SO3_LINEARS = (f"{_HERE}.so3.SO3Linear", f"{_FAIRCHEM}.nn.so3_layers.SO3_Linear")
+RADIAL_FUNCTIONS = (f"{_HERE}.radial.RadialFunction", f"{_FAIRCHEM}.nn.radial.RadialMLP")
+FEED_FORWARDS = (f"{_HERE}.blocks.FeedForward", f"{_FAIRCHEM}.escn_md_block.GridAtomwise", f"{_FAIRCHEM}.escn_md_block.SpectralAtomwise")
 
 not_adaptable(f"{_FAIRCHEM}.nn.so2_layers.SO2_m_Conv_Block", "the layer computes with a copy of its weights, which no adapter reaches")
 
@@ -75,13 +77,13 @@ def _so3_linear(module: Any) -> list[WeightBlock]:
     return [*matrices, replace(vector_block("bias", cols, "bias"), degree=0)]
 
 
-@rule(f"{_HERE}.radial.RadialFunction", f"{_FAIRCHEM}.nn.radial.RadialMLP")
+@rule(*RADIAL_FUNCTIONS)
 def _radial_function(module: Any) -> list[WeightBlock]:
     """Linear maps with norms between them."""
     return _blocks_of_part(module, "net", "radial")
 
 
-@rule(f"{_HERE}.blocks.FeedForward", f"{_FAIRCHEM}.escn_md_block.GridAtomwise", f"{_FAIRCHEM}.escn_md_block.SpectralAtomwise")
+@rule(*FEED_FORWARDS)
 def _feed_forward(module: Any) -> list[WeightBlock]:
     """The MLP of values on the sphere, point by point, and those of the scalars or of the gates that scalars make."""
     children = {name for name, _ in module.named_children()}
