@@ -52,6 +52,28 @@ def test_counts_on_mace_off23_medium_cut_to_h_c_o_are_the_published_ones(organic
     assert count(organic, spec) == wanted
 
 
+def test_mmea_counts_on_mace_off23_medium_cut_to_h_c_o_are_the_published_ones(organic):
+    """201,258 at r = 32 and 151,354 at r = 16, which are gates and ELoRA of r = 16 on all that is no equivariant linear layer."""
+    gates = count(organic, {"name": "mmea", "rank": 16})
+    assert count(organic, {"name": "mmea", "rank": 32}) - gates == 201_258 - 151_354
+    linears = ["linear", "embedding", "readout"]
+    elsewhere = count(organic, {"name": "elora", "rank": 16, "extra_trainable": "reference", "exclude_roles": linears})
+    assert gates + elsewhere == 151_354
+
+
+@pytest.mark.parametrize("rank", [4, 16])
+def test_lora_mace_trains_as_many_numbers_as_mace_itself(rank):
+    import copy
+
+    from mace.modules.lora import inject_lora
+
+    potential = Potential(mace_shape("mace-mp-0-medium", ORGANIC))
+    network = copy.deepcopy(potential.backbone.network)
+    inject_lora(network, rank=rank)
+    upstream = sum(parameter.numel() for name, parameter in network.named_parameters() if ".lora_" in name)
+    assert count(potential, {"name": "lora-mace", "rank": rank}) == upstream
+
+
 def test_the_setting_linear_reaches_the_sparse_papers_share_of_off23_medium():
     """0.2318 of 1,428,376 parameters (10 elements): the o3.Linear layers."""
     potential = Potential(mace_shape("mace-off23-medium", ORGANIC))
