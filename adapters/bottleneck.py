@@ -23,7 +23,7 @@ from adapters.method import register
 
 @register
 class Bottleneck(BottleneckMethod):
-    """An MLP across all components of a layer's output."""
+    """A control: an MLP across all components of a layer's output."""
 
     name = "bottleneck"
     equivariant: ClassVar[bool] = False

@@ -16,7 +16,7 @@ from adapters.method import AdapterMethod, register
 
 @register
 class Full(AdapterMethod):
-    """A dense delta on every block: full fine-tuning (``roles`` and ``exclude_roles`` freeze layers)."""
+    """A dense delta on every block: full fine-tuning."""
 
     name = "full"
 

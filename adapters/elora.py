@@ -57,7 +57,7 @@ class EloraConfig(MethodConfig):
 
 @register
 class Elora(AdapterMethod):
-    """Low-rank deltas per path; B = 0 at the start, so the untrained adapter is the base bit for bit."""
+    """Low-rank deltas per path."""
 
     name = "elora"
     Config = EloraConfig

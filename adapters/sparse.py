@@ -93,7 +93,7 @@ class SparseConfig(MethodConfig):
 
 @register
 class Sparse(AdapterMethod):
-    """Soft-thresholded dense deltas with one learned threshold a layer (parameter)."""
+    """Soft-thresholded dense deltas with one learned threshold a layer."""
 
     name = "sparse"
     Config = SparseConfig

@@ -212,8 +212,8 @@ A MACE .model (a pickle of the module, tied to the e3nn that wrote it) as config
 the original where output is left out. zoo.load and backbone=FILE take both; a .model is converted into the cache when it is first loaded.
 Nothing of the file is run; one that names packages no model needs is refused unless trust_pickle=true.
 
-With backbone=, the base that it was trained on: LoRA of mace_run_train --lora, from a checkpoint of the training (alpha is its --lora_alpha,
-which a checkpoint does not hold) or a pickled model with the wrappers in it, as an adapter file of the method lora-mace.
+With backbone=, the base that it was trained on: LoRA of mace_run_train --lora, from a checkpoint of the training (alpha is its
+--lora_alpha, which a checkpoint does not hold) or a pickled model with the wrappers in it, as an adapter file of the method lora-mace.
 """
 _CHECK_PAGE = """
 usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]] [input=FILE frames=4] [randomise=true] [seed=0]
