@@ -249,7 +249,9 @@ def check_equivariance(arguments: Sequence[str]) -> None:
     if config.randomise:
         for name in potential.adapters.active:
             potential.adapters.randomise(name, config.seed, config.relative_size)
-            print(f"adapter {name}: random weights, |dW|/|W| >= {config.relative_size:g} in every block")
+            weights = potential.adapters.get(name).method.mergeable
+            size = f"|dW|/|W| >= {config.relative_size:g} in every block" if weights else f"changes of about {config.relative_size:g}"
+            print(f"adapter {name}: random weights, {size}")
     frames = read_structures(config.input)[: config.frames] if config.input else probe_frames(potential.backbone.elements)
     report = check(potential, frames, seed=config.seed)
     print(report.text())

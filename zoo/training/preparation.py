@@ -23,7 +23,7 @@ from zoo.loading import load
 from zoo.potential import Potential
 from zoo.training import sanity
 from zoo.training.checkpoints import AtomicCheckpointIO
-from zoo.training.config import RunConfig, TrainingConfig
+from zoo.training.config import RunConfig
 from zoo.training.sanity import Say
 from zoo.training.trainer import check_loggers
 
@@ -120,13 +120,19 @@ def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
         method = create_method(config.adapter)
         potential.adapters.add(method.name, method, seed=config.training.seed)
     for adapter in potential.adapters.active_adapters:
-        _check_method(adapter.method, config.training)
+        _check_method(adapter.method, config)
     return potential
 
 
-def _check_method(method: AdapterMethod, training: TrainingConfig) -> None:
-    """Refuse an optimisation under which the method's settings do not mean what they say."""
+def _check_method(method: AdapterMethod, config: RunConfig) -> None:
+    """Refuse an optimisation under which the method's settings do not mean what they say, and a run whose model could not be written."""
+    training = config.training
     optimizer = training.optimizer.name
+    if config.strategy.weights == "random" and not method.mergeable:
+        raise ZooError(
+            f"adapter {method.name!r} changes activations, and a run from random weights leaves its whole model as one file, which cannot "
+            "hold them; choose adapter=full"
+        )
     if method.requires_decoupled_weight_decay and optimizer in ("adam", "amsgrad"):
         raise ZooError(
             f"adapter {method.name!r} needs decoupled weight decay, which {optimizer} has not; set training.optimizer.name=adamw "
