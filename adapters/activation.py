@@ -141,7 +141,9 @@ def layers_of(adapter: Adapter) -> dict[int, tuple[str, LayerFeatures]]:
     """The layers that an activation adapter changes: position of the first of its blocks -> its parameter and its features."""
     layers: dict[int, tuple[str, LayerFeatures]] = {}
     for position, block in enumerate(adapter.blocks):
-        if block.features is not None and all(block.parameter != parameter for parameter, _ in layers.values()):
+        gated = block.features is not None and not adapter.changes_weights(position)
+        if gated and all(block.parameter != parameter for parameter, _ in layers.values()):
+            assert block.features is not None
             layers[position] = (block.parameter, block.features)
     return layers
 

@@ -63,9 +63,11 @@ class Adapter(nn.Module):
         self._layer_factors: dict[str, tuple[str, ...]] = {}
         self._initialise(base, torch.Generator().manual_seed(seed))
         self._base = {block.parameter: base[block.parameter] for block in self.blocks} if method.needs_base else {}
-        self._batches = self._plan_batches() if method.mergeable else ()
-        changed = self._layer_factors if method.mergeable else {}
-        self._positions = {name: [i for i, block in enumerate(self.blocks) if block.parameter == name] for name in changed}
+        self._batches = self._plan_batches()
+        self._positions: dict[str, list[int]] = {}
+        for position, block in enumerate(self.blocks):
+            if self.changes_weights(position):
+                self._positions.setdefault(block.parameter, []).append(position)
         self._layouts = {
             name: ParameterLayout([self.blocks[position] for position in positions], base[name].shape)
             for name, positions in self._positions.items()
@@ -92,7 +94,7 @@ class Adapter(nn.Module):
 
     def _plan_batches(self) -> tuple[_Batch, ...]:
         groups: dict[tuple[object, ...], list[int]] = {}
-        for position in range(len(self.blocks)):
+        for position in filter(self.changes_weights, range(len(self.blocks))):
             factors = self._keys_of(position)
             tensors = [self.factors[key] for key in factors.values()]
             same = tuple((name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in zip(factors, tensors, strict=True))
@@ -109,6 +111,10 @@ class Adapter(nn.Module):
         own = {factor: f"{block.key}/{factor}" for factor in self._block_factors[position]}
         shared = {factor: f"{block.parameter}/*/{factor}" for factor in self._layer_factors[block.parameter]}
         return {factor: key.replace(".", _DOT) for factor, key in {**own, **shared}.items()}
+
+    def changes_weights(self, position: int) -> bool:
+        """Whether the block at ``position`` of `blocks` has a delta; else an activation method changes what its layer returns."""
+        return self.method.mergeable or bool(self._block_factors[position])
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:

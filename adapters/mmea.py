@@ -10,7 +10,9 @@ one gamma for each channel that comes out. A scalar becomes h' = h' + gamma, a c
 zero at the start: step 0 is the base, where the reference code starts with random gammas of the scalars.
 
 Pseudoscalars (0o) are scaled as vectors are: gamma does not change sign under inversion as they do. Features of edges are scaled alone, for
-a sum would not vanish at the cutoff. The paper's figures are of these gates and ELoRA deltas on tensor products together.
+a sum would not vanish at the cutoff.
+
+The reference code trains ELoRA's deltas besides, on all that is no such layer: ``elsewhere="elora"``. The published counts are of both.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from adapters.activation import BottleneckConfig, BottleneckMethod, network
 from adapters.blocks import WeightBlock
+from adapters.elora import Elora, EloraConfig
 from adapters.features import LayerFeatures, joined, split
-from adapters.method import register
+from adapters.method import MethodConfig, register
 
 
 class MmeaConfig(BottleneckConfig):
@@ -32,9 +36,14 @@ class MmeaConfig(BottleneckConfig):
 
     Attributes:
         scaling: of channels that are no scalars: ``"exponential"``, exp(gamma), or ``"residual"``, 1 + gamma.
+        elsewhere: what trains on weights that have no gates behind them: ``"nothing"``, or ``"elora"``, low-rank deltas and what ELoRA's
+            reference code trains besides (`adapters.elora`, ``extra_trainable="reference"``).
+        elsewhere_rank: r of these deltas.
     """
 
     scaling: Literal["exponential", "residual"] = "exponential"
+    elsewhere: Literal["nothing", "elora"] = "nothing"
+    elsewhere_rank: int = Field(default=16, ge=1)
 
 
 @register
@@ -45,8 +54,32 @@ class Mmea(BottleneckMethod):
     Config = MmeaConfig
     config: MmeaConfig
 
+    def __init__(self, config: MmeaConfig) -> None:
+        super().__init__(config)
+        common = {key: getattr(config, key) for key in MethodConfig.model_fields}
+        self._elsewhere = Elora(EloraConfig(rank=config.elsewhere_rank, extra_trainable="reference", **common))
+
     def selects(self, block: WeightBlock) -> bool:
-        """Blocks of layers into which scalars go."""
+        """Blocks of layers into which scalars go, and of the others what trains ``elsewhere``."""
+        return self._is_gated(block) or (self.config.elsewhere == "elora" and self._elsewhere.selects(block))
+
+    def kind(self, block: WeightBlock) -> str:
+        """``mmea``, which has its numbers in the layer, or ELoRA's kinds."""
+        return super().kind(block) if self._is_gated(block) else self._elsewhere.kind(block)
+
+    def initial_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+        """ELoRA's where there is no gate."""
+        return {} if self._is_gated(block) else self._elsewhere.initial_factors(block, generator, dtype)
+
+    def layer_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The gates' where there are any."""
+        return super().layer_factors(block, generator, dtype) if self._is_gated(block) else {}
+
+    def delta(self, factors: Mapping[str, Tensor]) -> Tensor:
+        """ELoRA's, of blocks without gates."""
+        return self._elsewhere.delta(factors)
+
+    def _is_gated(self, block: WeightBlock) -> bool:
         return super().selects(block) and block.features is not None and block.features.scalar_count > 0
 
     def widths(self, features: LayerFeatures) -> tuple[int, int]:

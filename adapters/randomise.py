@@ -37,7 +37,6 @@ def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: i
             drawn = adapter.method.random_factors(features, generator, relative)
             for name, tensor in adapter.layer_factors(position).items():
                 tensor.copy_(drawn[name])
-        return
     own = [list(adapter.own_factors(position).values()) for position in range(len(adapter.blocks))]
     for tensor in (tensor for tensors in own for tensor in tensors):
         tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
@@ -45,7 +44,7 @@ def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: i
     for _ in range(_MAX_ROUNDS):
         deltas = zip(adapter.block_deltas(), adapter.blocks, strict=True)
         ratios = [float(delta.double().norm()) / (base_norms[block.key] or 1.0) for delta, block in deltas]
-        wrong = [position for position, ratio in enumerate(ratios) if not relative <= ratio <= 2 * relative]
+        wrong = [position for position, ratio in enumerate(ratios) if own[position] and not relative <= ratio <= 2 * relative]
         if not wrong:
             return
         for position in wrong:

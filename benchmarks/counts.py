@@ -39,6 +39,7 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "`elora`, rank 4, `dense_substitution=when_smaller`": {"name": "elora", "rank": 4, "dense_substitution": "when_smaller"},
     "`elora`, `magnitude=true`": {"name": "elora", "magnitude": True},
     "`elora_paper` preset (rank 16, and what the code unfreezes)": {"name": "elora", "rank": 16, "extra_trainable": "reference"},
+    "`mmea_paper` preset (gates, and ELoRA elsewhere)": {"name": "mmea", "elsewhere": "elora"},
     "`freeze`, `up_to=1`": {"name": "freeze", "up_to": 1},
     "`sparse`, `setting=every`": {"name": "sparse", "setting": "every"},
 }

@@ -97,23 +97,22 @@ def test_random_adapters_are_large_and_equivariant_unless_they_say_that_they_are
     too_small = {key: size for key, size in relative_sizes(potential, name).items() if not size >= 0.1 - 1e-12}
     assert too_small == {}
     moved = np.linalg.norm(forces_of(potential.predict(frames)) - forces_of(base)) / np.linalg.norm(forces_of(base))
-    assert moved >= 0.1
+    assert moved >= (0.1 if method.mergeable else 0.04)
     residual = rotation_residual(potential, frames)
     if not method.mergeable and method.equivariant and backbone.aliasing_floor:
         assert residual < max(floor, backbone.aliasing_floor)  # larger features alias more, within what the family states
-        potential.adapters.randomise(name, seed=7, relative=0.1)
+        potential.adapters.randomise(name, seed=7, relative=0.05)
         residual = rotation_residual(potential, frames)
     report = check_equivariance(potential, frames)
     assert {row.test for row in report.rows} >= {"rotation", "translation", "permutation", "finite differences"}
-    failed = {row.test: row.residual for row in report.rows if not row.passed}
+    failed = [row for row in report.rows if not row.passed]
     if method.equivariant:
         assert residual < floor
-        assert failed == {}, report.text()
+        assert failed == [], report.text()
     else:  # the control: by orders of magnitude, and nothing else is wrong with it
+        assert {row.test for row in failed} <= {"rotation", "inversion"}, report.text()
         margin = 10 if backbone.aliasing_floor > 1e-6 else 1e6
-        assert residual > margin * floor
-        assert failed.keys() <= {"rotation", "inversion"}, report.text()
-        assert failed["rotation"] > margin * floor
+        assert max(row.residual / row.tolerance for row in failed if row.test == "rotation") > margin
 
 
 class _AxisReader(Uncopied):
