@@ -24,15 +24,16 @@ INSTALLED := .venv/installed.stamp
 
 .venv: $(INSTALLED)
 
-# torch before the packages that look for it, mace-torch last and alone: constraints.txt says why.
+# torch before the packages that look for it, mace-torch and fairchem-core last and alone: constraints.txt says why.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "equizoo needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1); run: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade pip
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e ".[dev,mace,allegro,torchsim]"
+	$(PIP) install -c constraints.txt -e ".[dev,mace,allegro,fairchem,torchsim]"
 	$(PIP) install --no-deps mace-torch==0.3.16
+	$(PIP) install --no-deps fairchem-core==2.24.0
 	@touch $@
 
 quickstart: $(INSTALLED)

@@ -167,15 +167,19 @@ class Adapter(nn.Module):
         return block.view(self._base[block.parameter].detach()).reshape(block.compact_shape)
 
     def param_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimizer parameter groups, the fastest first; a tensor that blocks share has the rate of the first of them."""
-        factors: dict[str, float] = {}
+        """The method's optimizer groups, each parted by the rate factors of its blocks, those with the run's rate first.
+
+        A tensor that blocks share has the rate of the first of them.
+        """
+        factors: dict[int, float] = {}
         for position, block in enumerate(self.blocks):
             for key in self._keys_of(position).values():
-                factors.setdefault(key.replace(_DOT, "."), self.method.rate_factor(block, self.coverage))
-        tensors, groups = self.tensors, []
-        for value in sorted(set(factors.values()), reverse=True):
-            own = {key: tensor for key, tensor in tensors.items() if factors[key] == value}
-            groups += self.method.param_groups(own, learning_rate * value, weight_decay)
+                factors.setdefault(id(self.factors[key]), self.method.rate_factor(block, self.coverage))
+        groups = []
+        for group in self.method.param_groups(self, learning_rate, weight_decay):
+            for factor in sorted({factors[id(tensor)] for tensor in group["params"]}, key=lambda factor: (factor != 1, -factor)):
+                params = [tensor for tensor in group["params"] if factors[id(tensor)] == factor]
+                groups.append({**group, "params": params, "lr": group["lr"] * factor})
         return groups
 
     def deltas(self) -> dict[str, Tensor]:

@@ -21,4 +21,4 @@ class Bias(Full):
 
     def selects(self, block: WeightBlock) -> bool:
         """By the role that the layer's rule gives."""
-        return block.rule_role in _ROLES and self.is_chosen(block)
+        return block.layer_role in _ROLES and self.is_chosen(block)

@@ -39,9 +39,9 @@ class WeightBlock:
         degree: l of what the weights make (a linear map within one degree, a product's output); None where the layer mixes degrees or has
             none.
         order: |m| of the coefficients in an edge's frame that the weights act on; None where the layer has no orders.
+        layer_role: `role` as the layer's type alone gives it, before names in the model (readout) have a say: a bias stays a bias.
         coupling_paths: ways of coupling whose weights the rows hold for each element, in a symmetric contraction; the layer starts with
             weights that are smaller by this number.
-        rule_role: the role that the layer type's rule gives, which a backbone may replace by another (readout).
         layer: 0 before the first interaction layer, 1 to L in them, L + 1 in the readout (`adapters.depth`).
         features: what goes into the block's layer and comes out of it, where that is known.
     """
@@ -60,7 +60,7 @@ class WeightBlock:
     coupling_paths: int = 1
     degree: int | None = None
     order: int | None = None
-    rule_role: str = ""
+    layer_role: str = ""
     layer: int = 0
     features: LayerFeatures | None = None
 
@@ -200,7 +200,7 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None, layers
             continue
         local = rules.blocks_of(name) or [vector_block(name, parameter.numel(), "other")]
         role = next((role for pattern, role in (roles or {}).items() if fnmatchcase(name, pattern)), None)
-        named = [replace(block, parameter=name, role=role or block.role, rule_role=block.role) for block in local]
+        named = [replace(block, parameter=name, role=role or block.role, layer_role=block.role) for block in local]
         _check_partition(named, parameter)
         blocks.extend(named)
     return Coverage(tuple(numbered(blocks, layers)), not_adaptable, sizes)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from fnmatch import fnmatchcase
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from adapters.blocks import Coverage, WeightBlock
-from adapters.dense import Full
+from adapters.dense import DenseConfig, Full
 from adapters.errors import AdapterError
-from adapters.method import MethodConfig, check_patterns, register
+from adapters.method import check_patterns, register
 
 
-class FreezeConfig(MethodConfig):
+class FreezeConfig(DenseConfig):
     """Settings of layer freezing.
 
     Attributes:
@@ -32,6 +32,12 @@ class FreezeConfig(MethodConfig):
     frozen: tuple[str, ...] = ()
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     rate_factors: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _a_decay_towards_zero_has_one_rate(self) -> FreezeConfig:
+        if self.decay_towards == "zero" and (self.rate_factors or self.layer_decay != 1):
+            raise ValueError("decay_towards=zero decays all weights at the run's rate; leave it out, or layer_decay and rate_factors")
+        return self
 
     @field_validator("rate_factors")
     @classmethod

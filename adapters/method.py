@@ -99,6 +99,11 @@ class AdapterMethod(ABC):
         return None
 
     @property
+    def decays_by_itself(self) -> bool:
+        """Whether `before_step` does what AdamW's decoupled weight decay does elsewhere, so that no other optimizer's decay fits."""
+        return False
+
+    @property
     def config_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values; ``create_method({"name": name, **config_dict})`` gives the method back."""
         settings = self.config.model_dump(mode="json")
@@ -164,21 +169,31 @@ class AdapterMethod(ABC):
         """
 
     def rate_factor(self, block: WeightBlock, coverage: Coverage) -> float:
-        """What the run's learning rate is multiplied with for the block's tensors."""
+        """What the rate of the block's tensors is multiplied with, whatever group they are in."""
         return 1.0
 
-    def param_groups(self, tensors: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimizer parameter groups; called once for each value of `rate_factor`.
+    def param_groups(self, adapter: Adapter, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer parameter groups; the first has the run's rate.
 
         Args:
-            tensors: file key (``<parameter>/<label>/<factor>``) -> trainable tensor.
-            learning_rate: the run's, times the tensors' `rate_factor`.
+            adapter: its trainable tensors, by file key (``<parameter>/<label>/<factor>``) in ``adapter.tensors``.
+            learning_rate: the run's.
             weight_decay: the run's, decoupled.
         """
-        return [{"params": list(tensors.values()), "lr": learning_rate, "weight_decay": weight_decay}]
+        return [{"params": list(adapter.tensors.values()), "lr": learning_rate, "weight_decay": weight_decay}]
 
     def before_forward(self, adapter: Adapter) -> None:
         """Called before each training forward."""
+
+    def before_step(self, adapter: Adapter, base: nn.Module, learning_rate: float, weight_decay: float) -> None:
+        """Called when the gradients are there, right before each optimizer step.
+
+        Args:
+            adapter: whose step it is.
+            base: the model, with the base's weights.
+            learning_rate: of this step.
+            weight_decay: the run's.
+        """
 
     def after_step(self, adapter: Adapter) -> None:
         """Called after each optimizer step."""

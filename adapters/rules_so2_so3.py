@@ -74,7 +74,17 @@ def _so3_linear(module: Any) -> list[WeightBlock]:
         path, offset = f"l = {degree}: {rows} -> {cols}", degree * rows * cols
         block = WeightBlock("weight", f"l{degree}", "so3", path, 1, rows, cols, offset, strides, degree=degree)
         matrices.append(replace(block, features=features))
-    return [*matrices, replace(vector_block("bias", cols, "bias"), degree=0)]
+    has_bias = module._parameters.get("bias") is not None
+    return [*matrices, *([replace(vector_block("bias", cols, "bias"), degree=0)] if has_bias else [])]
+
+
+@rule(f"{_FAIRCHEM}.escn_md.Linear_Force_Head", f"{_FAIRCHEM}.escn_md.MLP_Stress_Head")
+def _head_of_one_degree(module: Any) -> list[WeightBlock]:
+    """An SO(3) linear of whose outputs one degree is used: one stack, so that no factor is of an unused degree alone."""
+    name = "linear" if "linear" in dict(module.named_children()) else "l2_linear"
+    degrees, cols, rows = module.get_submodule(name).weight.shape
+    path = f"{degrees} degrees x {rows} -> {cols}, the highest used"
+    return [WeightBlock(f"{name}.weight", "weight", "so3", path, degrees, rows, cols, 0, (rows * cols, 1, rows))]
 
 
 @rule(*RADIAL_FUNCTIONS)
@@ -126,6 +136,16 @@ def _degree_norm(module: Any) -> list[WeightBlock]:
     if shifts is not None:
         blocks.append(replace(vector_block("affine_bias", shifts.numel(), "norm"), degree=0))
     return blocks
+
+
+@rule(f"{_FAIRCHEM}.escn_md.eSCNMDBackbone")
+def _backbone(module: Any) -> list[WeightBlock]:
+    """The scales of the last norm in one block: an energy reads its scalars alone, and a block of another degree would train nothing."""
+    scales = module.norm._parameters.get("affine_weight")
+    if scales is None or "norm_l0" in dict(module.norm.named_children()):
+        return []
+    degrees, channels = scales.shape
+    return [vector_block("norm.affine_weight", degrees * channels, "norm", path=f"l = 0 to {degrees - 1}")]
 
 
 @rule(f"{_FAIRCHEM}.nn.mole.MOLE", f"{_FAIRCHEM}.nn.mole.MOLEDGL")

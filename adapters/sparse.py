@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapters.blocks import WeightBlock
 from adapters.method import AdapterMethod, MethodConfig, register
@@ -149,10 +149,10 @@ class Sparse(AdapterMethod):
         pruned = (raw.detach().abs() <= threshold.detach()).to(raw.dtype)
         return shrunk + pruned * (raw - raw.detach())  # adds exactly 0, and a gradient of 1 to pruned entries
 
-    def param_groups(self, tensors: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, adapter: Adapter, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """D with the run's rate and decay, tau with its own."""
-        taus = [tensor for key, tensor in tensors.items() if key.endswith("/*/tau")]
-        entries = [tensor for key, tensor in tensors.items() if not key.endswith("/*/tau")]
+        taus = [tensor for key, tensor in adapter.tensors.items() if key.endswith("/*/tau")]
+        entries = [tensor for key, tensor in adapter.tensors.items() if not key.endswith("/*/tau")]
         return [
             {"params": entries, "lr": learning_rate, "weight_decay": weight_decay},
             {"params": taus, "lr": self.config.tau_learning_rate, "weight_decay": self.config.decay},

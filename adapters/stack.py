@@ -201,6 +201,12 @@ class AdapterStack(nn.Module):
         for adapter in self.active_adapters:
             adapter.method.before_forward(adapter)
 
+    @torch.no_grad()
+    def before_step(self, learning_rate: float, weight_decay: float) -> None:
+        """To be called right before each optimizer step, with the rate of that step and the run's weight decay."""
+        for adapter in self.active_adapters:
+            adapter.method.before_step(adapter, self.model, learning_rate, weight_decay)
+
     def after_step(self) -> None:
         """To be called after each optimizer step."""
         for adapter in self.active_adapters:

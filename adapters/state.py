@@ -109,8 +109,8 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
     convention = convention_of(stack.model)
     if manifest.base_convention != convention and manifest.base_convention:
         raise AdapterError(
-            f"adapter trained on Clebsch-Gordan coefficients in the signs {manifest.base_convention!r}, found a base in {convention!r}: "
-            f"the same weights mean another model there; load the adapter with zoo.load({manifest.base_card!r}, adapter=...)"
+            f"adapter trained on a base of the convention {manifest.base_convention!r} (signs of coefficients, or units and graph), found "
+            f"{convention!r}: the same weights mean another model; load the adapter with zoo.load({manifest.base_card!r}, adapter=...)"
         )
     found = base_fingerprint(stack.model)
     if found != manifest.base_sha256:

@@ -28,7 +28,7 @@ def models_table() -> str:
                 f"`{name}`",
                 _count(card),
                 "" if card.cutoff_angstrom is None else f"{card.cutoff_angstrom:g}",
-                str(card.element_count),
+                "" if card.element_count is None else str(card.element_count),
                 theory,
                 card.licence,
                 weights,

@@ -89,6 +89,11 @@ def reference_network(settings: dict[str, Any], structures: Structures) -> tuple
 
     network = upstream.EquiformerV2(**settings).eval()
     network.direct_forces = True  # else it keeps what a gradient would need even where none is asked for
+    return network, call_on(network, structures)
+
+
+def call_on(network: nn.Module, structures: Structures) -> Callable[[], dict[str, Tensor]]:
+    """A call of upstream's network on ready-made edges, in place of those that it was called on before."""
     edges = SimpleNamespace(
         edge_index=structures.edge_index,
         edge_distance=structures.edge_vectors.norm(dim=1),
@@ -105,7 +110,7 @@ def reference_network(settings: dict[str, Any], structures: Structures) -> tuple
         natoms=torch.bincount(structures.graph_of_atom),
         batch=structures.graph_of_atom,
     )
-    return network, lambda: network(data)
+    return lambda: network(data)
 
 
 def with_drawn_frames(structures: Structures, call: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor]:

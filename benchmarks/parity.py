@@ -1,10 +1,10 @@
 """Models against their own packages' ASE calculators, for ``docs/parity.md``: ``python -m benchmarks.parity``.
 
-Cards whose weights a package ships, on the same file. MACE, NequIP and Allegro, whose weights would be downloaded: networks with random
-weights, through a file of the package's own form. Where a package has no place in this environment, numbers that it left (Nequix, which
-imports JAX; MACE under e3nn 0.4.4) are looked for in ``ZOO_DATA`` and ``ZOO_GOLDEN``: ``NAME_reference.npz`` with ``energy``, ``forces``
-(of all atoms, one structure after the other) and ``stress``, beside ``structures.extxyz``. A card without such numbers is left out, but not
-a whole family.
+Cards whose weights a package ships, on the same file. MACE, NequIP, Allegro and UMA, whose weights would be downloaded: networks with
+random weights, through a file of the package's own form. Where a package has no place in this environment, numbers that it left (Nequix,
+which imports JAX; MACE under e3nn 0.4.4) are looked for in ``ZOO_DATA`` and ``ZOO_GOLDEN``: ``NAME_reference.npz`` with ``energy``,
+``forces`` (of all atoms, one structure after the other) and ``stress``, beside ``structures.extxyz``. A card without such numbers is left
+out, but not a whole family.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.structures import parity_structures
 from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
 from zoo.backbones import load_family
 from zoo.backbones.base import Backbone
-from zoo.backbones.mace_network import default_dtype
+from zoo.backbones.default_dtype import default_dtype
 from zoo.cache import data_roots
 from zoo.data.folders import listings
 from zoo.loading import load
@@ -40,7 +40,7 @@ from zoo.weights import local_weights
 
 BY_STORED_NUMBERS = frozenset({"nequix"})
 """Families whose package has no place in this environment."""
-RANDOM_FAMILIES = ("mace", "nequip", "allegro")
+RANDOM_FAMILIES = ("mace", "nequip", "allegro", "uma")
 """Families whose weights are not on this disk."""
 
 
@@ -74,7 +74,31 @@ def upstream_calculator(family: str, path: Path, dtype: str, head: str | None = 
             from nequip.integrations.ase import NequIPCalculator
 
             return NequIPCalculator._from_saved_model(str(path))
+        if family == "uma":
+            return _fairchems(path, dtype, head)
     raise ValueError(f"no upstream calculator known for the family {family!r}; add it here")
+
+
+def _fairchems(path: Path, dtype: str, task: str | None) -> Any:
+    """fairchem-core on its general path, with no roll about an edge, which it draws at random in every call."""
+    from fairchem.core import FAIRChemCalculator
+    from fairchem.core.models.uma import escn_md
+    from fairchem.core.models.uma.common.quaternion.wigner_d_hybrid import axis_angle_wigner_hybrid
+    from fairchem.core.units.mlip_unit import InferenceSettings, load_predict_unit
+
+    class WithWholeCells(FAIRChemCalculator):  # it wants three lattice vectors of a wire, too
+        def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+            whole = atoms.copy()
+            whole.set_cell(atoms.cell.complete() if atoms.pbc.any() else atoms.cell)
+            super().calculate(whole, properties, system_changes)
+
+    def without_roll(vectors: torch.Tensor, lmax: int, **given: Any) -> Any:
+        return axis_angle_wigner_hybrid(vectors, lmax, vectors.new_zeros(len(vectors)), **given)
+
+    logging.disable(logging.WARNING)
+    escn_md.axis_angle_wigner_hybrid = without_roll
+    settings = InferenceSettings(base_precision_dtype=dtype, activation_checkpointing=False, execution_mode="general")
+    return WithWholeCells(load_predict_unit(str(path), inference_settings=settings, device="cpu"), task_name=task)
 
 
 def compare(ours: Any, theirs: Any, atoms: Atoms) -> Difference:
@@ -173,6 +197,8 @@ def random_rows(family: str) -> Iterator[list[str]]:
 
 
 def _knowing_all_elements(toy: Backbone, dtype: torch.dtype) -> Backbone:
+    if toy.family == "uma":  # every element up to gold
+        return toy.rebuilt(dtype)
     numbers = sorted({int(number) for structures in parity_structures().values() for atoms in structures for number in atoms.numbers})
     if toy.family == "mace":
         from zoo.backbones.mace import Mace, random_toy

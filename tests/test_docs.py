@@ -76,7 +76,7 @@ def fault_of(words: list[str]) -> str | None:
         config = composed(name, rest)
         if isinstance(config, RunConfig) and "path" not in config.adapter:
             create_method(config.adapter)
-        if config.backbone.name not in list_models():
+        if config.backbone.name not in list_models() and not Path(config.backbone.name).is_file():
             return f"backbone={config.backbone.name}"
         return fault_of_named_set(config) if "data" in type(config).model_fields and config.data.name in data_set_names() else None
     except USER_ERRORS as error:

@@ -33,6 +33,8 @@ class ZooCalculator(Calculator):
         if self.results and not _same(self._computed_with, _state_of(self.potential)):
             return list(all_changes)
         changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        if isinstance(self.atoms, Atoms) and any(self.atoms.info.get(name) != atoms.info.get(name) for name in ("charge", "spin")):
+            changes.append("info")  # ASE looks at no charge that is not an atom's
         return changes
 
     def calculate(self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes) -> None:

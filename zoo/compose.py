@@ -186,7 +186,11 @@ def plain_values(config: Any) -> dict[str, Any]:
 
 
 def register_resolvers() -> None:
-    """``slug`` (a name fit for a folder), ``adapter_label`` and ``data_label`` (a method's, a set's or a file's name), once a process."""
+    """What config files may interpolate, registered once a process.
+
+    ``slug`` (a name fit for a folder), ``adapter_label`` and ``data_label`` (a method's, a set's or a file's name), ``network`` (the path
+    of an architecture in ``configs/network``).
+    """
     from omegaconf import OmegaConf
 
     if _RESOLVERS_DONE:
@@ -194,6 +198,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("slug", _slug)
     OmegaConf.register_new_resolver("adapter_label", _adapter_label)
     OmegaConf.register_new_resolver("data_label", _data_label)
+    OmegaConf.register_new_resolver("network", lambda name: str(config_root() / "network" / f"{name}.yaml"))
     _RESOLVERS_DONE.append(True)
 
 

@@ -32,6 +32,8 @@ _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 3
 _TIMEOUT_SECONDS = 60.0
 _SCHEMES = ("https", "http", "file")
+_TOKEN_OF_ORIGIN = {"https://huggingface.co": "HF_TOKEN"}
+"""Where files are handed out to accounts, and the environment variable with the account's token; it is sent nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,9 @@ def _check_space(job: _Job, needed: int) -> None:
 def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
     """The response, the offset at which its first byte belongs, and the whole file's size where the server tells it."""
     request = urllib.request.Request(job.url, headers={"User-Agent": "equizoo"})
+    token = os.environ.get(_token_variable(job.url) or "", "").strip()
+    if token:  # not redirected: the server sends on to others, who must not see it
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     if have and not job.url.startswith("file:"):
         request.add_header("Range", f"bytes={have}-")
     try:
@@ -214,6 +219,8 @@ def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
         if error.code == 416:  # the part is as long as the file, or longer: it cannot be continued
             job.part.unlink()
             raise _Interrupted("the server refused to continue the partial file") from error
+        if error.code in (401, 403) and _token_variable(job.url):
+            raise ZooError(_wants_an_account(job, error, bool(token))) from error
         raise ZooError(f"{job.description}: {job.url} answered {error.code} {error.reason}; {job.by_hand()}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
@@ -223,6 +230,22 @@ def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
         resumed = re.match(rf"bytes {have}-", response.headers.get("Content-Range") or "") if have else None
         start = have if resumed is not None and response.status == 206 else 0
         yield response, start, start + int(length) if length is not None else job.expected.size
+
+
+def _token_variable(url: str) -> str | None:
+    """The environment variable that holds the token for an address, where its server asks for one."""
+    parts = urllib.parse.urlsplit(url)
+    return _TOKEN_OF_ORIGIN.get(f"{parts.scheme}://{parts.netloc}")
+
+
+def _wants_an_account(job: _Job, error: urllib.error.HTTPError, sent_token: bool) -> str:
+    page = job.url.partition("/resolve/")[0]
+    variable = _token_variable(job.url)
+    sent = f"the token in {variable} was not enough" if sent_token else f"{variable} is not set"
+    return (
+        f"{job.description}: {job.url} answered {error.code} {error.reason}, and {sent}: the file is for accounts that accepted its "
+        f"licence; accept it on {page}, set {variable} to a token of that account that may read, and run again"
+    )
 
 
 def _read(response: IO[bytes]) -> bytes:

@@ -16,6 +16,8 @@ Fields, for N atoms, E edges and G graphs (a single structure has G = 1):
 ``magnetic_forces``   (N, 3)       eV/μ_B
 ``fixed``             (N,)         bool, held in place by the calculation
 ``tags``              (N,)         int64, OC20's 0 subsurface, 1 surface, 2 adsorbate
+``charge``            (G,)         int64, total charge, e
+``spin``              (G,)         int64, multiplicity 2S + 1, 0 where it is not stated
 ====================  ===========  =========================================================
 
 Labels are always present and NaN where unknown, so that PyG's collate can neither drop them nor fail on a mixed batch.
@@ -92,6 +94,8 @@ class AtomGraph(Data):
             magnetic_forces=_known_or_nan(frame.magnetic_forces, len(frame)),
             fixed=torch.from_numpy(~frame.free),
             tags=torch.zeros(len(frame), dtype=torch.long) if frame.tags is None else torch.from_numpy(frame.tags),
+            charge=torch.tensor([frame.charge]),
+            spin=torch.tensor([frame.spin]),
             frame_id=torch.tensor([frame.frame_id]),
         )
         graph.source = frame.source

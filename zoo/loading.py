@@ -195,7 +195,7 @@ def _check_against_card(backbone: Backbone, card: Card, source: str) -> None:
     """Refuse a file that is not the card's model: without a SHA-256, another model's file could take its place."""
     count = sum(parameter.numel() for parameter in backbone.parameters() if parameter.requires_grad)
     found = (len(backbone.elements), backbone.cutoff, count)
-    wanted = (card.element_count, card.cutoff_angstrom or backbone.cutoff, card.parameter_count or count)
+    wanted = (card.element_count or len(backbone.elements), card.cutoff_angstrom or backbone.cutoff, card.parameter_count or count)
     if found != wanted:
         differences = ", ".join(
             f"{one:,g} {what}, where {card.name} has {other:,g}"
@@ -203,6 +203,16 @@ def _check_against_card(backbone: Backbone, card: Card, source: str) -> None:
             if one != other
         )
         raise ZooError(f"{source}: has {differences}; it is another model: remove the file, or mend the card")
+    build = load_family(card.family).build
+    if build is None or card.architecture is None:
+        return
+    with torch.device("meta"):
+        expected = build(card.architecture, card.name)
+    own, others = ({name: tuple(value.shape) for name, value in model.named_parameters()} for model in (backbone, expected))
+    different = sorted(set(own.items()) ^ set(others.items()))
+    if different or backbone.graph_recipe != expected.graph_recipe:
+        what = f"the weights {different[0][0]}" if different else f"the neighbours {backbone.graph_recipe}"
+        raise ZooError(f"{source}: {what} differ from those of {card.name}; it is another model: remove the file, or mend the card")
 
 
 def _adapter_file(adapter: AdapterSpec) -> Path | None:

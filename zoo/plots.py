@@ -99,6 +99,8 @@ def plot_energy_parity(path: Path, labels: Sequence[Frame], fine_tuned: Predicti
 def plot_force_parity(path: Path, labels: Sequence[Frame], fine_tuned: Predictions, zero_shot: Predictions | None = None) -> Path:
     """Predicted against reference force components; of more than 20,000 an even selection is drawn, the RMSE is of all.
 
+    Held atoms have no part in either.
+
     Args:
         path: the PNG to write.
         labels: frames without forces are left out.
@@ -110,12 +112,12 @@ def plot_force_parity(path: Path, labels: Sequence[Frame], fine_tuned: Predictio
     """
     if not any(frame.has_forces for frame in labels):
         raise ZooError(f"{path}: no frame has forces to compare with; leave the force plot out")
-    reference = np.concatenate([frame.forces.ravel() for frame in labels if frame.has_forces])  # (M,)
+    reference = np.concatenate([frame.forces[frame.free].ravel() for frame in labels if frame.has_forces])  # (M,)
     shown = np.linspace(0, len(reference) - 1, min(len(reference), _MOST_POINTS)).astype(int)
     series = []
     for name, predictions in _named(fine_tuned, zero_shot, labels):
         pairs = zip(predictions.forces, labels, strict=True)
-        predicted = np.concatenate([forces.ravel() for forces, frame in pairs if frame.has_forces])
+        predicted = np.concatenate([forces[frame.free].ravel() for forces, frame in pairs if frame.has_forces])
         label = f"{name}: RMSE {force_rmse_mev_per_angstrom(predicted - reference):.3g} meV/Å"
         series.append((name, label, reference[shown], predicted[shown]))
     return _parity(path, series, "force component (eV/Å)")

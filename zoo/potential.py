@@ -22,7 +22,7 @@ from adapters.blocks import Coverage, find_blocks
 from adapters.stack import AdapterStack
 from adapters.state import base_fingerprint
 from zoo.backbones.base import Backbone, ForceMode
-from zoo.data.checks import check_elements
+from zoo.data.checks import check_charges, check_elements
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph, as_float_array, cell_volumes, collate, fully_periodic
@@ -177,9 +177,10 @@ class Potential(nn.Module):
         return results
 
     def graph(self, structure: Frame | Atoms) -> AtomGraph:
-        """The structure's `AtomGraph` by this backbone's recipe; raises `ZooError` for elements the model does not know."""
+        """The structure's `AtomGraph` by this backbone's recipe; raises `ZooError` for elements the model does not know (and charges)."""
         frame = structure if isinstance(structure, Frame) else Frame.unlabelled(structure)
         self.check_elements(frame)
+        check_charges([frame], self.backbone.reads_charge, self.source)
         return AtomGraph.from_frame(frame, self.backbone.graph_recipe)
 
     def check_elements(self, frame: Frame) -> None:
@@ -246,6 +247,14 @@ class Potential(nn.Module):
         twin.adapters.activate(self.adapters.active)
         twin.reference_shifts.copy_(self.reference_shifts)
         return twin.to(self.device)
+
+    def on_finer_grid(self) -> Potential:
+        """The bare base with its weights on a finer grid of the sphere: another model, whose error under rotations is smaller.
+
+        Raises:
+            ZooError: of a backbone without a grid.
+        """
+        return Potential(self.backbone.on_finer_grid(), source=self.source, forces=self.forces).to(self.device)
 
     def set_reference_shifts(self, shifts_ev: Mapping[int, float]) -> None:
         """Replace the per-element energies (atomic number to eV) added to the backbone's; elements left out get 0."""

@@ -53,6 +53,7 @@ class Card(BaseModel):
     Attributes:
         parameter_count: trainable parameters, counted on the loaded weights; None where nobody has loaded them here yet.
         cutoff_angstrom: None where its authors do not state it beside the file; the file does.
+        element_count: None where nobody has loaded the file here yet and its authors do not say.
         runs_code: whether the file is a package that brings its own code, which runs when it is loaded: it has to be trusted.
         accept_licence: word by which a user accepts a licence that forbids more than redistribution (``asl``), in ``ZOO_ACCEPT_LICENCES``;
             None where no acceptance is asked for.
@@ -70,7 +71,7 @@ class Card(BaseModel):
     file: CardFile
     parameter_count: int | None = None
     cutoff_angstrom: float | None = None
-    element_count: int
+    element_count: int | None = None
     elements: tuple[str, ...] = ()
     architecture: dict[str, Any] | None = None
     heads: tuple[str, ...] = ()
@@ -101,7 +102,7 @@ class Card(BaseModel):
             "family": self.family,
             "trainable parameters": "counted when loaded" if self.parameter_count is None else f"{self.parameter_count:,}",
             "cutoff": "known when loaded" if self.cutoff_angstrom is None else f"{self.cutoff_angstrom} Å",
-            "elements": str(self.element_count),
+            "elements": "known when loaded" if self.element_count is None else str(self.element_count),
             "heads": ", ".join(self.heads) or "one",
             "symmetry": f"{self.symmetry}{'' if self.symmetry == 'O(3)' else ': not invariant under inversion'}{self._floor_text()}",
             "forces": _GRADIENT if self.conservative else _DIRECT,

@@ -14,6 +14,7 @@ from adapters.state import AdapterManifest, base_fingerprint, write_adapter
 from tests.contracts.checks import is_idle
 from tests.contracts.toys import Uncopied
 from zoo.backbones import family_of_checkpoint, load_family
+from zoo.backbones.base import DropoutRates
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.evaluation.equivariance import check_equivariance
@@ -79,7 +80,6 @@ def test_the_outputs_are_those_that_the_backbone_declares(backbone, potential, f
     assert shapes == (energy if backbone.conservative else energy | forces | (stress if backbone.direct_stress else {}))
     assert all(bool(torch.isfinite(value).all()) for value in outputs.values())
     if backbone.conservative:
-        assert backbone.aliasing_floor == 0  # forces of its own are what has a floor so far; the check would hold such an energy to it
         return
     results = potential(graph)
     assert torch.equal(results["forces"], outputs["forces"].to(torch.float64))
@@ -100,6 +100,35 @@ def test_forces_are_had_in_the_ways_that_the_backbone_declares_and_in_no_other(b
         assert {row.required for row in report.rows if row.test == "finite differences"} == {True}
         assert derived.predict(frames)[0].energy == pytest.approx(potential.predict(frames)[0].energy, abs=1e-12)
         assert derived.predict(frames)[-1].stress is not None
+
+
+def test_what_is_left_out_at_random_is_declared_and_can_be_set_and_only_while_training(backbone, potential, frames):
+    graph = collate([potential.graph(frame) for frame in frames])
+
+    def energies(training: bool) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return backbone.train(training)(graph)["energy"].detach()
+
+    before = backbone.dropout_rates
+    off = DropoutRates(**dict.fromkeys(before.given, 0.0))
+    try:
+        backbone.set_dropout(off)
+        assert torch.equal(energies(True), energies(False))
+        expected = energies(False)
+        for name in ("dropout", "stochastic_depth"):
+            if name not in before.given:
+                with pytest.raises(ZooError, match=rf"have no .*set training\.{name}=null"):
+                    backbone.set_dropout(DropoutRates(**{name: 0.5}))
+                continue
+            backbone.set_dropout(off)
+            backbone.set_dropout(DropoutRates(**{name: 0.5}))
+            assert backbone.dropout_rates.given == {**off.given, name: 0.5}
+            assert backbone.rebuilt(backbone.dtype).dropout_rates == backbone.dropout_rates
+            assert not torch.equal(energies(True), expected)
+            assert torch.equal(energies(False), expected)
+    finally:
+        backbone.eval().set_dropout(before)
 
 
 def test_a_structure_is_predicted_the_same_alone_and_in_any_batch(potential, frames):

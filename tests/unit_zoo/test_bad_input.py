@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from ase import Atoms
 from ase.io import write
 
@@ -164,6 +165,20 @@ def test_resumption_with_another_config_is_refused_and_untouched(zoo, small_run,
     finished = zoo("train", *words, "training.seed=7")
     assert not lacks(cli_refusal(finished), str(finished_run), "training.seed=0", "7", "resume with the same config")
     assert _snapshot(finished_run) == before
+
+
+def test_run_from_before_a_setting_existed_is_resumed_and_one_with_a_foreign_setting_is_not(zoo, small_run, finished_run, tmp_path):
+    words = [*small_run, "adapter.rank=2", "training.steps=3", "run.name=run", "run.resume=true"]
+    for name, change in (("older", lambda training: training.pop("ema_warmup")), ("foreign", lambda training: training.update(epoch=3))):
+        folder = _resumable(finished_run, tmp_path / name)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        change(config["training"])
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        finished = zoo("train", *words, f"hydra.run.dir={folder}")
+        if name == "older":
+            assert finished.code == 0, finished.err
+        else:
+            assert not lacks(cli_refusal(finished), "foreign/config.yaml", "unknown key 'training.epoch'", "start a new run")
 
 
 def test_folder_with_other_files_is_no_run_to_resume(zoo, small_run, tmp_path):

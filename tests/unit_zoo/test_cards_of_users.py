@@ -133,6 +133,21 @@ def test_validation_frames_of_another_subset_come_from_its_own_test_set(folders:
         assert f"{n_valid} validation frames and a rest cannot be drawn from the 10 of ta" in message
 
 
+def test_a_protocol_may_validate_on_its_training_frames_and_the_user_may_want_others(folders: Path, card) -> None:
+    files = {key: _checked(_write(folders / "data" / f"{key}.xyz", 10, seed)) for seed, key in enumerate(("a", "t"))}
+    protocol = {"description": "-", "source": "-", "n_train": 10, "valid_from": "training", "tests": [], "metrics": ["energy_mae_mev"]}
+    card(files=files, pools={"A": "a"}, default_pool="A", tests={"t": "t"}, protocols={"p": protocol}, default_protocol="p")
+    splits = load_splits(DataConfig(name="mine"))
+    assert splits.frame_counts() == {"train": 10, "valid": 10}
+    assert splits.hashes["train"] == splits.hashes["valid"]
+    assert list(splits.tested) == ["valid"]
+    assert splits.protocol.endswith("validated on the same (protocol p)")
+    assert any("10 frames are in both train and valid" in note for note in splits.notes)
+    apart = load_splits(DataConfig(name="mine", n_train=7, n_valid=3))
+    assert apart.frame_counts() == {"train": 7, "valid": 3}
+    assert {frame.frame_id for frame in apart.train}.isdisjoint(frame.frame_id for frame in apart.valid)
+
+
 def test_magnetic_frames_of_mptrj_are_chosen_as_the_card_says(folders: Path) -> None:
     # atoms and moments of each frame, and whether it belongs to the set
     kinds = [

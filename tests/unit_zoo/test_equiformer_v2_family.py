@@ -14,15 +14,18 @@ from ase import Atoms
 from ase.build import molecule
 
 import zoo
+from adapters.state import base_fingerprint
 from tests.refusals import lacks, refusal_of
 from tests.unit_zoo.equiformer_v2_golden import CASES, FORMS, HEADS, read_architecture, read_case, read_network
 from tests.unit_zoo.test_equiformer_v2_checkpoint import content_of, written
 from tests.unit_zoo.test_equiformer_v2_graph import stored_structures
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.backbones.equiformer_v2.backbone import EquiformerV2, aliasing_floor
+from zoo.backbones.equiformer_v2.backbone import EquiformerV2, _toy, aliasing_floor
 from zoo.backbones.equiformer_v2.checkpoint import read_architecture as architecture_of
-from zoo.backbones.equiformer_v2.checkpoint import stated_normalisers
 from zoo.backbones.equiformer_v2.network import build_network
+from zoo.backbones.equiformer_v2.units import stated_normalisers
+from zoo.evaluation.equivariance import check_equivariance
+from zoo.evaluation.probes import probe_frames
 from zoo.registry import Card, describe, list_models
 from zoo.training.sanity import describe_idle
 
@@ -194,7 +197,7 @@ def test_a_configuration_in_yaml_builds_a_network_with_its_units(tmp_path):
     }
     path.write_text("model: {name: equiformer_v2, nm_layers: 1}")
     assert not lacks(refusal_of(zoo.load, path, weights=None), "nm_layers", "num_layers")
-    path.write_text("model: [equiformer_v2]")
+    path.write_text("model: {name: equiformer_v2")
     assert "no configuration of EquiformerV2" in refusal_of(zoo.load, path, weights=None)
 
 
@@ -247,7 +250,7 @@ def test_a_narrowed_model_refuses_other_elements_and_predicts_the_same_on_its_ow
     methanol = molecule("CH3OH")
     assert narrowed.predict([methanol])[0].energy == zoo.Potential(whole).predict([methanol])[0].energy
     assert "N" in refusal_of(narrowed.predict, [molecule("NH3")])
-    assert not lacks(refusal_of(whole.restricted_to, [1, 79]), "equiformer_v2")
+    assert "does not know U" in refusal_of(whole.restricted_to, [1, 92])
 
 
 def test_a_run_says_how_much_of_its_adapter_cannot_train():
@@ -261,3 +264,63 @@ def test_a_run_says_how_much_of_its_adapter_cannot_train():
     dead += [key for key in tensors if "so3_linear_2.weight/l" in key and "energy" in key and "/l0/" not in key]
     dead += [key for key in tensors if "force_block.proj.weight/l" in key and "/l1/" not in key]
     assert f"note: {sum(tensors[key].numel() for key in dead):,} of these values" in lines[0]
+
+
+def test_a_model_of_energies_alone_has_its_forces_as_a_gradient_and_refuses_others():
+    energies = _toy(0, regress_forces=False)
+    potential = zoo.Potential(energies)
+    assert (potential.forces, energies.force_modes, potential.has_stress) == ("gradient", ("gradient",), True)
+    assert np.abs(potential.predict([molecule("CH3OH")])[0].forces).max() > 1e-4
+    assert "no direct force output" in refusal_of(zoo.Potential, energies, forces="direct")
+
+
+def test_the_same_weights_in_other_units_are_another_base():
+    toy = load_family("equiformer_v2").toy(0)
+    other = EquiformerV2(toy.network, {**toy.normalisers, "energy": toy.normalisers["forces"]}, None)
+    assert base_fingerprint(other) != base_fingerprint(toy)
+    assert base_fingerprint(toy.rebuilt(torch.float32).rebuilt(torch.float64)) == base_fingerprint(toy.rebuilt(torch.float32))
+
+
+def test_element_references_stay_double_whatever_the_potential_is_cast_to():
+    references = torch.full((80,), -4321.123456789, dtype=torch.float64)
+    toy = load_family("equiformer_v2").more_toys["hydra"](0).rebuilt(torch.float32)
+    potential = zoo.Potential(EquiformerV2(toy.network, toy.normalisers, references))
+    before = potential.predict([molecule("CH3OH")])[0].energy
+    assert potential.float().predict([molecule("CH3OH")])[0].energy == before
+    assert potential.backbone.element_references.dtype == torch.float64
+
+
+def test_another_model_in_a_cards_place_is_refused(tmp_path, monkeypatch):
+    """The cards whose files nobody could count yet are compared weight by weight with their architecture."""
+    toy = load_family("equiformer_v2").more_toys["hydra"](0)
+    path = tmp_path / "eqV2_86M_omat.pt"
+    toy.write_upstream_checkpoint(path, {})
+    card = describe("eqv2-m.omat24").model_copy(update={"element_count": 79, "cutoff_angstrom": 6.0})
+    monkeypatch.setattr("zoo.loading.describe", lambda name: card)
+    monkeypatch.setattr("zoo.loading.local_weights", lambda card: path)
+    assert not lacks(refusal_of(zoo.load, "eqv2-m.omat24"), str(path), "differ from those of eqv2-m.omat24", "another model")
+
+
+def test_a_finer_grid_takes_aliasing_away():
+    potential = zoo.Potential(read_coarse())
+    bare = check_equivariance(potential, probe_frames(potential.backbone.elements))
+    assert potential.backbone.aliasing_floor == 1e-9
+    assert bare.passed, bare.text()
+    assert "it is aliasing" in bare.text()
+
+
+def read_coarse() -> EquiformerV2:
+    settings = {"name": "equiformer_v2", "lmax_list": [2], "mmax_list": [2], "grid_resolution": 8, "use_grid_mlp": True, "num_layers": 1}
+    small = {"sphere_channels": 6, "attn_hidden_channels": 6, "num_heads": 1, "ffn_hidden_channels": 6, "edge_channels": 6}
+    torch.manual_seed(0)
+    network = build_network(architecture_of({"model": settings | small}, "test"), torch.float64).eval()
+    coarse = EquiformerV2(network, {}, None)
+    coarse.aliasing_floor = 1e-9
+    coarse.rebuilt = lambda dtype: coarse  # type: ignore[method-assign]  # the claim of this test, not of the architecture
+    return coarse
+
+
+def test_a_comment_does_not_make_a_configuration_this_familys(tmp_path):
+    path = tmp_path / "nequip.yaml"
+    path.write_text("# better than equiformer_v2\ntraining_module: {model: {_target_: nequip.model.NequIPGNNModel}}\n")
+    assert not load_family("equiformer_v2").recognises(path)

@@ -26,7 +26,7 @@ from zoo.export import export, keys_of_words
 from zoo.potential import Potential
 
 
-@pytest.mark.parametrize("family", installed("mace", "sevennet", "nequip", "allegro"))
+@pytest.mark.parametrize("family", installed("mace", "sevennet", "nequip", "allegro", "uma"))
 def test_a_trained_and_exported_model_gives_upstream_the_runs_numbers(family, trained):
     folders = {dtype: trained(family, dtype) for dtype in TOLERANCE}
     found = upstream(family, {dtype: exported(folder) for dtype, folder in folders.items()})
@@ -44,7 +44,7 @@ def test_zoo_load_reads_the_exported_file_with_the_runs_numbers(family, trained)
     assert max(measured.values()) <= 1e-6, measured
 
 
-@pytest.mark.parametrize("family", installed("mace", "sevennet", "nequip", "allegro"))
+@pytest.mark.parametrize("family", installed("mace", "sevennet", "nequip", "allegro", "equiformer_v2", "uma"))
 def test_a_float64_run_is_exported_and_read_in_float64(family, trained):
     folder = trained(family, "float64")
     loaded = zoo.load(exported(folder))

@@ -16,7 +16,8 @@ from zoo.graph import AtomGraph, collate
 from zoo.training.config import LossConfig, OptimizerConfig, ScheduleConfig
 from zoo.training.ema import ExponentialMovingAverage
 from zoo.training.losses import loss_terms, weighted_sum
-from zoo.training.optimizers import PlateauFactor, make_optimizer, make_schedule, rate_factor
+from zoo.training.optimizers import PlateauFactor, make_optimizer, make_schedule
+from zoo.training.plan import Plan
 
 
 def _graph(energy: float, forces: list[list[float]] | None, stress: float | None = None, periodic: bool = False) -> AtomGraph:
@@ -78,6 +79,24 @@ def test_total_energies_are_not_divided_by_atoms_where_asked(batch, results):
     assert float(terms["energy"]) == pytest.approx((1.0 + 4.0) / 2)
 
 
+def test_scaled_terms_are_those_of_targets_normalised_by_the_scale(batch, results):
+    """lambda |E - E'| / sigma: value and gradient of the same loss on outputs and labels in units of sigma."""
+    sigma = 2.5
+    energy, forces = {"kind": "mae", "weight": 4.0}, {"kind": "l2norm", "weight": 100.0}
+    scaled = LossConfig(energy={**energy, "scale": sigma}, forces={**forces, "scale": sigma}, energy_per_atom=False)
+    plain = LossConfig(energy=energy, forces=forces, energy_per_atom=False)
+    outputs = {name: (value / sigma).requires_grad_() for name, value in results.items() if name != "stress"}  # of a network
+    in_ev = weighted_sum(loss_terms({name: sigma * value for name, value in outputs.items()}, batch, scaled), scaled)
+    gradients = torch.autograd.grad(in_ev, list(outputs.values()))
+    normalised = batch.clone()
+    normalised.energy, normalised.forces = batch.energy / sigma, batch.forces / sigma
+    expected = weighted_sum(loss_terms(outputs, normalised, plain), plain)
+    assert float(in_ev.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    for found, wanted in zip(gradients, torch.autograd.grad(expected, list(outputs.values())), strict=True):
+        assert wanted.abs().max() > 0.1
+        assert torch.allclose(found, wanted, rtol=1e-6, atol=0, equal_nan=True)
+
+
 def test_weighted_sum_multiplies_and_adds(batch, results):
     config = LossConfig(energy={"weight": 2.0, "kind": "mae"}, forces={"weight": 3.0, "kind": "mae"})
     loss = weighted_sum(loss_terms(results, batch, config), config)
@@ -129,23 +148,18 @@ def test_moving_average_follows_its_recursion_and_matches_by_name():
     assert {name: float(value) for name, value in other.state_dict()["average"].items()} == pytest.approx(expected)
 
 
+def test_moving_average_without_warm_up_has_its_decay_from_the_first_update():
+    live = {"a": torch.tensor([10.0])}
+    average = ExponentialMovingAverage(live, decay=0.75, warmup=False)
+    live["a"] += 4
+    average.update()
+    assert float(average.state_dict()["average"]["a"]) == 10 + 0.25 * 4
+
+
 def test_moving_average_of_other_tensors_is_refused():
     average = ExponentialMovingAverage({"a": torch.zeros(1)}, decay=0.5)
     with pytest.raises(ZooError, match="resume with the same config"):
         average.load_state_dict({"updates": 1, "average": {"b": torch.zeros(1)}})
-
-
-def test_cosine_warms_up_linearly_and_ends_at_its_final_fraction():
-    factor = rate_factor(ScheduleConfig(name="cosine", warmup_steps=10, final_fraction=0.1), 110)
-    assert [factor(0), factor(4), factor(9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert factor(60) == pytest.approx(0.1 + 0.9 / 2)
-    assert factor(110) == pytest.approx(0.1)
-    assert factor(1000) == pytest.approx(0.1)
-
-
-def test_constant_schedule_without_warm_up_is_one_everywhere():
-    factor = rate_factor(ScheduleConfig(name="constant", warmup_steps=0), 10)
-    assert {factor(step) for step in range(20)} == {1.0}
 
 
 def test_plateau_waits_its_patience_then_multiplies_every_group():
@@ -153,7 +167,7 @@ def test_plateau_waits_its_patience_then_multiplies_every_group():
     plateau = PlateauFactor(config)
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.SGD([{"params": [parameters[0]], "lr": 1.0}, {"params": [parameters[1]], "lr": 10.0}])
-    schedule = make_schedule(optimizer, config, 10, plateau)
+    schedule = make_schedule(optimizer, config, Plan(10, 0, 10), plateau)
     rates = []
     for loss in (3.0, 2.0, 2.0, 2.5, 1.0, 1.5, 1.5):
         plateau.observe(loss)

@@ -183,7 +183,7 @@ def test_a_naive_copy_of_the_parameters_is_wrong_and_an_adapter_for_one_is_refus
     )
     write_adapter(tmp_path / "adapter.safetensors", adapter, manifest)
     read_back, tensors = read_adapter(tmp_path / "adapter.safetensors")
-    with pytest.raises(AdapterError, match=r"Clebsch-Gordan coefficients in the signs 'signs-\w+', found a base in 'e3nn-0.6'"):
+    with pytest.raises(AdapterError, match=r"a base of the convention 'signs-\w+'.*found 'e3nn-0.6'"):
         load_into(naive.adapters, "elora", read_back, tensors)
     load_into(potential.to_dtype(torch.float64).adapters, "elora", read_back, tensors)  # the positive control
     untold = read_back.model_copy(update={"base_convention": ""})

@@ -110,6 +110,16 @@ def test_many_points_are_thinned_for_drawing(tmp_path: Path, drawn: list[Any]) -
     assert len(drawn[0].axes[0].collections[0].get_offsets()) == 20_000
 
 
+def test_held_atoms_have_no_part_in_a_force_plot(tmp_path: Path, drawn: list[Any]) -> None:
+    frames, fine_tuned, _ = labelled(3)
+    held = np.arange(15) < 5
+    slabs = [replace(frame, fixed=held, forces=np.where(held[:, None], np.nan, frame.forces)) for frame in frames]
+    plots.plot_force_parity(tmp_path / "forces.png", slabs, fine_tuned)
+    points = drawn[0].axes[0].collections[0].get_offsets()
+    assert points.shape == (3 * 10 * 3, 2)
+    assert np.isfinite(points).all()
+
+
 def test_parity_without_labels_is_an_error(tmp_path: Path) -> None:
     frames, fine_tuned, _ = labelled(2)
     bare = [Frame.unlabelled(frame.to_atoms()) for frame in frames]

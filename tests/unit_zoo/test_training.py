@@ -19,9 +19,9 @@ from zoo.errors import ZooError
 from zoo.evaluation.record import read_record
 from zoo.potential import Potential
 from zoo.training.artefacts import TestResults, summary_table
-from zoo.training.config import LossConfig, RunConfig, ScheduleConfig, TrainingConfig, parse_config
+from zoo.training.config import LossConfig, RunConfig, TrainingConfig, parse_config
 from zoo.training.module import FineTuning
-from zoo.training.optimizers import rate_factor
+from zoo.training.plan import Plan
 from zoo.training.run import fine_tune
 from zoo.training.sanity import check_labels, check_start, needed_labels
 
@@ -161,7 +161,7 @@ def test_checkpoint_of_another_adapter_is_refused():
     def module(rank: int) -> FineTuning:
         potential = Potential(load_family("sevennet").toy(0))
         potential.adapters.add("a", create_method({"name": "elora", "rank": rank} if rank else "full"), seed=0)
-        return FineTuning(potential, TrainingConfig(), {})
+        return FineTuning(potential, TrainingConfig(), Plan.of(TrainingConfig(), 5), {})
 
     state = module(2).state_dict()
     module(2).load_state_dict(state)
@@ -210,15 +210,6 @@ def test_tensorboard_holds_each_validation_once_at_its_step(small_run, tmp_path)
     events = EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("valid/loss")] == [3, 6, 9, 12]
-
-
-def test_warm_up_takes_at_most_half_of_the_steps():
-    factor = rate_factor(ScheduleConfig(warmup_steps=20), 12)
-    assert [factor(step) for step in (0, 5)] == [pytest.approx(1 / 6), 1.0]
-    assert factor(6) == 1.0
-    assert factor(11) < 0.1
-    unchanged = rate_factor(ScheduleConfig(warmup_steps=20), 200)
-    assert unchanged(9) == pytest.approx(0.5)
 
 
 def test_log_says_what_trains_how_it_starts_and_whose_the_rate_is(small_run, tmp_path):

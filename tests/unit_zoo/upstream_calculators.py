@@ -58,6 +58,27 @@ def nequip(path: str, dtype: str) -> Calculator:
     return NequIPCalculator._from_saved_model(path, device="cpu")
 
 
+def uma(path: str, dtype: str) -> Calculator:
+    """fairchem-core on its general path; ``UMA_TASK`` says which task of several, and the rolls about edges, drawn at random, are 0."""
+    import logging
+
+    from fairchem.core import FAIRChemCalculator
+    from fairchem.core.models.uma import escn_md
+    from fairchem.core.models.uma.common.quaternion.wigner_d_hybrid import axis_angle_wigner_hybrid
+    from fairchem.core.units.mlip_unit import InferenceSettings, load_predict_unit
+
+    logging.disable(logging.WARNING)
+    escn_md.axis_angle_wigner_hybrid = functools.partial(_without_roll, axis_angle_wigner_hybrid)
+    settings = InferenceSettings(base_precision_dtype=dtype, activation_checkpointing=False, execution_mode="general")
+    unit = load_predict_unit(path, inference_settings=settings, device="cpu")
+    several = len(unit.dataset_to_tasks) > 1
+    return FAIRChemCalculator(unit, task_name=os.environ["UMA_TASK"] if several else None)
+
+
+def _without_roll(wigner: Any, vectors: Any, lmax: int, **given: Any) -> Any:
+    return wigner(vectors, lmax, vectors.new_zeros(len(vectors)), **given)
+
+
 class SevenNetLammps(Calculator):
     """The TorchScript of ``sevenn get_model``, given what LAMMPS's ``pair_e3gnn`` gives it; forces are its derivatives by edge vectors."""
 
@@ -131,6 +152,7 @@ CALCULATORS: dict[str, Any] = {
     "sevennet": sevennet,
     "nequip": nequip,
     "allegro": nequip,
+    "uma": uma,
     "sevennet-lammps": lambda path, dtype: SevenNetLammps(path),
     "mace-lammps": lambda path, dtype: MaceLammps(path),
 }

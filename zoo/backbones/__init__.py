@@ -23,6 +23,7 @@ _MODULES = {
     "nequip": "zoo.backbones.nequip",
     "nequix": "zoo.backbones.nequix",
     "sevennet": "zoo.backbones.sevennet",
+    "uma": "zoo.backbones.uma",
 }
 _PACKAGES = {
     "allegro": ("allegro", "pip install -c constraints.txt nequip-allegro"),
@@ -31,6 +32,7 @@ _PACKAGES = {
     "nequip": ("nequip", "pip install -c constraints.txt nequip"),
     "nequix": ("e3nn", "pip install -c constraints.txt e3nn"),
     "sevennet": ("sevenn", "pip install -c constraints.txt sevenn"),
+    "uma": ("fairchem.core", "pip install -c constraints.txt '.[fairchem]' && pip install --no-deps fairchem-core==2.24.0"),
 }
 
 
@@ -40,8 +42,11 @@ def family_names() -> tuple[str, ...]:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the package of a registered family is there; it is not imported."""
-    return importlib.util.find_spec(_PACKAGES[name][0]) is not None
+    """Whether the package of a registered family is there; it is not imported (of a namespace's part, the namespace is)."""
+    try:
+        return importlib.util.find_spec(_PACKAGES[name][0]) is not None
+    except ModuleNotFoundError:  # not even the namespace is there
+        return False
 
 
 def load_family(name: str) -> Family:

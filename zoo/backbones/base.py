@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,24 @@ from zoo.graph import AtomGraph, GraphRecipe
 
 Symmetry = Literal["SO(3)", "O(3)"]
 ForceMode = Literal["gradient", "direct"]
+
+
+@dataclass(frozen=True)
+class DropoutRates:
+    """What a network leaves out at random in ``train()`` mode, as rates in [0, 1); None where it has no such part.
+
+    Attributes:
+        dropout: of single numbers (EquiformerV2: attention weights).
+        stochastic_depth: of whole branches beside a skip connection, one draw a structure.
+    """
+
+    dropout: float | None = None
+    stochastic_depth: float | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that are not None, by name."""
+        return {name: rate for name, rate in asdict(self).items() if rate is not None}
 
 
 class Backbone(nn.Module):
@@ -42,13 +60,14 @@ class Backbone(nn.Module):
         aliasing_floor: the largest force error under a rotation in float64, relative to the largest force, that the construction costs
             (products on a finite grid on the sphere); 0 for a network that is equivariant to rounding. Energy and stress are held to it.
         equivariant_stress: False for a direct stress that does not turn with the structure by construction.
+        reads_charge: whether total charge and spin multiplicity of a structure enter the energy; charged structures are refused otherwise.
         heads: names of the output heads (levels of theory), empty for a single-head model.
         head: the head in use, None for a single-head model.
         idle_weights: fnmatch patterns of adaptable blocks (``parameter/label``) that published files have and no output of this model
             depends on, so that nothing trains there.
         has_weights: False for a network built from a configuration alone, whose weights are random.
-        convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
-            model in other signs), else empty.
+        convention: a name for what makes the model besides its weights, where the same weights can mean another one: the signs of its
+            Clebsch-Gordan coefficients, or units and graph; else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
         adapter_layers: regular expression that finds the number of the interaction layer, from 0, in a parameter's name; None for a
             network that is one layer between embedding and readout.
@@ -67,6 +86,7 @@ class Backbone(nn.Module):
     direct_stress: bool = False
     aliasing_floor: float = 0.0
     equivariant_stress: bool = True
+    reads_charge: bool = False
     heads: tuple[str, ...] = ()
     head: str | None = None
     idle_weights: tuple[str, ...] = ()
@@ -96,6 +116,14 @@ class Backbone(nn.Module):
         """Which pairs of atoms are edges: for training, evaluation and prediction alike."""
         return GraphRecipe(self.cutoff, self.max_neighbours, self.strict_neighbours)
 
+    def on_finer_grid(self) -> Backbone:
+        """The same weights on a finer grid, of a backbone with an `aliasing_floor`: there its error under rotations is smaller.
+
+        Raises:
+            ZooError: where it has no grid.
+        """
+        raise ZooError(f"{self.family} models compute on no grid")
+
     @abstractmethod
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> Any:
         """The content of the family's own checkpoint of this model; `write_upstream_checkpoint` writes it.
@@ -112,6 +140,20 @@ class Backbone(nn.Module):
             element_shifts_ev: as in `upstream_checkpoint`.
         """
         torch.save(self.upstream_checkpoint(element_shifts_ev), path)
+
+    @property
+    def dropout_rates(self) -> DropoutRates:
+        """What the network leaves out at random while it trains; nothing, unless a family says otherwise."""
+        return DropoutRates()
+
+    def set_dropout(self, rates: DropoutRates) -> None:
+        """Change those rates of `dropout_rates` that are not None here.
+
+        Raises:
+            ZooError: where the network has no such part.
+        """
+        for name in rates.given:
+            raise ZooError(f"{self.family} models have no {name.replace('_', ' ')}; set training.{name}=null")
 
     @property
     def dtype(self) -> torch.dtype:

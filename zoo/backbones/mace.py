@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
 from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
+from zoo.backbones.default_dtype import default_dtype
 from zoo.backbones.mace_checkpoint import recognises
 from zoo.backbones.mace_conversion import read_through_cache
-from zoo.backbones.mace_network import HIGHEST_ATOMIC_NUMBER, MaceConfig, build_network, default_dtype
+from zoo.backbones.mace_network import HIGHEST_ATOMIC_NUMBER, MaceConfig, build_network
 from zoo.backbones.mace_state import check_state, load_state, weights_of_elements
 from zoo.backbones.mace_toys import MORE_TOYS, TOY
 from zoo.backbones.portable_pickle import make_portable

@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
+from zoo.backbones.default_dtype import default_dtype
 from zoo.errors import ZooError, nearest_name_hint
 
 HIGHEST_ATOMIC_NUMBER = 118
@@ -170,17 +171,6 @@ def _environment_kept() -> Iterator[None]:
             os.environ.pop(_UNSAFE_DEFAULT, None)
         else:
             os.environ[_UNSAFE_DEFAULT] = before
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Torch's default floating-point type for a while: mace builds its constants, and computes some of its numbers, in it."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)
 
 
 @contextlib.contextmanager

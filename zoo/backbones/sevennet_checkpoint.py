@@ -62,4 +62,5 @@ def read_payload(path: Path, trust_pickle: bool) -> dict[str, Any]:
 
 def recognises(path: Path) -> bool:
     """Whether ``path`` looks like a file that sevenn wrote; its pickle is searched as bytes, not loaded."""
-    return b"model_state_dict" in searchable_pickle(path)
+    content = searchable_pickle(path)
+    return b"model_state_dict" in content and b"MLIPInferenceCheckpoint" not in content  # fairchem's records have that name too

@@ -66,6 +66,9 @@ class Selection(_Part):
     max_atoms: int | None = None
 
 
+VALID_FROM_TRAINING = "training"
+
+
 class Protocol(_Part):
     """What a paper trained and tested on, and the numbers it reports.
 
@@ -73,7 +76,8 @@ class Protocol(_Part):
         source: paper and table.
         subset: the pool.
         n_train, n_valid, n_test, valid_fraction, test_fraction: see `zoo.data.splits.SplitSizes`.
-        valid_from: the test set that validation frames are drawn from, which they leave; from the pool where None.
+        valid_from: the test set that validation frames are drawn from, which they leave; ``training`` for the training frames
+            themselves (whether a model learns at all); from the pool where None.
         tests: the test sets; those that are fair to the pool where None.
         metrics: names of `zoo.evaluation.metrics.METRICS`, the paper's own first.
     """
@@ -160,7 +164,8 @@ class DataCard(_Part):
             check(f"tests.{name}", keys, self.files)
         for name, protocol in self.protocols.items():
             check(f"protocols.{name}", (protocol.subset,), self.pools)
-            check(f"protocols.{name}", (*(protocol.tests or ()), protocol.valid_from), self.tests)
+            valid_from = None if protocol.valid_from == VALID_FROM_TRAINING else protocol.valid_from
+            check(f"protocols.{name}", (*(protocol.tests or ()), valid_from), self.tests)
         check("isolated_atoms and linear_references", (self.isolated_atoms, self.linear_references), self.files)
         check("archives", tuple(file.archive for file in self.files.values()), self.archives)
         check("default_pool", (self.default_pool,), self.pools)

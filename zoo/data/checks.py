@@ -80,5 +80,24 @@ def check_elements(frames: Iterable[Frame], known_elements: Sequence[int], model
             )
 
 
+def check_charges(frames: Iterable[Frame], reads_charge: bool, model: str = "the model") -> None:
+    """Refuse charged frames where ``model`` has no input for a charge: it would predict them as if they were neutral.
+
+    Args:
+        frames: structures to check.
+        reads_charge: as `zoo.backbones.base.Backbone.reads_charge`.
+        model: how the error names it.
+
+    Raises:
+        ZooError: naming the first such frame and its charge.
+    """
+    charged = next((frame for frame in frames if frame.charge), None)
+    if charged is not None and not reads_charge:
+        raise ZooError(
+            f"{charged.name} has charge {charged.charge:+d}, and {model} has no input for a charge; choose a model that has (uma), or "
+            "remove info['charge'] where the charge is meant to be a property of the whole data set"
+        )
+
+
 def _symbol(number: int) -> str:
     return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"Z={number}"

@@ -34,6 +34,8 @@ class Frame:
         tags: (N,) int64, OC20's 0 subsurface, 1 surface, 2 adsorbate; None where the data set has none.
         magnetic_moments: (N, 3) μ_B, collinear ones along z; None where the frame has none.
         magnetic_forces: (N, 3) eV/μ_B; None where the frame has none.
+        charge: total charge in units of e.
+        spin: multiplicity 2S + 1; 0 where it is not stated.
         relaxed_energy: eV, of the structure this one relaxed to (OC20 IS2RE), NaN where unknown.
         relaxed_positions: (N, 3) Å of that structure; None where unknown.
         identifier: the data set's own name of the frame; empty where it has none.
@@ -56,6 +58,8 @@ class Frame:
     relaxed_energy: float = float("nan")
     relaxed_positions: FloatArray | None = None
     identifier: str = ""
+    charge: int = 0
+    spin: int = 0
 
     def __len__(self) -> int:
         return len(self.atomic_numbers)
@@ -139,13 +143,24 @@ class Frame:
             fixed=raw.fixed,
             tags=raw.tags,
             identifier=raw.identifier,
+            charge=_whole(raw.charge, "charge", source, frame_id),
+            spin=_whole(raw.spin, "spin", source, frame_id),
         )
 
     def to_atoms(self) -> Atoms:
-        """The bare structure as ASE `Atoms`, without labels; fixed atoms and tags are carried over."""
+        """The bare structure as ASE `Atoms`, without labels; fixed atoms, tags, charge and spin are carried over."""
         atoms = Atoms(numbers=self.atomic_numbers, positions=self.positions, cell=self.cell, pbc=self.pbc, tags=self.tags)
+        atoms.info.update({name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value})
         if self.fixed is not None:
             from ase.constraints import FixAtoms
 
             atoms.set_constraint(FixAtoms(mask=self.fixed))
         return atoms
+
+
+def _whole(value: object, name: str, source: str, frame_id: int) -> int:
+    """A charge or a multiplicity as the integer that it is."""
+    number = np.asarray(value).reshape(-1)
+    if number.size != 1 or number.dtype.kind not in "biuf" or not np.isfinite(number[0]) or number[0] != round(number[0]):
+        raise ZooError(f"{source}: frame {frame_id} has {name}={value!r}, not a whole number; repair info[{name!r}] or remove it")
+    return int(number[0])

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from zoo.data.card_files import local_path, read_card_file
-from zoo.data.cards import DataCard, Pool, Protocol, Selection
+from zoo.data.cards import VALID_FROM_TRAINING, DataCard, Pool, Protocol, Selection
 from zoo.data.catalogue import data_card
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
@@ -28,7 +28,7 @@ class _Plan:
     Attributes:
         pool_name, pool: None where the set has none.
         tests: the test sets to read.
-        valid_from: the test set that validation frames are drawn from; from the pool where None.
+        valid_from: the test set that validation frames are drawn from, or `VALID_FROM_TRAINING`; from the pool where None.
         protocol_text: how the protocol line ends.
     """
 
@@ -70,8 +70,10 @@ def load_named(config: DataConfig, needs: Sequence[Label], part: str | None = No
         drawn = draw(pool, plan.sizes if plan.valid_from is None else _without_validation(plan.sizes), plan.seed, plan.what)
     tests: dict[str, list[Frame]] = {}
     valid, text = drawn.valid, drawn.text
+    if plan.valid_from == VALID_FROM_TRAINING:
+        valid, text = drawn.train, f"{text} validated on the same"
     # validation frames leave their test set, whether or not anybody looks at them here
-    for name in dict.fromkeys((*plan.tests, *([plan.valid_from] if plan.valid_from and with_pool else []))):
+    for name in dict.fromkeys((*plan.tests, *([plan.valid_from] if plan.valid_from in card.tests and with_pool else []))):
         frames, more = _read_all(card, card.tests[name], ())
         notes += more
         if name == plan.valid_from:
@@ -111,7 +113,7 @@ def _plan(card: DataCard, config: DataConfig, part: str | None) -> _Plan:
         pool_name=pool_name,
         pool=pool,
         tests=_chosen(card, fair, default, config, part),
-        valid_from=_validation_source(card, protocol, fair),
+        valid_from=_validation_source(card, protocol, fair, config),
         sizes=SplitSizes(**{field: own[field] if value is None else value for field, value in given.items()}),
         seed=config.split_seed,
         metrics=() if protocol is None else protocol.metrics,
@@ -126,9 +128,11 @@ def _protocol_text(name: str | None, changed: bool, asked_for: bool) -> str:
     return f" (changed from protocol {name})" if changed else f" (protocol {name})"
 
 
-def _validation_source(card: DataCard, protocol: Protocol | None, fair: Sequence[str]) -> str | None:
+def _validation_source(card: DataCard, protocol: Protocol | None, fair: Sequence[str], config: DataConfig) -> str | None:
     """The protocol's test set for validation; with another pool that pool's own test, where there is one alone."""
     wanted = protocol.valid_from if protocol is not None else None
+    if wanted == VALID_FROM_TRAINING:
+        return wanted if (config.n_valid, config.valid_fraction) == (None, None) else None  # the user wants frames apart
     if wanted is None or wanted in fair:
         return wanted
     if len(fair) == 1:

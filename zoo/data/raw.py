@@ -42,6 +42,8 @@ class RawFrame:
         units: what the format documents.
         fixed: (N,) bool, atoms that the calculation held in place; None where the file does not say.
         tags: (N,) int, e.g. OC20's 0 subsurface, 1 surface, 2 adsorbate; None where the file does not say.
+        charge: total charge in units of e, 0 where the file does not say; unchecked, as all that a file says.
+        spin: multiplicity 2S + 1, 0 where the file does not say; unchecked too.
         identifier: the name the data set itself gives the frame, e.g. ``"random1447590_12"``; empty where it has none.
         source: the frame's origin within a folder or archive, e.g. the DeePMD system; empty for the file itself.
         notes: what a reader of the log should know, the same for many frames, e.g. ``"labels stored in float32"``.
@@ -55,13 +57,15 @@ class RawFrame:
     units: Units = field(default_factory=Units)
     fixed: NDArray[np.bool_] | None = None
     tags: NDArray[np.int64] | None = None
+    charge: Any = 0
+    spin: Any = 0
     identifier: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()
 
     @classmethod
     def of_atoms(cls, atoms: Atoms, found: Mapping[str, Any], **fields: Any) -> RawFrame:
-        """From ASE `Atoms`, with its fixed atoms (``FixAtoms``, ``FixCartesian`` in all directions) and non-zero tags."""
+        """From ASE `Atoms`, with its fixed atoms (``FixAtoms``, ``FixCartesian`` in all directions), non-zero tags, charge and spin."""
         from ase.constraints import FixAtoms, FixCartesian
 
         fixed = np.zeros(len(atoms), dtype=bool)
@@ -70,6 +74,8 @@ class RawFrame:
                 fixed[constraint.index] = True
         tags = np.asarray(atoms.get_tags(), dtype=np.int64)
         given: dict[str, Any] = {"fixed": fixed if fixed.any() else None, "tags": tags if tags.any() else None, **fields}
+        for name in ("charge", "spin"):  # fairchem's names
+            given.setdefault(name, atoms.info.get(name, 0))
         return cls(
             numbers=np.asarray(atoms.get_atomic_numbers(), dtype=np.int64),
             positions=np.asarray(atoms.get_positions(), dtype=np.float64),

@@ -95,7 +95,7 @@ def random_split(count: int, sizes: tuple[int, int, int], seed: int) -> SplitInd
 def frame_sha256(frame: Frame) -> str:
     """Hash of a frame's structure and labels (little-endian float64 bytes); its source, name and level of theory do not enter.
 
-    Fixed atoms, magnetic labels and the relaxed structure enter where the frame has them.
+    Fixed atoms, magnetic labels, the relaxed structure, a charge and a spin enter where the frame has them.
     """
     digest = hashlib.sha256()
     digest.update(frame.atomic_numbers.astype("<i8").tobytes())
@@ -108,6 +108,9 @@ def frame_sha256(frame: Frame) -> str:
         rare = getattr(frame, name)
         if rare is not None:
             digest.update(name.encode() + np.ascontiguousarray(rare + 0.0, dtype="<f8").tobytes())
+    for name in ("charge", "spin"):
+        if getattr(frame, name):
+            digest.update(name.encode() + np.array([getattr(frame, name)], dtype="<i8").tobytes())
     if np.isfinite(frame.relaxed_energy):
         digest.update(b"relaxed_energy" + np.array([frame.relaxed_energy], dtype="<f8").tobytes())
     return digest.hexdigest()

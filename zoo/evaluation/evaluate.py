@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import Progress
 
-from zoo.data.checks import LabelReport, check_elements
+from zoo.data.checks import LabelReport, check_charges, check_elements
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
 from zoo.data.loader import check_edges
@@ -115,6 +115,7 @@ def prepare_parts(
     notes.append(LabelReport.of(frame for frames in chosen.values() for frame in frames).text())
     for frames in chosen.values():
         check_elements(frames, potential.backbone.elements, potential.source)
+        check_charges(frames, potential.backbone.reads_charge, potential.source)
         check_edges(frames, potential.backbone.graph_recipe)
     estimate = set_reference_energies(reference_energies, potential, splits, batch_size)
     if estimate.note:

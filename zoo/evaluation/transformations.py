@@ -54,4 +54,5 @@ def double_frame(frame: Frame) -> Frame:
         positions=np.concatenate([frame.positions, frame.positions + offset]),
         cell=cell,
         forces=np.concatenate([frame.forces, frame.forces]),
+        charge=2 * frame.charge,
     )

@@ -24,6 +24,7 @@ from zoo.potential import Potential
 from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
 from zoo.training.folder import RunFolder
+from zoo.training.preparation import Material
 
 MetricsByTest = dict[str, dict[str, float]]
 # settings whose values may be paths
@@ -56,8 +57,9 @@ def score(splits: DataSplits, zero_shot: Mapping[str, Predictions], fine_tuned: 
     return TestResults(metrics(zero_shot), metrics(fine_tuned))
 
 
-def write_adapter_file(config: RunConfig, folder: RunFolder, potential: Potential, splits: DataSplits, best_step: int) -> Path:
+def write_adapter_file(config: RunConfig, folder: RunFolder, material: Material, best_step: int) -> Path:
     """The trained adapter with all that a reader needs to use it, and nothing (no times, no paths) that differs between equal runs."""
+    potential, splits = material.potential, material.splits
     (name,) = potential.adapters.active
     adapter = potential.adapters.get(name)
     manifest = AdapterManifest(
@@ -74,7 +76,7 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, potential: Potentia
         reference_energies={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
         level_of_theory=splits.level_of_theory,
         data={"name": splits.name, "protocol": splits.protocol, "licence": splits.licence, **splits.hashes},
-        training={"steps": config.training.steps, "best_step": best_step, "seed": config.training.seed},
+        training={"steps": material.plan.steps, "best_step": best_step, "seed": config.training.seed},
         versions=versions(),
     )
     write_adapter(folder.adapter, adapter, manifest)

@@ -19,6 +19,21 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _in_place_of_default(values: Any, chosen: str, default: str) -> Any:
+    """Without the default of one key where the other is given, so that a default does not count as a second choice."""
+    if isinstance(values, Mapping) and values.get(chosen) is not None and default not in values:
+        return {**values, default: None}
+    return values
+
+
+def _check_one_of(config: BaseModel, first: str, second: str, group: str) -> None:
+    given = [name for name in (first, second) if getattr(config, name) is not None]
+    if len(given) == 2:
+        raise ValueError(f"both {first} and {second} are given, which are one choice; set {group}{first}=null or {group}{second}=null")
+    if not given:
+        raise ValueError(f"neither {first} nor {second} is given; pass {group}{first}=... or {group}{second}=...")
+
+
 class BackboneConfig(_Strict):
     """Which base model, as `zoo.load` takes it; ``elements=data`` cuts it to the elements of the run's own data.
 
@@ -45,12 +60,14 @@ class LossTerm(_Strict):
     """One label's part of the loss.
 
     ``mse``, ``mae`` and ``huber`` are means over components; ``l2norm`` is the mean over atoms of the force error's Euclidean norm
-    (EquiformerV2's per-atom L2 norm) and exists for forces only.
+    (EquiformerV2's per-atom L2 norm) and exists for forces only. Errors are divided by ``scale`` (eV, eV/Å or eV/Å^3) first: a recipe for
+    targets that were normalised by a standard deviation has that here, and its weights stay as published.
     """
 
     kind: Literal["mse", "mae", "huber", "l2norm"] = "mse"
     weight: float = Field(ge=0)
     huber_delta: float = Field(default=0.01, gt=0)
+    scale: float = Field(default=1.0, gt=0)
 
 
 class LossConfig(_Strict):
@@ -87,14 +104,35 @@ class OptimizerConfig(_Strict):
 class ScheduleConfig(_Strict):
     """Learning rate over steps: linear warm-up, then constant, a cosine to ``final_fraction``, or plateau on the validation loss.
 
-    The warm-up takes ``warmup_steps``, but at most half of the run's steps.
+    Attributes:
+        name: of the schedule.
+        warmup_steps, warmup_epochs: length of the warm-up, one of the two (of an epoch also a part), but at most half of the run.
+        warmup_factor: where the warm-up starts, as a fraction of the rate; None for one step's share of it.
+        final_fraction: where the cosine ends, as a fraction of the rate.
+        cosine_begins: ``after_warmup``, or ``at_start`` of the run, so that the warm-up ends on a cosine that is under way (fairchem).
+        plateau_factor, plateau_patience: see `zoo.training.optimizers.PlateauFactor`.
     """
 
     name: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup_steps: int = Field(default=20, ge=0)
+    warmup_steps: int | None = Field(default=20, ge=0)
+    warmup_epochs: float | None = Field(default=None, ge=0)
+    warmup_factor: float | None = Field(default=None, ge=0, le=1)
     final_fraction: float = Field(default=0.0, ge=0, le=1)
+    cosine_begins: Literal["after_warmup", "at_start"] = "after_warmup"
     plateau_factor: float = Field(default=0.8, gt=0, lt=1)
     plateau_patience: int = Field(default=5, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_replace_the_default_steps(cls, values: Any) -> Any:
+        return _in_place_of_default(values, "warmup_epochs", "warmup_steps")
+
+    @model_validator(mode="after")
+    def _one_length_of_warmup(self) -> ScheduleConfig:
+        _check_one_of(self, "warmup_steps", "warmup_epochs", "training.schedule.")
+        if self.cosine_begins == "at_start" and self.name != "cosine":
+            raise ValueError(f"cosine_begins=at_start says nothing of the {self.name} schedule; leave it out or choose name=cosine")
+        return self
 
 
 class LoggerConfig(_Strict):
@@ -105,14 +143,34 @@ class LoggerConfig(_Strict):
 
 
 class TrainingConfig(_Strict):
-    """The optimisation itself. ``steps`` are optimizer steps."""
+    """The optimisation itself.
 
-    steps: int = Field(default=200, ge=1)
+    Attributes:
+        steps, epochs: length of the run, one of the two: optimizer steps, or passes over the training frames.
+        batch_size: structures a step.
+        seed: of the order of the batches, the initial weights, and dropout.
+        validate_every: steps.
+        gradient_clip_norm: the norm of all gradients together is at most this; None for no clipping.
+        ema_decay: of the moving average of the trained weights, None for none.
+        ema_warmup: whether the average forgets faster in the beginning (`zoo.training.ema`).
+        dropout, stochastic_depth: rates of what the base leaves out at random while it trains; None for its own
+            (`zoo.backbones.base.DropoutRates`).
+        early_stopping_patience: validations without a better loss after which the run ends.
+        loss, optimizer, schedule, loggers: see there.
+        threads: of torch; None leaves them.
+        progress_bar: whether one is shown.
+    """
+
+    steps: int | None = Field(default=200, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=5, ge=1)
     seed: int = Field(default=0, ge=0)
     validate_every: int = Field(default=20, ge=1)
     gradient_clip_norm: float | None = Field(default=100.0, gt=0)
     ema_decay: float | None = Field(default=0.99, gt=0, lt=1)
+    ema_warmup: bool = True
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    stochastic_depth: float | None = Field(default=None, ge=0, lt=1)
     early_stopping_patience: int | None = Field(default=None, ge=1)
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -121,12 +179,24 @@ class TrainingConfig(_Strict):
     threads: int | None = Field(default=None, ge=1)
     progress_bar: bool = True
 
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_replace_the_default_steps(cls, values: Any) -> Any:
+        return _in_place_of_default(values, "epochs", "steps")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        _check_one_of(self, "steps", "epochs", "training.")
+        return self
+
     @model_validator(mode="after")
     def _schedule_free_averages_by_itself(self) -> TrainingConfig:
         if self.optimizer.name == "schedule_free_adamw" and (self.ema_decay is not None or self.schedule.name != "constant"):
             raise ValueError(
                 "schedule_free_adamw averages and schedules by itself; set training.ema_decay=null training.schedule.name=constant"
             )
+        if self.optimizer.name == "schedule_free_adamw" and self.schedule.warmup_factor is not None:
+            raise ValueError("schedule_free_adamw warms up by itself, from zero; set training.schedule.warmup_factor=null")
         return self
 
 

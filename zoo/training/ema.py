@@ -15,16 +15,18 @@ from zoo.errors import ZooError
 
 
 class ExponentialMovingAverage:
-    """``average <- decay * average + (1 - decay) * value``, with the decay warmed up as min(decay, (1 + n) / (10 + n)).
+    """``average <- decay * average + (1 - decay) * value``.
 
     Args:
         tensors: the live tensors by name; their values now are the first average.
         decay: in (0, 1).
+        warmup: whether the n-th update uses min(decay, (1 + n) / (10 + n)), which forgets the start sooner.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], decay: float, *, warmup: bool = True) -> None:
         self._live = dict(tensors)
         self._decay = decay
+        self._warmup = warmup
         self._updates = 0
         self._average = {name: value.detach().clone() for name, value in tensors.items()}
 
@@ -32,7 +34,7 @@ class ExponentialMovingAverage:
     def update(self) -> None:
         """Take the live tensors in; call once after every optimizer step."""
         self._updates += 1
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates)) if self._warmup else self._decay
         for name, average in self._average.items():
             average.lerp_(self._live[name], 1 - decay)
 

@@ -163,7 +163,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _check_same_config(path: Path, values: Mapping[str, Any]) -> None:
-    saved, current = dict(_flatten(_read_yaml(path))), dict(_flatten(values))
+    try:  # through the model, so that a setting which is younger than the run has its default there
+        saved = dict(_flatten(parse_config(_read_yaml(path)).model_dump(mode="json")))
+    except ZooError as error:
+        raise ZooError(f"{path}: not the config of a run that can go on ({error}); start a new run") from None
+    current = dict(_flatten(values))
     for key in sorted(set(saved) | set(current)):
         if any(key[: len(free)] == free for free in _FREE_TO_CHANGE):
             continue

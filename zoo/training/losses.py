@@ -19,7 +19,8 @@ def loss_terms(results: dict[str, Tensor], graph: AtomGraph, config: LossConfig)
         config: kinds and weights.
 
     Returns:
-        Scalars by label: ``energy`` in eV (per atom by default) to the power of the kind, ``forces`` in eV/Å, ``stress`` in eV/Å^3.
+        Scalars by label: ``energy`` in eV (per atom by default) to the power of the kind, ``forces`` in eV/Å, ``stress`` in eV/Å^3; without
+        unit where a term has a scale.
     """
     terms: dict[str, Tensor] = {}
     if config.energy.weight > 0:
@@ -50,6 +51,7 @@ def _add(terms: dict[str, Tensor], name: str, error: Tensor, labelled: Tensor, t
 
 
 def _reduce(error: Tensor, term: LossTerm) -> Tensor:
+    error = error / term.scale
     if term.kind == "mse":
         return error.square().mean()
     if term.kind == "mae":

@@ -17,7 +17,8 @@ from zoo.potential import Potential
 from zoo.training.config import TrainingConfig
 from zoo.training.ema import ExponentialMovingAverage
 from zoo.training.losses import loss_terms, weighted_sum
-from zoo.training.optimizers import PlateauFactor, make_optimizer, make_schedule, warmup_length
+from zoo.training.optimizers import PlateauFactor, make_optimizer, make_schedule
+from zoo.training.plan import Plan
 
 
 class FineTuning(LightningModule):
@@ -26,16 +27,20 @@ class FineTuning(LightningModule):
     Args:
         potential: with at least one trainable adapter.
         config: loss, optimizer, schedule, EMA.
+        plan: how long the run is.
         identity: name to SHA-256 of what a resumed run must find unchanged; kept in checkpoints.
     """
 
-    def __init__(self, potential: Potential, config: TrainingConfig, identity: Mapping[str, str]) -> None:
+    def __init__(self, potential: Potential, config: TrainingConfig, plan: Plan, identity: Mapping[str, str]) -> None:
         super().__init__()
         self._identity = dict(identity)
         self.potential = potential
         self.config = config
+        self.plan = plan
         self.trainable = dict(potential.adapters.named_parameters())
-        self.ema = ExponentialMovingAverage(self.trainable, config.ema_decay) if config.ema_decay is not None else None
+        self.ema: ExponentialMovingAverage | None = None
+        if config.ema_decay is not None:
+            self.ema = ExponentialMovingAverage(self.trainable, config.ema_decay, warmup=config.ema_warmup)
         self.plateau = PlateauFactor(config.schedule) if config.schedule.name == "plateau" else None
 
     @property
@@ -64,6 +69,10 @@ class FineTuning(LightningModule):
         if self.config.optimizer.name == "schedule_free_adamw":
             self._plain_optimizer().train()
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The adapters' own hook between gradients and step, with this step's rate."""
+        self.potential.adapters.before_step(float(optimizer.param_groups[0]["lr"]), self.config.optimizer.weight_decay)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimizer's step, then the adapters' own step hook, then the average."""
         super().optimizer_step(*args, **kwargs)
@@ -75,10 +84,10 @@ class FineTuning(LightningModule):
         """The adapters' own parameter groups under the configured optimizer and schedule."""
         config = self.config
         groups = self.potential.adapters.param_groups(config.optimizer.learning_rate, config.optimizer.weight_decay)
-        optimizer = make_optimizer(groups, config.optimizer, warmup_length(config.schedule, config.steps))
+        optimizer = make_optimizer(groups, config.optimizer, self.plan.warmup_steps)
         if config.optimizer.name == "schedule_free_adamw":
             return optimizer
-        schedule = make_schedule(optimizer, config.schedule, config.steps, self.plateau)
+        schedule = make_schedule(optimizer, config.schedule, self.plan, self.plateau)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def evaluation_weights(self) -> AbstractContextManager[None]:

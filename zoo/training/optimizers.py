@@ -10,6 +10,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.training.config import OptimizerConfig, ScheduleConfig
+from zoo.training.plan import Plan
 
 
 def make_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, warmup_steps: int) -> torch.optim.Optimizer:
@@ -34,21 +35,27 @@ def make_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, warmup
     return optimizer
 
 
-def warmup_length(config: ScheduleConfig, steps: int) -> int:
-    """Steps of warm-up: as configured, but at most half of a run of ``steps``, which would otherwise end before its full rate."""
-    return min(config.warmup_steps, steps // 2)
+def rate_factor(config: ScheduleConfig, plan: Plan) -> Callable[[int], float]:
+    """Factor on every group's learning rate at a step, counted from 0: linear warm-up, then constant or a cosine to ``final_fraction``.
 
+    The warm-up reaches 1 at its last step; with ``warmup_factor`` it starts from that and reaches 1 one step later, as fairchem's does.
+    """
+    warmup_steps = plan.warmup_steps
+    last_of_warmup = warmup_steps if config.warmup_factor is not None else warmup_steps - 1
+    cosine_start = 0 if config.cosine_begins == "at_start" else warmup_steps
 
-def rate_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
-    """Factor on every group's learning rate at a step: linear warm-up, then constant or a cosine down to ``final_fraction``."""
-    warmup_steps = warmup_length(config, steps)
+    def warmup(step: int) -> float:
+        if config.warmup_factor is None:
+            return (step + 1) / warmup_steps
+        return config.warmup_factor + (1 - config.warmup_factor) * step / warmup_steps
 
     def factor(step: int) -> float:
-        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        if warmup_steps and step <= last_of_warmup:
+            return warmup(step)
         if config.name != "cosine":
-            return warmup
-        progress = min(1.0, max(0.0, (step - warmup_steps) / max(1, steps - warmup_steps)))
-        return warmup * (config.final_fraction + (1 - config.final_fraction) * (1 + math.cos(math.pi * progress)) / 2)
+            return 1.0
+        progress = min(1.0, (step - cosine_start) / max(1, plan.steps - cosine_start))
+        return config.final_fraction + (1 - config.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
 
     return factor
 
@@ -81,7 +88,7 @@ class PlateauFactor:
         self.factor, self._best, self._waited = state["factor"], state["best"], int(state["waited"])
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps: int, plateau: PlateauFactor | None) -> LambdaLR:
+def make_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, plan: Plan, plateau: PlateauFactor | None) -> LambdaLR:
     """One factor a step for every group; the plateau's factor multiplies it."""
-    base = rate_factor(config, steps)
+    base = rate_factor(config, plan)
     return LambdaLR(optimizer, lambda step: base(step) * (plateau.factor if plateau is not None else 1.0))

@@ -11,6 +11,7 @@ import torch
 from ase.data import chemical_symbols
 
 from adapters.method import AdapterMethod, create_method
+from zoo.backbones.base import DropoutRates
 from zoo.data.loader import GraphDataset, check_edges
 from zoo.data.parts import DataSplits
 from zoo.data.source import load_splits
@@ -24,6 +25,7 @@ from zoo.potential import Potential
 from zoo.training import sanity
 from zoo.training.checkpoints import AtomicCheckpointIO
 from zoo.training.config import RunConfig
+from zoo.training.plan import Plan
 from zoo.training.sanity import Say
 from zoo.training.trainer import check_loggers
 
@@ -36,6 +38,7 @@ class Material:
         potential: base, active adapter and reference energies as training starts from them.
         splits: the frames.
         train, valid: their graphs.
+        plan: how long the run is.
         first_step: 0, or the step of the checkpoint that the run continues from.
         identity: name to SHA-256 of base, adapter file and every part of the data, which a resumed run must find unchanged.
     """
@@ -44,6 +47,7 @@ class Material:
     splits: DataSplits
     train: GraphDataset
     valid: GraphDataset
+    plan: Plan
     first_step: int
     identity: dict[str, str]
 
@@ -65,6 +69,7 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     first_step = 0 if saved is None else int(saved["global_step"])
     splits = load_splits(config.data, sanity.labels_of_every_frame(config.training.loss))
     potential = build_potential(config, splits)
+    potential.backbone.set_dropout(DropoutRates(config.training.dropout, config.training.stochastic_depth))
     identity = _identity(config, potential, splits)
     if saved is not None:
         _check_identity(saved["equizoo"]["identity"], identity, config.run.folder)
@@ -84,6 +89,11 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
         tell(f"the base is cut to {kept}; the trained model knows no others")
     if config.strategy.weights == "random" and any(adapter.method.name != "full" for adapter in potential.adapters.active_adapters):
         tell("warning: the base has random weights, and the adapter trains beside them, not them; adapter=full trains every weight")
+    plan = Plan.of(config.training, len(train))
+    tell(f"training: {plan}")
+    if config.strategy.weights == "random":
+        sanity.check_decay(potential, config.training.optimizer, plan, tell)
+    sanity.describe_dropout(potential, tell)
     sanity.describe_adapter(potential.adapters, config.training.optimizer.learning_rate, tell)
     sanity.describe_idle(potential, tell)
     if checkpoint is None:
@@ -94,7 +104,7 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
             tell(f"step 0 is where {config.adapter['path']} ended")
     else:
         tell(f"continues after step {first_step}")
-    return Material(potential, splits, train, valid, first_step, identity)
+    return Material(potential, splits, train, valid, plan, first_step, identity)
 
 
 def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
@@ -132,6 +142,11 @@ def _check_method(method: AdapterMethod, config: RunConfig) -> None:
         raise ZooError(
             f"adapter {method.name!r} changes activations, and a run from random weights leaves its whole model as one file, which cannot "
             "hold them; choose adapter=full"
+        )
+    if method.decays_by_itself and optimizer != "adamw" and training.optimizer.weight_decay > 0:
+        raise ZooError(
+            f"adapter {method.name!r} decays its weights as AdamW does, which {optimizer} does otherwise; set "
+            "training.optimizer.name=adamw, training.optimizer.weight_decay=0 or adapter.decay_towards=base"
         )
     if method.requires_decoupled_weight_decay and optimizer in ("adam", "amsgrad"):
         raise ZooError(

@@ -87,11 +87,11 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
     training, valid, batch_size = config.training, material.valid, config.training.batch_size
     device = material.potential.device
     valid_batches = [collate(valid[start : start + batch_size]).to(str(device)) for start in range(0, len(valid), batch_size)]
-    module = FineTuning(material.potential, training, material.identity)
+    module = FineTuning(material.potential, training, material.plan, material.identity)
     validation = Validation(valid_batches, folder.path, stopwatch)
-    stream = BatchStream(material.train, batch_size, training.steps, training.seed, material.first_step)
+    stream = BatchStream(material.train, batch_size, material.plan.steps, training.seed, material.first_step)
     with quiet_lightning():
-        trainer = make_trainer(config, folder, validation, device)
+        trainer = make_trainer(config, folder, validation, material.plan.steps, device)
         with interruptible():
             trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
     material.potential.to(device)  # Lightning leaves it on the CPU
@@ -129,7 +129,7 @@ def _finish(
     potential.level_of_theory = splits.level_of_theory
     results = artefacts.score(splits, zero_shot, fine_tuned)
     artefacts.write_whole_model(config, folder, potential)
-    adapter_file = artefacts.write_adapter_file(config, folder, potential, splits, validation.best_step)
+    adapter_file = artefacts.write_adapter_file(config, folder, material, validation.best_step)
     if config.evaluation.plots:
         artefacts.write_plots(folder, validation.history, splits, zero_shot, fine_tuned)
     artefacts.write_run_record(config, folder, potential, splits, results, stopwatch)

@@ -8,14 +8,15 @@ from fnmatch import fnmatchcase
 import torch
 
 from adapters.stack import AdapterStack
-from zoo.data.checks import check_elements
+from zoo.data.checks import check_charges, check_elements
 from zoo.data.frame import Frame
 from zoo.data.labels import Label
 from zoo.data.parts import DataSplits
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 from zoo.potential import Potential
-from zoo.training.config import LossConfig
+from zoo.training.config import LossConfig, OptimizerConfig
+from zoo.training.plan import Plan
 
 Say = Callable[[str], None]
 
@@ -59,9 +60,10 @@ def describe_data(splits: DataSplits, say: Say) -> None:
 
 
 def check_model_knows(potential: Potential, splits: DataSplits) -> None:
-    """Refuse elements the model does not know, in any part."""
+    """Refuse elements the model does not know, and charges that it does not see, in any part."""
     for frames in splits.parts.values():
         check_elements(frames, potential.backbone.elements, potential.source)
+        check_charges(frames, potential.backbone.reads_charge, potential.source)
 
 
 def check_outputs(potential: Potential, loss: LossConfig, say: Say) -> None:
@@ -89,6 +91,25 @@ def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> Non
             say(f"warning: {adapter.method.name} breaks the model's symmetry: energies and forces will depend on how a structure is turned")
         if not adapter.method.mergeable:
             say(f"note: {adapter.method.name} changes activations: it cannot be merged, nor exported to the base's own package")
+
+
+def check_decay(potential: Potential, optimizer: OptimizerConfig, plan: Plan, say: Say) -> None:
+    """Warn where weight decay holds a network to the random weights that it started from."""
+    held = any(
+        adapter.method.name in ("full", "readout") and not adapter.method.decays_by_itself for adapter in potential.adapters.active_adapters
+    )
+    share = optimizer.weight_decay * optimizer.learning_rate * plan.steps
+    if held and share > 0.01:
+        say(f"warning: weight decay pulls every weight back to its random start, by {share:.1%} of the way; adapter=full_scratch does not")
+
+
+def describe_dropout(potential: Potential, say: Say) -> None:
+    """Say what the base leaves out at random in each training step, which nobody asked for in a fine-tuning."""
+    rates = {name: rate for name, rate in potential.backbone.dropout_rates.given.items() if rate > 0}
+    if rates:
+        found = ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in rates.items())
+        keys = " ".join(f"training.{name}=0" for name in rates)
+        say(f"while training, the base leaves out at random: {found}; {keys} turns this off")
 
 
 def describe_idle(potential: Potential, say: Say) -> None:

@@ -20,14 +20,14 @@ from zoo.training.folder import RunFolder
 from zoo.training.validation import Validation
 
 
-def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation, device: torch.device) -> Any:
-    """A Trainer on ``device`` for ``training.steps`` optimizer steps; it leaves validation and checkpoints to ``validation``."""
+def make_trainer(config: RunConfig, folder: RunFolder, validation: Validation, steps: int, device: torch.device) -> Any:
+    """A Trainer on ``device`` for ``steps`` optimizer steps; it leaves validation and checkpoints to ``validation``."""
     from lightning.pytorch import Trainer
 
     training = config.training
     on_gpu = device.type == "cuda"
     return Trainer(
-        max_steps=training.steps,
+        max_steps=steps,
         max_epochs=-1,
         accelerator="gpu" if on_gpu else "cpu",
         devices=[device.index or 0] if on_gpu else 1,

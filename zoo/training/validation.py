@@ -62,7 +62,7 @@ class Validation(Callback):
         assert isinstance(module, FineTuning)
         self._train_losses.append(float(outputs["loss"]))
         step = trainer.global_step
-        if step % module.config.validate_every and step != module.config.steps:
+        if step % module.config.validate_every and step != module.plan.steps:
             return
         with module.evaluation_weights():
             row = {**self._validate(module), **module.potential.adapters.report()}

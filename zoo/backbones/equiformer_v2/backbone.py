@@ -6,20 +6,26 @@ instead, with the rotations of the edges' frames differentiable in the positions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
-from zoo.backbones.base import Backbone, Family, ForceMode, UpstreamFormat, choose_head
-from zoo.backbones.equiformer_v2.checkpoint import read_architecture, read_checkpoint, recognises, stated_normalisers
+from zoo.backbones.base import Backbone, DropoutRates, Family, ForceMode, UpstreamFormat, choose_head
+from zoo.backbones.equiformer_v2.checkpoint import read_architecture, read_checkpoint, recognises
 from zoo.backbones.equiformer_v2.config import EquiformerV2Config
 from zoo.backbones.equiformer_v2.configuration import is_configuration, names_the_model, read_configuration
+from zoo.backbones.equiformer_v2.dropout import dropout_rates, set_dropout
 from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, Structures, build_network, rebuilt_network
 from zoo.backbones.equiformer_v2.normalisers import Normaliser, in_ev_and_angstrom
+from zoo.backbones.equiformer_v2.units import stated_normalisers
 from zoo.backbones.equiformer_v2.upstream import upstream_content
+from zoo.errors import ZooError
 from zoo.graph import AtomGraph, GraphRecipe
 
 Network = MonolithicNetwork | HydraNetwork
@@ -52,15 +58,16 @@ class EquiformerV2(Backbone):
         self.max_neighbours, self.strict_neighbours = config.max_neighbors, config.enforce_max_neighbors_strictly
         self.elements = tuple(range(1, config.max_num_elements))
         self.symmetry = "SO(3)"
-        shift = self.normalisers["energy"].shift if "energy" in self.normalisers else torch.zeros(())
+        shift = float(self.normalisers["energy"].shift) if "energy" in self.normalisers else 0.0
         averaged = isinstance(network, HydraNetwork) and network.energy_is_mean
-        self.extensive = not averaged and float(shift) == 0  # OC20's shift is one of structures, not of atoms
+        self.extensive = not averaged and shift == 0  # OC20's shift is one of structures, not of atoms
         self.smooth_cutoff = False  # no cutoff function anywhere, and a limit of neighbours besides
-        self.conservative = False
-        self.direct_stress = isinstance(network, HydraNetwork) and "stress" in network.output_heads
+        self.conservative = not has_forces(network)  # a model of energies alone has them as a gradient
+        self.direct_stress = not self.conservative and isinstance(network, HydraNetwork) and "stress" in network.output_heads
         self.equivariant_stress = False  # its MLP has biases and activations on components of degree 2
         self.aliasing_floor = aliasing_floor(config)
         self.idle_weights = _idle_weights(network)
+        self.convention = _convention(network, self.normalisers, element_references)
 
     @property
     def graph_recipe(self) -> GraphRecipe:
@@ -70,11 +77,21 @@ class EquiformerV2(Backbone):
     def forward(self, graph: AtomGraph, *, forces: ForceMode = "direct") -> dict[str, Tensor]:
         """``energy`` (G,) eV and, of the network's own, ``forces`` (N, 3) eV/Å and ``stress`` (G, 3, 3) eV/Å^3, float64.
 
-        With ``forces="gradient"`` the energy alone, differentiable in the graph's positions and cell.
+        With ``forces="gradient"``, and of a network without forces, the energy alone, differentiable in the graph's positions and cell.
         """
-        structures = structures_of(graph, self.dtype, attached=forces == "gradient")
-        outputs = self.network(structures, ("energy",) if forces == "gradient" else ("energy", "forces", "stress"))
+        energy_alone = self.conservative or forces == "gradient"
+        structures = structures_of(graph, self.dtype, attached=energy_alone)
+        outputs = self.network(structures, ("energy",) if energy_alone else ("energy", "forces", "stress"))
         return in_ev_and_angstrom(outputs, self.normalisers, self.element_references, structures)
+
+    @property
+    def dropout_rates(self) -> DropoutRates:
+        """Of attention weights and of the blocks' branches."""
+        return dropout_rates(self.network)
+
+    def set_dropout(self, rates: DropoutRates) -> None:
+        """Change the rates that are given."""
+        set_dropout(self.network, rates)
 
     def upstream_checkpoint(self, element_shifts_ev: Mapping[int, float]) -> dict[str, Any]:
         """A dict that fairchem-core 1.x reads once ``torch.save`` wrote it; the shifts go into its element references."""
@@ -88,7 +105,8 @@ class EquiformerV2(Backbone):
         """The same model, claiming fewer elements; it keeps all weights, since an element's number is its row in the tables."""
         unknown = sorted(set(elements) - set(self.elements))
         if unknown:
-            return super().restricted_to(elements)  # type: ignore[return-value]
+            symbols = ", ".join(chemical_symbols[number] for number in unknown)
+            raise ZooError(f"elements: the model does not know {symbols}; leave these out")
         narrowed = self._with_network(self.network)
         narrowed.elements = tuple(sorted(set(elements)))
         return narrowed
@@ -102,10 +120,32 @@ class EquiformerV2(Backbone):
                 anew.get_parameter(name).copy_(value)
         return self._with_network(anew.to(next(self.network.parameters()).device).train(self.network.training))
 
+    def on_finer_grid(self) -> EquiformerV2:
+        """The same weights with twice the points along each angle of the sphere's grid: another model, whose products alias less."""
+        config = self.network.architecture.config
+        finer = config.model_copy(update={"grid_resolution": 2 * (config.grid_resolution or 2 * (config.lmax + 1))})
+        network = build_network(replace(self.network.architecture, config=finer), self.dtype)
+        network.load_state_dict(self.network.state_dict())
+        return self._with_network(network.to(next(self.network.parameters()).device).train(self.network.training))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EquiformerV2:
+        references = self.element_references
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if references is not None and self.element_references is not None:
+            self.element_references = references.to(self.element_references.device)  # float64 under .float() too
+        return self
+
     def _with_network(self, network: Network) -> EquiformerV2:
         anew = EquiformerV2(network, self.normalisers, self.element_references)
         anew.elements, anew.has_weights = self.elements, self.has_weights
         return anew
+
+
+def has_forces(network: Network) -> bool:
+    """Whether forces are an output of the network."""
+    if isinstance(network, HydraNetwork):
+        return "forces" in network.output_heads
+    return network.architecture.config.regress_forces
 
 
 def structures_of(graph: AtomGraph, dtype: torch.dtype, *, attached: bool = False) -> Structures:
@@ -146,19 +186,29 @@ def _idle_weights(network: Network) -> tuple[str, ...]:
     """
     config, hydra = network.architecture.config, isinstance(network, HydraNetwork)
     energy, forces = ("output_heads.energy.energy_block", "output_heads.forces.force_block") if hydra else ("energy_block", "force_block")
-    if config.use_grid_mlp:
-        passed_by = ["so3_linear_1", "grid_mlp"] if config.use_sep_s2_act else []
-    elif config.use_gate_act:
-        passed_by = ["gating_linear"]
-    else:
-        passed_by = ["so3_linear_1"] if config.use_sep_s2_act else []
     degrees = range(config.lmax + 1)
-    idle = [f"{energy}.{layer}.*" for layer in passed_by]
+    if config.use_grid_mlp:
+        passed_by = ["so3_linear_1.*", "grid_mlp.*"] if config.use_sep_s2_act else []
+    elif config.use_gate_act:
+        passed_by = ["gating_linear.*", *(f"so3_linear_1.weight/l{degree}" for degree in degrees if degree != 0)]
+    else:
+        passed_by = ["so3_linear_1.*"] if config.use_sep_s2_act else []
+    idle = [f"{energy}.{layer}" for layer in passed_by]
     idle += [f"{energy}.so3_linear_2.weight/l{degree}" for degree in degrees if degree != 0]
-    idle += [f"{forces}.proj.weight/l{degree}" for degree in degrees if degree != 1]
-    # vectors hold orders up to 1
-    idle += [f"{forces}.so2_conv_2.so2_m_conv.{order - 1}.*" for order in range(2, config.mmax + 1)]
-    return tuple(f"network.{weights}" for weights in (*idle, f"{forces}.proj.bias/*"))
+    if has_forces(network):
+        idle += [f"{forces}.proj.weight/l{degree}" for degree in degrees if degree != 1]
+        # vectors hold orders up to 1
+        idle += [f"{forces}.so2_conv_2.so2_m_conv.{order - 1}.*" for order in range(2, config.mmax + 1)]
+        idle.append(f"{forces}.proj.bias/*")
+    return tuple(f"network.{weights}" for weights in idle)
+
+
+def _convention(network: Network, normalisers: Mapping[str, Normaliser], element_references: Tensor | None) -> str:
+    """A name for all that makes the model besides its weights: graph, grid, averages and units; dropout makes no other model."""
+    settings = network.architecture.config.model_dump(mode="json", exclude={"alpha_drop", "drop_path_rate", "proj_drop", "weight_init"})
+    units = {name: (value.shift.tolist(), value.scale.tolist()) for name, value in sorted(normalisers.items())}
+    references = {} if element_references is None else {row: value for row, value in enumerate(element_references.tolist()) if value}
+    return "settings-" + hashlib.sha256(repr((settings, units, references)).encode()).hexdigest()[:12]
 
 
 def load_network(path: Path, head: str | None, trust_pickle: bool) -> EquiformerV2:
@@ -199,9 +249,9 @@ def _randomise(backbone: Backbone) -> Backbone:
 def _toy(seed: int, **changes: Any) -> Backbone:
     """One block, L = 2; norms, biases and embeddings, which start alike or nearly zero, are random too."""
     settings: dict[str, Any] = {
-        "name": "equiformer_v2", "max_neighbors": 6, "max_radius": 6.0, "max_num_elements": 10, "num_layers": 1, "sphere_channels": 6,
+        "name": "equiformer_v2", "max_neighbors": 6, "max_radius": 6.0, "max_num_elements": 80, "num_layers": 1, "sphere_channels": 6,
         "attn_hidden_channels": 4, "num_heads": 2, "attn_alpha_channels": 4, "attn_value_channels": 2, "ffn_hidden_channels": 4,
-        "norm_type": "layer_norm_sh", "lmax_list": [2], "mmax_list": [1], "grid_resolution": 32, "edge_channels": 6,
+        "norm_type": "layer_norm_sh", "lmax_list": [2], "mmax_list": [1], "grid_resolution": 32, "edge_channels": 5,
         "use_grid_mlp": True, "alpha_drop": 0.0, "drop_path_rate": 0.0, "weight_init": "uniform", "avg_num_nodes": 4.0, "avg_degree": 4.0,
     }  # fmt: skip
     heads = changes.pop("heads", None)
@@ -219,7 +269,7 @@ def _toy(seed: int, **changes: Any) -> Backbone:
             for name, parameter in network.named_parameters():
                 if parameter.dim() < 2 or "embedding" in name or "norm" in name:
                     parameter.add_(0.5 * torch.randn_like(parameter))
-    references = None if heads is None else torch.linspace(-2.0, 0.0, 10, dtype=torch.float64)
+    references = None if heads is None else torch.linspace(-2.0, 0.0, 80, dtype=torch.float64)
     return EquiformerV2(network, normalisers, references)
 
 
@@ -244,7 +294,7 @@ FAMILY = Family(
     more_toys={
         "hydra": lambda seed: _toy(
             seed, heads=_HYDRA_HEADS, lmax_list=[3], mmax_list=[2], enforce_max_neighbors_strictly=False,
-            edge_channels=5,
+            edge_channels=4,
         ),
         "oc22": lambda seed: _toy(seed, load_energy_lin_ref=True, use_energy_lin_ref=True, norm_type="rms_norm_sh"),
         "gate": lambda seed: _toy(seed, use_gate_act=True, use_grid_mlp=False, use_attn_renorm=False, norm_type="layer_norm"),

@@ -7,11 +7,10 @@ the hydra form of that. Nothing in them is run: they are loaded as plain values.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,8 @@ from torch import Tensor
 from zoo.backbones.equiformer_v2.config import Architecture, parse_config, parse_heads
 from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, build_network
 from zoo.backbones.equiformer_v2.normalisers import Normaliser
-from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, check_archive, load_archive
+from zoo.backbones.equiformer_v2.units import read_units
+from zoo.backbones.torch_archive import check_archive, load_archive, searchable_pickle
 from zoo.errors import ZooError
 
 _KIND = "an EquiformerV2 checkpoint"
@@ -29,11 +29,13 @@ _MODEL_NAMES = ("equiformer_v2", "equiformer_v2_backbone")
 _CONSTANTS = re.compile(
     r"(^|\.)(SO3_grid|SO3_rotation|mappingReduced)\.|(^|\.)(expand_index|balance_degree_weight)$|(^|\.)distance_expansion\.offset$"
 )
+_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
+_BLOCK = re.compile(r"(?:backbone\.)?blocks\.(\d+)\.")
+_REFERENCES = "energy_lin_ref"
 # of the hydra form, and without a meaning for a finished model
 _IGNORED_BY_HYDRA = frozenset(
     {"name", "backbone", "heads", "otf_graph", "pass_through_head_outputs", "finetune_config", "freeze_backbone", "starting_checkpoint"}
 )
-_NORMALISED = {"target": "energy", "grad_target": "forces"}
 # numbers that NumPy wrote, e.g. of the validation's metrics; they hold bytes and a type alone
 _NUMPY_NUMBERS = (
     np.dtype,
@@ -62,12 +64,11 @@ class Checkpoint:
     element_references: Tensor | None = None
 
 
-def read_checkpoint(path: Path, weights: Literal["ema", "last"] = "ema", trust_pickle: bool = False) -> Checkpoint:
-    """The model in an official file, monolithic or hydra.
+def read_checkpoint(path: Path, trust_pickle: bool = False) -> Checkpoint:
+    """The model in an official file, monolithic or hydra, with the running averages that upstream evaluates with where it has them.
 
     Args:
         path: of the file.
-        weights: the running averages that upstream evaluates with, where the file has them, or the last step's weights.
         trust_pickle: load a file that would run code all the same.
 
     Raises:
@@ -77,26 +78,22 @@ def read_checkpoint(path: Path, weights: Literal["ema", "last"] = "ema", trust_p
     content = load_archive(path, _KIND, trust_pickle, _NUMPY_NUMBERS)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("config"), dict):
         raise ZooError(f"{path}: no {_KIND.split(' ', 1)[1]} (wanted a dict with state_dict and config); pass a file that fairchem wrote")
-    architecture = read_architecture(content["config"], str(path))
-    dtype = _precision(content["state_dict"])
+    config, state = content["config"], _named_tensors(content["state_dict"], str(path))
+    architecture = _with_stored_references(read_architecture(config, str(path)), state)
+    _require_blocks(architecture, state, str(path))
     with torch.device("meta"):
-        network = build_network(architecture, dtype)
-    state = _weights_by_name(network, content["state_dict"], str(path))
-    averages = _averages(content.get("ema"), str(path)) if weights == "ema" else None
+        network = build_network(architecture, torch.float32)
+    taken = _weights_by_name(network, state, str(path))
+    averages = _averages(content.get("ema"), str(path))
     if averages is not None:
-        state |= _averages_by_name(network, averages, str(path))
-    network.load_state_dict({name: value.to(dtype) for name, value in state.items()}, assign=True)
-    normalisers = _normalisers(content.get("normalizers"), str(path))
-    for name in stated_normalisers(content["config"], str(path)):
-        if name not in normalisers:
-            raise ZooError(f"{path}: its configuration normalises {name}, and it has no normaliser of it; fetch the file again")
-    return Checkpoint(
-        architecture,
-        network.eval(),
-        averages is not None,
-        normalisers,
-        _element_references(content.get("elementrefs"), str(path)),
-    )
+        taken |= _averages_by_name(network, averages, bool(_model_settings(config).get("freeze_backbone")), str(path))
+    dtype = torch.float64 if any(value.dtype == torch.float64 for value in taken.values()) else torch.float32
+    if dtype != torch.float32:
+        with torch.device("meta"):
+            network = build_network(architecture, dtype)
+    network.load_state_dict({name: value.to(dtype) for name, value in taken.items()}, assign=True)
+    normalisers, references = read_units(content, architecture, str(path))
+    return Checkpoint(architecture, network.eval(), averages is not None, normalisers, references)
 
 
 def read_architecture(config: Mapping[str, Any], source: str) -> Architecture:
@@ -109,8 +106,7 @@ def read_architecture(config: Mapping[str, Any], source: str) -> Architecture:
     Raises:
         ZooError: another model, or a hyper-parameter that is not known.
     """
-    model = config.get("model")
-    settings = dict(model) if isinstance(model, Mapping) else {"name": model, **(config.get("model_attributes") or {})}
+    settings = _model_settings(config)
     name = settings.pop("name", None)
     if name != "hydra":
         _require_equiformer_v2(name, source)
@@ -127,61 +123,54 @@ def read_architecture(config: Mapping[str, Any], source: str) -> Architecture:
 
 def recognises(path: Path) -> bool:
     """Whether ``path`` looks like such a file: an archive of torch's whose pickle names the model."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
-            content = archive.read(names[0]) if names else b""
-    except DAMAGED_ARCHIVE:
-        return False
+    content = searchable_pickle(path)
     return b"state_dict" in content and any(name.encode() in content for name in _MODEL_NAMES)
 
 
 def _require_equiformer_v2(name: Any, source: str) -> None:
-    if name not in _MODEL_NAMES:
-        raise ZooError(f"{source}: found the model {name!r}, wanted {_MODEL_NAMES[0]!r}; pass a checkpoint of EquiformerV2")
+    if not isinstance(name, str) or name not in _MODEL_NAMES:
+        found = repr(name[:60]) if isinstance(name, str) else f"of type {type(name).__name__}"
+        raise ZooError(f"{source}: found the model {found}, wanted {_MODEL_NAMES[0]!r}; pass a checkpoint of EquiformerV2")
 
 
-def stated_normalisers(config: Mapping[str, Any], source: str) -> dict[str, Normaliser | None]:
-    """What a configuration says of normalisers, by output; None for one that was fitted to the data, whose numbers are in the file.
-
-    Args:
-        config: of a file or of a training run, in any of upstream's forms.
-        source: where it is from, for messages.
-
-    Raises:
-        ZooError: numbers that are none.
-    """
-    dataset = config.get("dataset")
-    if isinstance(dataset, list):  # of parts, the training one first
-        dataset = dataset[0] if dataset else None
-    if isinstance(dataset, Mapping):
-        dataset = dataset.get("train", dataset)
-    if not isinstance(dataset, Mapping):
-        return {}
-    stated: dict[str, Normaliser | None] = {}
-    if dataset.get("normalize_labels"):
-        for name, output in _NORMALISED.items():
-            if f"{name}_mean" in dataset:
-                stated[output] = _normaliser(dataset[f"{name}_mean"], dataset.get(f"{name}_std"), f"{source}: dataset.{name}")
-    transforms = dataset.get("transforms")
-    given = transforms.get("normalizer") if isinstance(transforms, Mapping) else None
-    for name, values in given.items() if isinstance(given, Mapping) else ():
-        if name == "fit" and isinstance(values, Mapping):
-            stated |= dict.fromkeys(values.get("targets") or ())
-        elif isinstance(values, Mapping):
-            scale = values.get("rmsd", values.get("stdev"))
-            stated[name] = _normaliser(values.get("mean"), scale, f"{source}: the normaliser of {name}")
-    return stated
+def _model_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``model`` with its name among the settings, in any of upstream's forms."""
+    model, attributes = config.get("model"), config.get("model_attributes")
+    if isinstance(model, Mapping):
+        return dict(model)
+    return {**(attributes if isinstance(attributes, Mapping) else {}), "name": model}
 
 
-def _precision(state: Mapping[str, Any]) -> torch.dtype:
-    """Of a file's weights: float64 where one of them is, else float32."""
-    return torch.float64 if any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in state.values()) else torch.float32
+def _named_tensors(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    """A file's state without the prefixes of distributed training and of compilation."""
+    found: dict[str, Any] = {}
+    for key, value in state.items():
+        name = _PREFIXES.sub("", key) if isinstance(key, str) else ""
+        if not name or name in found:
+            raise ZooError(
+                f"{source}: its weights have the name {str(key)[:80]!r} {'twice' if name else 'which is none'}; the file is damaged"
+            )
+        found[name] = value
+    return found
 
 
-def _weights_by_name(network: torch.nn.Module, state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The parameters in a file's state, without the prefixes of distributed training and without constants."""
-    found = {re.sub(r"^(module\.)+", "", name): value for name, value in state.items()}
+def _with_stored_references(architecture: Architecture, state: Mapping[str, Any]) -> Architecture:
+    """With the linear references of OC22 switched on where the file holds them: its training adds them to the labels instead."""
+    config = architecture.config
+    if _REFERENCES not in state or config.load_energy_lin_ref:
+        return architecture
+    return replace(architecture, config=config.model_copy(update={"load_energy_lin_ref": True, "use_energy_lin_ref": True}))
+
+
+def _require_blocks(architecture: Architecture, state: Mapping[str, Any], source: str) -> None:
+    """Refuse more blocks than a file has, before any are built."""
+    count = len({match[1] for name in state if (match := _BLOCK.match(name))})
+    if count != architecture.config.num_layers:
+        raise ZooError(f"{source}: has {count} blocks, but its configuration wants {architecture.config.num_layers}; fetch the file again")
+
+
+def _weights_by_name(network: torch.nn.Module, found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The parameters in a file's state, without constants."""
     wanted = dict(network.named_parameters())
     missing = [name for name in wanted if name not in found]
     if missing:
@@ -193,7 +182,7 @@ def _weights_by_name(network: torch.nn.Module, state: Mapping[str, Any], source:
                 f"{source}: has weights {name!r} that its configuration has no use for; pass a checkpoint of EquiformerV2 itself"
             )
     for name, parameter in wanted.items():
-        _require_shape(found[name], parameter, f"{source}: {name}")
+        _require_weights(found[name], parameter, f"{source}: {name}")
     return {name: found[name] for name in wanted}
 
 
@@ -203,55 +192,33 @@ def _averages(ema: Any, source: str) -> list[Tensor] | None:
         return None
     averages = ema.get("shadow_params") if isinstance(ema, Mapping) else None
     if not isinstance(averages, list | tuple):
-        raise ZooError(f"{source}: its 'ema' has no list shadow_params; pass weights='last' to use the last step's weights")
+        raise ZooError(f"{source}: its 'ema' has no list shadow_params; fetch the file again")
     return list(averages)
 
 
-def _averages_by_name(network: torch.nn.Module, averages: list[Tensor], source: str) -> dict[str, Tensor]:
+def _averages_by_name(network: torch.nn.Module, averages: list[Any], frozen_backbone: bool, source: str) -> dict[str, Tensor]:
     """Running averages under the names of the trained parameters, whose order upstream's list has."""
-    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    trained = {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and not (frozen_backbone and name.startswith("backbone."))
+    }
     if len(averages) != len(trained):
         raise ZooError(
             f"{source}: its running averages (ema) are {len(averages)}, but its model has {len(trained)} trained parameters; "
-            "pass weights='last' to use the last step's weights"
+            "which is whose cannot be told: fetch the file again"
         )
     for number, ((name, parameter), value) in enumerate(zip(trained.items(), averages, strict=True)):
-        _require_shape(value, parameter, f"{source}: running average {number} (ema), {name}")
+        _require_weights(value, parameter, f"{source}: running average {number} (ema), {name}")
     return dict(zip(trained, averages, strict=True))
 
 
-def _require_shape(value: Any, wanted: Tensor, what: str) -> None:
-    found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    if found != tuple(wanted.shape):
-        raise ZooError(f"{what}: found {found}, wanted {tuple(wanted.shape)}; the weights belong to another configuration")
-
-
-def _normalisers(states: Any, source: str) -> dict[str, Normaliser]:
-    """By output; files of 2023 call them ``target`` and ``grad_target`` and the scale ``std``, later ones ``rmsd``."""
-    normalisers = {}
-    for name, state in (states or {}).items():
-        values = state if isinstance(state, Mapping) else {}
-        what = f"{source}: its normaliser {name!r}"
-        normalisers[_NORMALISED.get(name, name)] = _normaliser(values.get("mean"), values.get("rmsd", values.get("std")), what)
-    return normalisers
-
-
-def _normaliser(shift: Any, scale: Any, what: str) -> Normaliser:
-    """In float64: float32 energies of thousands of eV would lose tenths of meV."""
-    if shift is None or scale is None:
-        raise ZooError(f"{what} has no mean and rmsd (or std); fetch the file again")
-    try:
-        shift, scale = (torch.as_tensor(value, dtype=torch.float64).squeeze() for value in (shift, scale))
-    except (TypeError, ValueError, RuntimeError):
-        raise ZooError(f"{what} holds no numbers; fetch the file again") from None
-    return Normaliser(shift, scale)
-
-
-def _element_references(states: Any, source: str) -> Tensor | None:
-    if not states:
-        return None
-    energy = states.get("energy") if isinstance(states, Mapping) else None
-    references = energy.get("element_references") if isinstance(energy, Mapping) else None
-    if not isinstance(references, Tensor):
-        raise ZooError(f"{source}: its 'elementrefs' hold no element_references of the energy; fetch the file again")
-    return references.to(torch.float64).flatten()
+def _require_weights(value: Any, wanted: Tensor, what: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ZooError(f"{what}: found {type(value).__name__}, wanted a tensor; the file is damaged")
+    if value.layout != torch.strided or value.is_meta or not value.is_floating_point():
+        raise ZooError(
+            f"{what}: found a tensor of {value.dtype} ({value.layout}), wanted plain floating-point numbers; the file is damaged"
+        )
+    if value.shape != wanted.shape:
+        raise ZooError(f"{what}: found {tuple(value.shape)}, wanted {tuple(wanted.shape)}; the weights belong to another configuration")

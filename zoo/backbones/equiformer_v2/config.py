@@ -17,6 +17,8 @@ from zoo.errors import ZooError, first_problem, nearest_name_hint
 GAUSSIAN_COUNT = 600
 """Basis functions of a distance: upstream's code has this number, whatever ``num_distance_basis`` says."""
 
+# far above any published model: a file that claims more would only fill the memory
+_MOST_LAYERS, _MOST_CHANNELS, _MOST_ELEMENTS, _FINEST_GRID = 100, 2048, 256, 128
 _AVERAGE_ATOMS = 77.81317
 _AVERAGE_DEGREE = 23.395238876342773
 
@@ -40,22 +42,22 @@ class EquiformerV2Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_neighbors: int = Field(500, ge=1)
+    max_neighbors: int = Field(500, ge=1, le=10_000)
     enforce_max_neighbors_strictly: bool = True
-    max_radius: float = Field(5.0, gt=0)
-    max_num_elements: int = Field(90, ge=1)
-    num_layers: int = Field(12, ge=1)
-    sphere_channels: int = Field(128, ge=1)
-    attn_hidden_channels: int = Field(128, ge=1)
-    num_heads: int = Field(8, ge=1)
-    attn_alpha_channels: int = Field(32, ge=1)
-    attn_value_channels: int = Field(16, ge=1)
-    ffn_hidden_channels: int = Field(512, ge=1)
+    max_radius: float = Field(5.0, gt=0, le=100)
+    max_num_elements: int = Field(90, ge=2, le=_MOST_ELEMENTS)
+    num_layers: int = Field(12, ge=1, le=_MOST_LAYERS)
+    sphere_channels: int = Field(128, ge=1, le=_MOST_CHANNELS)
+    attn_hidden_channels: int = Field(128, ge=1, le=_MOST_CHANNELS)
+    num_heads: int = Field(8, ge=1, le=_MOST_CHANNELS)
+    attn_alpha_channels: int = Field(32, ge=1, le=_MOST_CHANNELS)
+    attn_value_channels: int = Field(16, ge=1, le=_MOST_CHANNELS)
+    ffn_hidden_channels: int = Field(512, ge=1, le=_MOST_CHANNELS)
     norm_type: Literal["layer_norm", "layer_norm_sh", "rms_norm_sh"] = "rms_norm_sh"
     lmax_list: tuple[int] = (6,)
     mmax_list: tuple[int] = (2,)
-    grid_resolution: int | None = Field(None, ge=2, multiple_of=2)
-    edge_channels: int = Field(128, ge=1)
+    grid_resolution: int | None = Field(None, ge=2, le=_FINEST_GRID, multiple_of=2)
+    edge_channels: int = Field(128, ge=1, le=_MOST_CHANNELS)
     use_attn_renorm: bool = True
     use_gate_act: bool = False
     use_grid_mlp: bool = False
@@ -85,6 +87,7 @@ class EquiformerV2Config(BaseModel):
     num_distance_basis: int = 512
     attn_activation: str = "silu"
     ffn_activation: str = "silu"
+    activation_checkpoint: bool | None = None
 
     @field_validator("avg_num_nodes", "avg_degree", mode="before")
     @classmethod
@@ -133,7 +136,7 @@ class ForceHeadConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    module: Literal["equiformer_v2_force_head", "equiformerV2_rank1_head"] = "equiformer_v2_force_head"
+    module: Literal["equiformer_v2_force_head", "equiformerV2_vector_head"] = "equiformer_v2_force_head"
     output_name: Literal["forces"] = "forces"
 
 
@@ -147,7 +150,11 @@ class StressHeadConfig(BaseModel):
     decompose: Literal[True]
     use_source_target_embedding: Literal[True]
     edge_level_mlp: Literal[False] = False
+    num_mlp_layers: Literal[2] = 2
     extensive: Literal[False] = False
+    # read by upstream for an extensive stress alone, and where a backbone has no norm of its own
+    avg_num_nodes: float = 1.0
+    default_norm_type: str = "layer_norm_sh"
 
 
 class HydraHeads(BaseModel):

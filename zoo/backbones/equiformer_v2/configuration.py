@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from zoo.errors import ZooError, first_line
 
 _MAX_BYTES = 2**20
+_NAMED = re.compile(rb"""\b(name|model)['"]?\s*:\s*['"]?equiformer_v2""")
 
 
 def is_configuration(path: Path) -> bool:
@@ -18,9 +20,9 @@ def is_configuration(path: Path) -> bool:
 
 
 def names_the_model(path: Path) -> bool:
-    """Whether a YAML file speaks of EquiformerV2; it is judged by `read_configuration`."""
+    """Whether a YAML file names EquiformerV2 as its model; it is judged by `read_configuration`."""
     with path.open("rb") as stream:
-        return b"equiformer_v2" in stream.read(_MAX_BYTES)
+        return _NAMED.search(stream.read(_MAX_BYTES)) is not None
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def upstream_content(
         },
         "ema": None,
     }
-    references = torch.zeros(_HIGHEST_ATOMIC_NUMBER + 1, dtype=torch.float64)
+    rows = 0 if element_references is None else len(element_references)
+    references = torch.zeros(max(rows, _HIGHEST_ATOMIC_NUMBER + 1), dtype=torch.float64)
     if element_references is not None:
         references[: len(element_references)] = element_references.to("cpu", torch.float64)
     for atomic_number, shift in element_shifts_ev.items():
