@@ -134,6 +134,38 @@ def test_a_factor_of_zero_is_refused_for_freezing():
     assert "name it in adapter.frozen instead" in refusal_of(create_method, {"name": "freeze", "rate_factors": {"embed.*": 0}})
 
 
+def test_a_decay_towards_zero_knows_one_rate_and_works_behind_frozen_layers():
+    for soft in ({"layer_decay": 0.5}, {"rate_factors": {"embed.*": 0.5}}):
+        assert "decay_towards=zero decays all weights at the run's rate" in refusal_of(
+            create_method, {"name": "freeze", "decay_towards": "zero", **soft}
+        )
+    stack = deep_stack()
+    adapter = stack.add("a", create_method({"name": "freeze", "up_to": 2, "decay_towards": "zero"}))
+    before = {name: weight.detach().clone() for name, weight in stack.weights().items()}
+    stack.before_step(0.1, 0.5)
+    assert (
+        set(before)
+        == set(adapter.parameter_names)
+        == {"interactions.2.weight", "interactions.2.bias"}
+        | {f"{layer}.{name}" for layer in ("norm", "readout") for name in ("weight", "bias")}
+    )
+    for name, weight in stack.weights().items():
+        assert torch.allclose(weight, 0.95 * before[name], rtol=1e-12)
+
+
+def test_a_group_without_decay_is_parted_by_rate_like_any_other():
+    stack = deep_stack()
+    adapter = stack.add("a", create_method({"name": "freeze", "no_decay": ["norm"], "rate_factors": {"norm.bias": 0.5, "embed.*": 2.0}}))
+    groups = stack.param_groups(1e-2, 0.1)
+    assert groups[0]["lr"] == 1e-2  # the run's own rate comes first
+    decays = {id(tensor): (group["lr"], group["weight_decay"]) for group in groups for tensor in group["params"]}
+    found = {key: decays[id(tensor)] for key, tensor in adapter.tensors.items()}
+    assert len(decays) == len(adapter.tensors)
+    assert found["norm.bias/all/D"] == (pytest.approx(5e-3), 0.0)
+    assert found["norm.weight/all/D"] == (pytest.approx(1e-2), 0.0)
+    assert found["readout.weight/weight/D"] == (pytest.approx(1e-2), 0.1)
+
+
 def test_bias_trains_biases_and_norms_alone_and_refuses_a_network_without():
     stack = deep_stack()
     adapter = stack.add("a", "bias")
