@@ -207,7 +207,7 @@ def _check_space(job: _Job, needed: int) -> None:
 def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
     """The response, the offset at which its first byte belongs, and the whole file's size where the server tells it."""
     request = urllib.request.Request(job.url, headers={"User-Agent": "equizoo"})
-    token = os.environ.get(_token_variable(job.url) or "", "").strip()
+    token = _token(job.url)
     if token:  # not redirected: the server sends on to others, who must not see it
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     if have and not job.url.startswith("file:"):
@@ -230,6 +230,19 @@ def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
         resumed = re.match(rf"bytes {have}-", response.headers.get("Content-Range") or "") if have else None
         start = have if resumed is not None and response.status == 206 else 0
         yield response, start, start + int(length) if length is not None else job.expected.size
+
+
+def _token(url: str) -> str:
+    """What is sent of that variable, empty where it is not set.
+
+    Raises:
+        ZooError: for what no header can hold, without showing it.
+    """
+    variable = _token_variable(url) or ""
+    token = os.environ.get(variable, "").strip()
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ZooError(f"{variable} holds spaces, line ends or letters that no token has; set it to the token alone")
+    return token
 
 
 def _token_variable(url: str) -> str | None:

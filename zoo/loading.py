@@ -16,7 +16,7 @@ from torch import Tensor
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.backbones.base import Backbone, ForceMode
+from zoo.backbones.base import Backbone, ForceMode, choose_head
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.potential import Potential
 from zoo.registry import Card, describe, list_models
@@ -64,6 +64,8 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         ZooError: unknown names (with the nearest), missing packages (with the command), unreadable, corrupt or hostile files.
         adapters.errors.AdapterError: a wrong adapter configuration, or an adapter file made for another base.
     """
+    if weights not in ("card", None):
+        raise ZooError(f"weights={weights!r} is not a choice; pass 'card' for the trained weights or None for random ones")
     trained = _trained_adapter(adapter)
     card, backbone = _load_backbone(name_or_path, head if trained is None else trained.head(head), trust_pickle, weights)
     if trained is not None:
@@ -136,8 +138,6 @@ def _cut_to(backbone: Backbone, elements: Collection[str | int] | None) -> Backb
 
 
 def _with_weights(backbone: Backbone, weights: str | None, name: str | Path) -> Backbone:
-    if weights not in ("card", None):
-        raise ZooError(f"weights={weights!r} is not a choice; pass 'card' for the trained weights or None for random ones")
     if weights == "card" and not backbone.has_weights:
         raise ZooError(f"{name}: a configuration without weights; pass weights=None (strategy=scratch) to train from random ones")
     return backbone if weights == "card" else load_family(backbone.family).randomise(backbone)
@@ -157,6 +157,7 @@ def _load_backbone(name_or_path: str | Path, head: str | None, trust_pickle: boo
         raise ZooError(f"{error} (a checkpoint's path is also accepted)") from None
     build = load_family(card.family).build
     if weights is None and build is not None and card.architecture is not None:
+        choose_head(card.heads, head, card.name)
         return card, build(card.architecture, card.name)
     return card, _with_weights(_backbone_of_file(card, head, trust_pickle), weights, name_or_path)
 

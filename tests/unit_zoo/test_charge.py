@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import ase.io
@@ -12,14 +13,17 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from tests.refusals import lacks, refusal_of
+from zoo.backbones import load_family
 from zoo.data.frame import Frame
 from zoo.data.keys import LabelKeys
 from zoo.data.labels import labelled_frame
 from zoo.data.raw import ReadOptions
-from zoo.data.readers import ase_files
+from zoo.data.readers import ase_database, ase_files, pymatgen_json
 from zoo.data.splits import frame_sha256
+from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.transformations import double_frame
 from zoo.graph import AtomGraph, collate
+from zoo.potential import Potential
 
 
 def labelled(**info: object) -> Atoms:
@@ -58,3 +62,35 @@ def test_a_charge_that_is_no_whole_number_is_one_line(charge):
 
 def test_whole_numbers_of_any_type_are_taken():
     assert Frame.unlabelled(labelled(charge=1.0, spin=np.int32(3))).charge == 1
+
+
+def test_a_database_keeps_charge_and_spin_beside_the_atoms_as_fairchem_does(tmp_path):
+    from ase.db import connect
+
+    with connect(tmp_path / "ions.db") as database:
+        database.write(labelled(), data={"charge": 1, "spin": 2})
+        database.write(labelled(), data={})
+    raw = list(ase_database.FORMAT.read(tmp_path / "ions.db", ReadOptions()))
+    frames = [labelled_frame(one, "ions.db", index, LabelKeys(), ("energy", "forces")) for index, one in enumerate(raw)]
+    assert [(frame.charge, frame.spin) for frame in frames] == [(1, 2), (0, 0)]
+
+
+def test_a_pymatgen_structure_brings_its_charge(tmp_path):
+    lattice = {"matrix": [[4.0, 0, 0], [0, 4.0, 0], [0, 0, 4.0]]}
+    site = {"species": [{"element": "Cu", "occu": 1}], "abc": [0, 0, 0], "xyz": [0, 0, 0]}
+    entry = {"structure": {"@module": "pymatgen.core.structure", "@class": "Structure", "charge": 1, "lattice": lattice, "sites": [site]}}
+    (tmp_path / "ion.json").write_text(json.dumps([entry | {"energy": -1.0}]))
+    (raw,) = pymatgen_json.FORMAT.read(tmp_path / "ion.json", ReadOptions())
+    assert raw.charge == 1
+
+
+def test_an_ions_energy_need_not_double_with_its_structure():
+    pytest.importorskip("fairchem.core")
+    potential = Potential(load_family("uma").more_toys["experts"](0))
+    ion = replace(Frame.unlabelled(molecule("CH3OH")), charge=1, spin=2)
+    required = {}
+    for frame in (ion, replace(ion, charge=0, spin=0)):
+        rows = check_equivariance(potential, [frame]).rows
+        required[frame.charge] = {row.required for row in rows if (row.test, row.quantity) == ("extensivity", "energy")}
+    assert required[1] == {False}
+    assert required[0] == {potential.backbone.extensive}

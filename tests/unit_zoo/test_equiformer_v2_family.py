@@ -20,9 +20,11 @@ from tests.unit_zoo.equiformer_v2_golden import CASES, FORMS, HEADS, read_archit
 from tests.unit_zoo.test_equiformer_v2_checkpoint import content_of, written
 from tests.unit_zoo.test_equiformer_v2_graph import stored_structures
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.backbones.equiformer_v2.backbone import EquiformerV2, _toy, aliasing_floor
+from zoo.backbones.equiformer_v2.backbone import EquiformerV2
 from zoo.backbones.equiformer_v2.checkpoint import read_architecture as architecture_of
+from zoo.backbones.equiformer_v2.claims import aliasing_floor
 from zoo.backbones.equiformer_v2.network import build_network
+from zoo.backbones.equiformer_v2.toys import toy as small_network
 from zoo.backbones.equiformer_v2.units import stated_normalisers
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.probes import probe_frames
@@ -267,7 +269,7 @@ def test_a_run_says_how_much_of_its_adapter_cannot_train():
 
 
 def test_a_model_of_energies_alone_has_its_forces_as_a_gradient_and_refuses_others():
-    energies = _toy(0, regress_forces=False)
+    energies = small_network(0, regress_forces=False)
     potential = zoo.Potential(energies)
     assert (potential.forces, energies.force_modes, potential.has_stress) == ("gradient", ("gradient",), True)
     assert np.abs(potential.predict([molecule("CH3OH")])[0].forces).max() > 1e-4
@@ -324,3 +326,23 @@ def test_a_comment_does_not_make_a_configuration_this_familys(tmp_path):
     path = tmp_path / "nequip.yaml"
     path.write_text("# better than equiformer_v2\ntraining_module: {model: {_target_: nequip.model.NequIPGNNModel}}\n")
     assert not load_family("equiformer_v2").recognises(path)
+
+
+@pytest.mark.parametrize(
+    "misspelt",
+    [
+        "datset: {}",
+        "normalizer: {energy: {mean: 0.0, stdev: 1.0}}",
+        "dataset: {normalizer: {energy: {mean: 0.0, stdev: 1.0}}}",
+        "dataset: {train: {transforms: {normalizr: {energy: {mean: 0.0, stdev: 1.0}}}}}",
+    ],
+)
+def test_units_under_a_misspelt_name_are_refused(tmp_path, misspelt):
+    path = tmp_path / "small.yaml"
+    path.write_text(f"model: {{name: equiformer_v2}}\n{misspelt}\n")
+    assert not lacks(refusal_of(zoo.load, path, weights=None), "unknown name", "dataset.train.transforms.normalizer")
+
+
+def test_a_card_without_heads_refuses_one_also_without_weights():
+    assert "no heads" in refusal_of(zoo.load, "equiformer_v2-31M", weights=None, head="oc20")
+    assert "weights='random'" in refusal_of(zoo.load, "equiformer_v2-31M", weights="random")

@@ -43,7 +43,13 @@ class PairPotential:
         self.fault, self.dtype, self.kink = fault, dtype, kink
         self.conservative = True
         self.backbone = SimpleNamespace(
-            symmetry=symmetry, extensive=True, smooth_cutoff=True, max_neighbours=None, aliasing_floor=0.0, equivariant_stress=True
+            symmetry=symmetry,
+            extensive=True,
+            reads_charge=False,
+            smooth_cutoff=True,
+            max_neighbours=None,
+            aliasing_floor=0.0,
+            equivariant_stress=True,
         )
 
     def to_dtype(self, dtype: torch.dtype, /) -> PairPotential:

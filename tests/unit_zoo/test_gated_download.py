@@ -126,3 +126,11 @@ def test_cards_of_uma_and_esen_ask_for_head_and_licence_before_anything_is_fetch
     if zoo.backbones.is_installed("uma"):
         message = refusal_of(zoo.load, "uma-s-1p1", head="omat")
         assert not lacks(message, "FAIR Chemistry License", "ZOO_ACCEPT_LICENCES=fair-chemistry")
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nnext", "hf secret", "hf_sécret"])
+def test_a_token_that_no_header_can_hold_is_refused_without_being_shown(monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    message = refusal_of(zoo.download._token, "https://huggingface.co/owner/name/resolve/main/model.pt")
+    assert "HF_TOKEN" in message
+    assert "secret" not in message

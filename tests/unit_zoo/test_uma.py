@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
+import zoo
 from adapters.blocks import find_blocks
 from adapters.method import create_method
 from tests.families import skip_without
@@ -217,6 +220,22 @@ def test_the_direction_of_an_edge_may_be_any_also_along_and_against_y():
     np.testing.assert_allclose(forces, forces[0], rtol=1e-10)
 
 
+@pytest.mark.parametrize("norm", ["layer_norm", "layer_norm_sh", "rms_norm_sh"])
+@pytest.mark.parametrize("kind", ["toy", "direct"])
+def test_networks_of_every_norm_come_back_from_their_files(kind, norm, tmp_path):
+    backbone: Any = changed(kind, backbone={"norm_type": norm})
+    potential = Potential(backbone)
+    atoms = structures(charged=False)
+    assert potential.coverage.not_adaptable == {}
+    potential.save_upstream_checkpoint(tmp_path / "norm.pt")
+    again = zoo.load(tmp_path / "norm.pt")
+    assert again.base_sha256 == potential.base_sha256
+    assert again.backbone.network.state_dict().keys() == backbone.network.state_dict().keys()
+    for one, other in zip(again.predict(atoms), potential.predict(atoms), strict=True):
+        assert one.energy == other.energy
+        assert np.array_equal(one.forces, other.forces)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_so2_and_so3_weight_of_fairchems_classes_is_in_a_block_of_its_order_or_degree(kind):
     backbone = toy(kind)
@@ -247,8 +266,8 @@ def published_shape(experts: int) -> Backbone:
     if not experts:
         return changed("toy", backbone={**widths, **reach})
     one_head_for_all = {
-        "module": "DatasetSpecificSingleHeadWrapper",
-        "head_cls": "MLP_EFS_Head",
+        "module": "fairchem.core.models.uma.escn_moe.DatasetSpecificSingleHeadWrapper",
+        "head_cls": "fairchem.core.models.uma.escn_md.MLP_EFS_Head",
         "head_kwargs": {"wrap_property": False},
         "dataset_names": ["omat", "omat_rattle", "omol"],
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "allegro": "zoo.backbones.allegro",
-    "equiformer_v2": "zoo.backbones.equiformer_v2.backbone",
+    "equiformer_v2": "zoo.backbones.equiformer_v2.family",
     "mace": "zoo.backbones.mace",
     "nequip": "zoo.backbones.nequip",
     "nequix": "zoo.backbones.nequix",

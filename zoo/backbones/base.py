@@ -104,6 +104,15 @@ class Backbone(nn.Module):
         ``forces="gradient"`` asks it for the energy alone, differentiable as that of a conservative one.
         """
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        """Behind ``.to()`` and ``.float()``: a family's own energies of elements stay in the precision they were given in."""
+        references = self._buffers.get("element_references")
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        moved = self._buffers.get("element_references")
+        if references is not None and moved is not None:
+            self._buffers["element_references"] = references.to(moved.device)
+        return self
+
     @property
     def force_modes(self) -> tuple[ForceMode, ...]:
         """The ways in which forces can be had, the backbone's own first."""

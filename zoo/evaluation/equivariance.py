@@ -47,7 +47,7 @@ class CheckablePotential(Predictor, Protocol):
 
     @property
     def backbone(self) -> Any:
-        """With ``symmetry``, ``extensive``, ``smooth_cutoff``, ``max_neighbours``, ``aliasing_floor`` and ``equivariant_stress``."""
+        """With the claims of `zoo.backbones.base.Backbone` on symmetry, extensivity, charge, cutoff, neighbours, aliasing and stress."""
 
     @property
     def conservative(self) -> bool:
@@ -293,8 +293,10 @@ def _symmetry_rows(
     permuted = [replace(f, positions=f.positions[o], atomic_numbers=f.atomic_numbers[o]) for f, o in zip(frames, orders, strict=True)]
     result += rows("permutation", permuted, replace(base, forces=tuple(f[o] for f, o in zip(base.forces, orders, strict=True))))
     doubled = replace(base, energies=2 * base.energies, forces=tuple(np.concatenate([f, f]) for f in base.forces))
+    # what reads a structure's charge reads that of both halves together
+    extensive = potential.backbone.extensive and not (potential.backbone.reads_charge and any(f.charge for f in frames))
     for row in rows("extensivity", [double_frame(f) for f in frames], doubled):
-        result.append(replace(row, required=row.required and (potential.backbone.extensive or row.quantity != "energy")))
+        result.append(replace(row, required=row.required and (extensive or row.quantity != "energy")))
     result += _compare("batching", predict_frames(potential, frames, batch_size=1), base, scales)
     inverted = _rotation_rows("inversion", potential, frames, base, scales, [-np.eye(3)], turning)
     claimed = potential.backbone.symmetry == "O(3)"

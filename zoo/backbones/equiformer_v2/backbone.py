@@ -6,29 +6,22 @@ instead, with the rotations of the edges' frames differentiable in the positions
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from zoo.backbones.base import Backbone, DropoutRates, Family, ForceMode, UpstreamFormat, choose_head
-from zoo.backbones.equiformer_v2.checkpoint import read_architecture, read_checkpoint, recognises
-from zoo.backbones.equiformer_v2.config import EquiformerV2Config
-from zoo.backbones.equiformer_v2.configuration import is_configuration, names_the_model, read_configuration
+from zoo.backbones.base import Backbone, DropoutRates, ForceMode
+from zoo.backbones.equiformer_v2.claims import Network, aliasing_floor, convention, has_forces, idle_weights
 from zoo.backbones.equiformer_v2.dropout import dropout_rates, set_dropout
-from zoo.backbones.equiformer_v2.network import HydraNetwork, MonolithicNetwork, Structures, build_network, rebuilt_network
+from zoo.backbones.equiformer_v2.network import HydraNetwork, Structures, build_network, rebuilt_network
 from zoo.backbones.equiformer_v2.normalisers import Normaliser, in_ev_and_angstrom
-from zoo.backbones.equiformer_v2.units import stated_normalisers
 from zoo.backbones.equiformer_v2.upstream import upstream_content
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph, GraphRecipe
-
-Network = MonolithicNetwork | HydraNetwork
 
 # Å: upstream keeps a pair at the cutoff itself, and compares in float32; the project's neighbour list leaves it out
 _CUTOFF_MARGIN_ANGSTROM = 1e-6
@@ -66,8 +59,8 @@ class EquiformerV2(Backbone):
         self.direct_stress = not self.conservative and isinstance(network, HydraNetwork) and "stress" in network.output_heads
         self.equivariant_stress = False  # its MLP has biases and activations on components of degree 2
         self.aliasing_floor = aliasing_floor(config)
-        self.idle_weights = _idle_weights(network)
-        self.convention = _convention(network, self.normalisers, element_references)
+        self.idle_weights = idle_weights(network)
+        self.convention = convention(network, self.normalisers, element_references)
 
     @property
     def graph_recipe(self) -> GraphRecipe:
@@ -128,24 +121,10 @@ class EquiformerV2(Backbone):
         network.load_state_dict(self.network.state_dict())
         return self._with_network(network.to(next(self.network.parameters()).device).train(self.network.training))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EquiformerV2:
-        references = self.element_references
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if references is not None and self.element_references is not None:
-            self.element_references = references.to(self.element_references.device)  # float64 under .float() too
-        return self
-
     def _with_network(self, network: Network) -> EquiformerV2:
         anew = EquiformerV2(network, self.normalisers, self.element_references)
         anew.elements, anew.has_weights = self.elements, self.has_weights
         return anew
-
-
-def has_forces(network: Network) -> bool:
-    """Whether forces are an output of the network."""
-    if isinstance(network, HydraNetwork):
-        return "forces" in network.output_heads
-    return network.architecture.config.regress_forces
 
 
 def structures_of(graph: AtomGraph, dtype: torch.dtype, *, attached: bool = False) -> Structures:
@@ -164,140 +143,3 @@ def structures_of(graph: AtomGraph, dtype: torch.dtype, *, attached: bool = Fals
         graph_count=graph.graph_count,
         attached=attached,
     )
-
-
-def aliasing_floor(config: EquiformerV2Config) -> float:
-    """A bound on the force error under rotations relative to the largest force, from products of functions on the sphere's grid.
-
-    Random networks show 1e-5 at L = 4 and 3e-3 at L = 6 on the published grid of 18, 5e-9 and 8e-5 on one of 32, and up to 8e-5 at L = 2
-    on one of 14, where weights are large. The bound lies above all of these: 1e-2 at a resolution of 3 L, and half a decade less for
-    every L more.
-    """
-    if config.use_gate_act and not config.use_grid_mlp:
-        return 0.0
-    resolution = config.grid_resolution or 2 * (config.lmax + 1)
-    return float(min(1.0, 10 ** (-2 - 0.5 * (resolution / config.lmax - 3))))
-
-
-def _idle_weights(network: Network) -> tuple[str, ...]:
-    """Weights that upstream's networks have and no output depends on.
-
-    Of the energy's head only scalars are read, which have a path of their own in most variants; of the forces' only degree 1.
-    """
-    config, hydra = network.architecture.config, isinstance(network, HydraNetwork)
-    energy, forces = ("output_heads.energy.energy_block", "output_heads.forces.force_block") if hydra else ("energy_block", "force_block")
-    degrees = range(config.lmax + 1)
-    if config.use_grid_mlp:
-        passed_by = ["so3_linear_1.*", "grid_mlp.*"] if config.use_sep_s2_act else []
-    elif config.use_gate_act:
-        passed_by = ["gating_linear.*", *(f"so3_linear_1.weight/l{degree}" for degree in degrees if degree != 0)]
-    else:
-        passed_by = ["so3_linear_1.*"] if config.use_sep_s2_act else []
-    idle = [f"{energy}.{layer}" for layer in passed_by]
-    idle += [f"{energy}.so3_linear_2.weight/l{degree}" for degree in degrees if degree != 0]
-    if has_forces(network):
-        idle += [f"{forces}.proj.weight/l{degree}" for degree in degrees if degree != 1]
-        # vectors hold orders up to 1
-        idle += [f"{forces}.so2_conv_2.so2_m_conv.{order - 1}.*" for order in range(2, config.mmax + 1)]
-        idle.append(f"{forces}.proj.bias/*")
-    return tuple(f"network.{weights}" for weights in idle)
-
-
-def _convention(network: Network, normalisers: Mapping[str, Normaliser], element_references: Tensor | None) -> str:
-    """A name for all that makes the model besides its weights: graph, grid, averages and units; dropout makes no other model."""
-    settings = network.architecture.config.model_dump(mode="json", exclude={"alpha_drop", "drop_path_rate", "proj_drop", "weight_init"})
-    units = {name: (value.shift.tolist(), value.scale.tolist()) for name, value in sorted(normalisers.items())}
-    references = {} if element_references is None else {row: value for row, value in enumerate(element_references.tolist()) if value}
-    return "settings-" + hashlib.sha256(repr((settings, units, references)).encode()).hexdigest()[:12]
-
-
-def load_network(path: Path, head: str | None, trust_pickle: bool) -> EquiformerV2:
-    """The model of an official file, with its running averages and normalisers, or of a configuration, with random weights.
-
-    Raises:
-        ZooError: a file that cannot be read or would run code, or whose weights do not fit its configuration.
-    """
-    choose_head((), head, str(path))
-    if is_configuration(path):
-        return build(read_configuration(path), str(path))
-    checkpoint = read_checkpoint(path, trust_pickle=trust_pickle)
-    return EquiformerV2(checkpoint.network, checkpoint.normalisers, checkpoint.element_references)
-
-
-def build(settings: Mapping[str, Any], source: str) -> EquiformerV2:
-    """The network of upstream's configuration with random weights, from torch's global generator.
-
-    Args:
-        settings: with ``model`` and, where the model's units are not eV and Å, the ``dataset``'s normalisers.
-        source: where they are from, for messages.
-
-    Raises:
-        ZooError: an unknown hyper-parameter or another model.
-    """
-    architecture = read_architecture(settings, source)
-    normalisers = {name: value for name, value in stated_normalisers(settings, source).items() if value is not None}
-    backbone = EquiformerV2(build_network(architecture, torch.float32).eval(), normalisers, None)
-    backbone.has_weights = False
-    return backbone
-
-
-def _randomise(backbone: Backbone) -> Backbone:
-    assert isinstance(backbone, EquiformerV2)
-    return backbone.randomised()
-
-
-def _toy(seed: int, **changes: Any) -> Backbone:
-    """One block, L = 2; norms, biases and embeddings, which start alike or nearly zero, are random too."""
-    settings: dict[str, Any] = {
-        "name": "equiformer_v2", "max_neighbors": 6, "max_radius": 6.0, "max_num_elements": 80, "num_layers": 1, "sphere_channels": 6,
-        "attn_hidden_channels": 4, "num_heads": 2, "attn_alpha_channels": 4, "attn_value_channels": 2, "ffn_hidden_channels": 4,
-        "norm_type": "layer_norm_sh", "lmax_list": [2], "mmax_list": [1], "grid_resolution": 32, "edge_channels": 5,
-        "use_grid_mlp": True, "alpha_drop": 0.0, "drop_path_rate": 0.0, "weight_init": "uniform", "avg_num_nodes": 4.0, "avg_degree": 4.0,
-    }  # fmt: skip
-    heads = changes.pop("heads", None)
-    settings |= changes
-    if heads is not None:
-        settings["model"] = settings.pop("name")
-        settings = {"name": "hydra", "backbone": settings, "heads": heads}
-    architecture = read_architecture({"model": settings}, "toy")
-    shift, energy_unit, force_unit, zero = torch.tensor([-0.75, 2.9, 0.7, 0.0], dtype=torch.float64)
-    normalisers = {"energy": Normaliser(shift, energy_unit), "forces": Normaliser(zero, force_unit)}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_network(architecture, torch.float64).eval()
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if parameter.dim() < 2 or "embedding" in name or "norm" in name:
-                    parameter.add_(0.5 * torch.randn_like(parameter))
-    references = None if heads is None else torch.linspace(-2.0, 0.0, 80, dtype=torch.float64)
-    return EquiformerV2(network, normalisers, references)
-
-
-_HYDRA_HEADS = {
-    "energy": {"module": "equiformer_v2_energy_head"},
-    "forces": {"module": "equiformer_v2_force_head"},
-    "stress": {"module": "rank2_symmetric_head", "output_name": "stress", "use_source_target_embedding": True, "decompose": True},
-}
-
-FAMILY = Family(
-    name="equiformer_v2",
-    load=load_network,
-    randomise=_randomise,
-    build=build,
-    toy=_toy,
-    recognises=lambda path: names_the_model(path) if is_configuration(path) else recognises(path),
-    formats={
-        "native": UpstreamFormat(
-            ".pt", lambda path, head: f'fairchem.core.OCPCalculator(checkpoint_path="{path}") of fairchem-core 1.10'
-        )
-    },
-    more_toys={
-        "hydra": lambda seed: _toy(
-            seed, heads=_HYDRA_HEADS, lmax_list=[3], mmax_list=[2], enforce_max_neighbors_strictly=False,
-            edge_channels=4,
-        ),
-        "oc22": lambda seed: _toy(seed, load_energy_lin_ref=True, use_energy_lin_ref=True, norm_type="rms_norm_sh"),
-        "gate": lambda seed: _toy(seed, use_gate_act=True, use_grid_mlp=False, use_attn_renorm=False, norm_type="layer_norm"),
-        "s2": lambda seed: _toy(seed, use_sep_s2_act=False, mmax_list=[2]),
-    },
-)  # fmt: skip

@@ -76,7 +76,8 @@ def stated_normalisers(config: Mapping[str, Any], source: str) -> dict[str, Norm
             targets = values.get("targets") if isinstance(values, Mapping) else None
             stated |= dict.fromkeys(target for target in targets if isinstance(target, str)) if isinstance(targets, Mapping | list) else {}
         elif name != "file" and isinstance(values, Mapping):
-            stated[name] = _normaliser(name, values.get("mean"), values.get("rmsd", values.get("stdev")), f"{source}: dataset.transforms")
+            scale = next((values[key] for key in ("rmsd", "stdev", "std") if key in values), None)
+            stated[name] = _normaliser(name, values.get("mean"), scale, f"{source}: dataset.transforms")
     return stated
 
 
@@ -109,7 +110,7 @@ def _normaliser(output: str, shift: Any, scale: Any, source: str) -> Normaliser:
             f"{what}: the network has no such output (it has {', '.join(_COMPONENTS)}); pass a checkpoint of EquiformerV2 itself"
         )
     if shift is None or scale is None:
-        raise ZooError(f"{what} has no mean and rmsd (or std); fetch the file again")
+        raise ZooError(f"{what} has no mean and rmsd (or std, stdev); give both, or fetch the file again")
     try:
         if any(isinstance(value, Tensor) and value.is_complex() for value in (shift, scale)):
             raise TypeError

@@ -7,7 +7,7 @@ the class, and nothing else of a file decides what runs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,14 @@ _HYDRA_SETTINGS = frozenset({"backbone", "heads", "finetune_config", "otf_graph"
 _HYDRA_SETTINGS |= {"supports_single_atoms", "model_id"}
 # of the graph's construction and of how the numbers are computed, which are ours here: neither changes what the model is
 _OVERRIDDEN: Settings = {"activation_checkpointing": False, "otf_graph": False, "use_quaternion_wigner": True}
+_COUNTS = {
+    **{"lmax": 0, "mmax": 0, "num_layers": 1, "max_num_elements": 2, "num_distance_basis": 2, "max_neighbors": -1, "num_experts": 0},
+    **{"sphere_channels": 1, "hidden_channels": 1, "edge_channels": 1},
+}
+# far above any published model: a file that claims more would only fill the memory
+_LARGEST = {"lmax": 10, "mmax": 10, "num_layers": 100, "max_num_elements": 256, "num_experts": 1024}
+_LARGEST_OF_ANY = 10_000
+_CHOICES = {"ff_type": ("spectral", "grid"), "act_type": ("gate", "s2")}
 _FIRST_VERSION_WITHOUT_NAME = "UMA-1.1"  # the name that upstream gives to files of that generation, which carry none
 
 
@@ -80,7 +88,8 @@ def read_config(raw: Any, source: str) -> UmaConfig:
     config = plain(raw, source)
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict) or not isinstance(config.get("heads"), dict):
         raise ZooError(f"{source}: its model_config has no 'backbone' and 'heads'; pass a checkpoint or configuration of fairchem-core 2.x")
-    target = config.get("_target_", "fairchem.core.models.base.HydraModel")
+    target = config.setdefault("_target_", "fairchem.core.models.base.HydraModel")
+    config.pop("finetune_config", None)  # of another file that the weights once came from
     if target != "fairchem.core.models.base.HydraModel":
         raise ZooError(
             f"{source}: its model is a {target!r}, not fairchem's HydraModel of a backbone and heads; export an inference checkpoint"
@@ -92,11 +101,23 @@ def read_config(raw: Any, source: str) -> UmaConfig:
 
 
 def _backbone(given: Settings, source: str) -> tuple[type[eSCNMDBackbone], Settings]:
-    kind = _class_named(given.get("model"), _BACKBONES, "backbone", source)
+    kind = _class_named(given.get("model"), _BACKBONES.values(), "backbone", source, _BACKBONES)
     settings = {name: value for name, value in given.items() if name != "model"}
     known = _settings_of(kind) | (_settings_of(eSCNMDBackbone) if kind is eSCNMDMoeBackbone else frozenset())
     _refuse_unknown(set(settings), known, "backbone", source)
     refuse_cached_weights(settings.get("execution_mode") or "general", source)
+    for name, smallest in _COUNTS.items():
+        value = settings.get(name, smallest)
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise ZooError(f"{source}: its backbone has {name} {value!r}, wanted a whole number of at least {smallest}")
+        if value > (largest := _LARGEST.get(name, _LARGEST_OF_ANY)):
+            raise ZooError(f"{source}: its backbone has {name} above {largest}, which no published model comes near")
+    for name, choices in _CHOICES.items():
+        if name in settings and settings[name] not in choices:
+            raise ZooError(f"{source}: its backbone has {name} {settings[name]!r}, wanted {' or '.join(map(repr, choices))}")
+    cutoff = settings.get("cutoff", 5.0)
+    if isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or not 0 < cutoff <= 100:
+        raise ZooError(f"{source}: its backbone has cutoff {str(cutoff)[:20]!r}, wanted a length in Å up to 100")
     if settings.get("chg_spin_emb_type", "pos_emb") == "lin_emb":
         raise ZooError(f"{source}: chg_spin_emb_type 'lin_emb' computes in float32 whatever the model's precision; train with 'rand_emb'")
     if settings.get("moe_type", "so2") not in ("so2", "so2m0"):
@@ -124,11 +145,11 @@ def refuse_cached_weights(execution_mode: str, source: str) -> None:
 def _head(name: str, given: Any, source: str) -> Settings:
     if not isinstance(given, dict):
         raise ZooError(f"{source}: head {name!r} is {given!r}, wanted settings with a 'module'")
-    kind = _class_named(given.get("module"), {one.__name__: one for one in (*_HEADS, *_WRAPPERS)}, f"head {name!r}", source)
+    kind = _class_named(given.get("module"), (*_HEADS, *_WRAPPERS), f"head {name!r}", source)
     settings = {key: value for key, value in given.items() if key != "module"}
     _refuse_unknown(set(settings), _settings_of(kind), f"head {name!r}", source)
     if kind in _WRAPPERS:
-        inner = _class_named(settings.get("head_cls"), {one.__name__: one for one in _HEADS}, f"head {name!r}", source)
+        inner = _class_named(settings.get("head_cls"), _HEADS, f"head {name!r}", source)
         own = settings.get("head_kwargs") or {}
         _refuse_unknown(set(own), _settings_of(inner), f"head {name!r}", source)
         settings |= {"head_cls": _qualified(inner), "head_kwargs": own}
@@ -152,12 +173,12 @@ def _generation(config: Settings, source: str) -> str | None:
     )
 
 
-def _class_named(name: Any, known: Mapping[str, Any], what: str, source: str) -> Any:
-    """The class of a short or a qualified name."""
-    for short, kind in known.items():
-        if name in (short, _qualified(kind)):
-            return kind
-    raise ZooError(f"{source}: its {what} is a {name!r}, which is not of the eSCN-MD family; known: {', '.join(known)}")
+def _class_named(name: Any, kinds: Iterable[type], what: str, source: str, short: Mapping[str, type] | None = None) -> Any:
+    """The class of a qualified name, or of one of the few short ones that upstream knows."""
+    known = {**(short or {}), **{_qualified(kind): kind for kind in kinds}}
+    if not isinstance(name, str) or name not in known:
+        raise ZooError(f"{source}: its {what} is a {name!r}, which is not of the eSCN-MD family; known: {', '.join(known)}")
+    return known[name]
 
 
 def _qualified(kind: type) -> str:

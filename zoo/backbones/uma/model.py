@@ -14,10 +14,10 @@ import torch
 from fairchem.core.models.uma.escn_md import Linear_Force_Head, MLP_Stress_Head
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, ForceMode, choose_head
+from zoo.backbones.base import Backbone, DropoutRates, ForceMode, choose_head
 from zoo.backbones.uma.checkpoint import checkpoint_record
 from zoo.backbones.uma.config import UmaConfig
-from zoo.backbones.uma.network import Structures, aliasing_floor, build, outputs
+from zoo.backbones.uma.network import Structures, aliasing_floor, build, check_is_not_merged, mixes_extensively, outputs
 from zoo.backbones.uma.tasks import Task, Tasks
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
@@ -64,6 +64,7 @@ class Uma(Backbone):
         self.conservative = not settings["direct_forces"]
         self.direct_stress = not self.conservative and self.predicted.stress is not None
         self.aliasing_floor = aliasing_floor(settings)
+        self.extensive = self.predicted.energy.mean == 0 and mixes_extensively(self.network.backbone, dataset == _MOLECULES)
         references = self.predicted.energy.element_references
         known = int(settings["max_num_elements"]) if references is None else min(int(settings["max_num_elements"]), len(references))
         self.elements = tuple(range(1, min(known, 119)))
@@ -77,6 +78,7 @@ class Uma(Backbone):
         direct = not self.conservative and forces == "direct"
         vectors = graph.edge_vectors()  # (E, 3) Å, float64
         vectors = (vectors.detach() if direct else vectors).to(self.dtype)
+        check_is_not_merged(self.network, self.config.backbone[0])
         found = outputs(self.network, self._structures(graph, vectors), graph.edge_index, vectors)
         energy = self._denormalised(found, self.predicted.energy).to(torch.float64).reshape(-1)  # (G,)
         per_atom = self.get_buffer("element_references")[graph.atomic_numbers].to(torch.float64)  # (N,)
@@ -88,13 +90,31 @@ class Uma(Backbone):
                 results["stress"] = self._denormalised(found, self.predicted.stress).reshape(-1, 3, 3)
         return results
 
+    @property
+    def dropout_rates(self) -> DropoutRates:
+        """Of the experts' shares, or of the atoms that enter a composition where that is more; of nothing without experts."""
+        backbone = self.network.backbone
+        return (
+            DropoutRates(dropout=max(backbone.mole_dropout.p, backbone.composition_dropout))
+            if hasattr(backbone, "mole_dropout")
+            else DropoutRates()
+        )
+
+    def set_dropout(self, rates: DropoutRates) -> None:
+        """Change both rates of a mixture of experts to one."""
+        backbone = self.network.backbone
+        has_experts = hasattr(backbone, "mole_dropout")
+        super().set_dropout(DropoutRates(None if has_experts else rates.dropout, rates.stochastic_depth))
+        if rates.dropout is not None:
+            backbone.mole_dropout.p = backbone.composition_dropout = rates.dropout
+
     def _denormalised(self, found: Mapping[str, Any], task: Task) -> Tensor:
         output = found.get(task.name)
         values = output.get(task.quantity) if isinstance(output, Mapping) else None
         if values is None:
             raise ZooError(
                 f"{self.config.source}: no head gives {task.name!r} with {task.quantity!r} in it, which its task asks for (heads give: "
-                f"{', '.join(found)}); mend heads and tasks"
+                f"{', '.join(found)}); mend heads and tasks: a head's name is its task's, or pass_through_head_outputs is true"
             )
         denormalised: Tensor = values * task.rmsd + task.mean
         return denormalised
@@ -176,6 +196,9 @@ class Uma(Backbone):
             twin = Uma(self.config, self.tasks, self.predicted.dataset, dtype)
         twin.network.load_state_dict(self.network.state_dict())
         twin.has_weights = self.has_weights
+        if hasattr(self.network.backbone, "mole_dropout"):
+            twin.network.backbone.mole_dropout.p = self.network.backbone.mole_dropout.p
+            twin.network.backbone.composition_dropout = self.network.backbone.composition_dropout
         return twin.to(next(self.parameters()).device)
 
 

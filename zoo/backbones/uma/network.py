@@ -132,8 +132,26 @@ def _wigner(backbone: Any, vectors: Tensor) -> tuple[Tensor, Tensor]:
     return prepared
 
 
+def check_is_not_merged(network: HydraModel, kind: type) -> None:
+    """Refuse a network whose experts were mixed for one composition, charge and task.
+
+    Args:
+        network: as it stands; merging puts a plain backbone in the place of the experts', and a task into the heads.
+        kind: of the backbone that its configuration names.
+
+    Raises:
+        ZooError: where it was merged.
+    """
+    heads = network.output_heads.values()
+    if type(network.backbone) is not kind or any(getattr(head, "merged_on_dataset", None) is not None for head in heads):
+        raise ZooError(
+            "this network's experts were merged for one composition, charge and task (merge_mole), so that it is another model for all "
+            "others and adapters of the experts change nothing; load it again"
+        )
+
+
 def check_computes_with_its_weights(backbone: Any) -> None:
-    """Refuse a network that someone prepared for inference: its layers hold copies of weights, or experts mixed for one composition.
+    """Refuse a network that someone prepared for inference: its layers hold copies of weights.
 
     Raises:
         ZooError: in one line, for `zoo` and upstream's own preparation alike.
@@ -145,11 +163,13 @@ def check_computes_with_its_weights(backbone: Any) -> None:
     prepared = next((type(conv).__name__ for conv in convolutions if type(conv) is not SO2_Convolution), None)
     if prepared is not None:
         refuse_cached_weights(prepared, "this network")
-    if hasattr(backbone, "routing_mlp") and backbone.routing_mlp is None:
-        raise ZooError(
-            "this network's experts were merged for one composition, charge and task (merge_mole), so that adapters of the experts change "
-            "nothing; load it again"
-        )
+
+
+def mixes_extensively(backbone: Any, has_multiplicity: bool) -> bool:
+    """Whether what depends on a whole structure is the same for two of them; a spin that is not stated is minus one electron each."""
+    balances_spin = backbone.spin_channel_end > backbone.spin_channel_start
+    counts_too_many = backbone.model_id == "UMA-S-1.2" and getattr(backbone, "use_composition_embedding", False)  # upstream's own exception
+    return not counts_too_many and (has_multiplicity or not balances_spin)
 
 
 def aliasing_floor(settings: dict[str, Any]) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 from zoo.backbones.uma.values import plain
 from zoo.errors import ZooError
 
+_LARGEST = 1e12  # eV and eV/Å: beyond any energy, and far from what a float cannot hold
 _NORMALISER = "fairchem.core.modules.normalization.normalizer.Normalizer"
 _REFERENCES = "fairchem.core.modules.normalization.element_references.ElementReferences"
 _TENSORS = ("torch.DoubleTensor", "torch.FloatTensor", "torch.tensor")
@@ -99,7 +100,7 @@ def _task(given: Mapping[str, Any], source: str) -> Task:
     where = f"{source}: task {name!r}"
     quantity, datasets = given.get("property"), given.get("datasets")
     if not isinstance(quantity, str) or not isinstance(datasets, list) or not datasets:
-        raise ZooError(f"{where} names no property and datasets; pass an inference checkpoint that fairchem-core 2.x wrote")
+        raise ZooError(f"{where} names no property and datasets; state both, or pass an inference checkpoint of fairchem-core 2.x")
     mean, rmsd = _normaliser(given.get("normalizer"), where)
     return Task(name, quantity, tuple(map(str, datasets)), mean, rmsd, _references(given.get("element_references"), where))
 
@@ -108,8 +109,8 @@ def _normaliser(given: Any, where: str) -> tuple[float, float]:
     if not isinstance(given, dict) or given.get("_target_", _NORMALISER) != _NORMALISER or not set(given) <= {"_target_", "mean", "rmsd"}:
         raise ZooError(f"{where} has a normaliser that is no mean and rmsd in the file (found {str(given)[:80]}); write the numbers out")
     mean, rmsd = given.get("mean", 0.0), given.get("rmsd", 1.0)
-    if not all(isinstance(value, int | float) for value in (mean, rmsd)) or not rmsd > 0:
-        raise ZooError(f"{where} has the normaliser mean={mean!r}, rmsd={rmsd!r}; wanted two numbers, and rmsd above 0")
+    if not all(isinstance(value, int | float) and abs(value) < _LARGEST for value in (mean, rmsd)) or not rmsd > 0:
+        raise ZooError(f"{where} has the normaliser mean={str(mean)[:20]}, rmsd={str(rmsd)[:20]}; wanted two numbers, and rmsd above 0")
     return float(mean), float(rmsd)
 
 
@@ -119,7 +120,7 @@ def _references(given: Any, where: str) -> tuple[float, ...] | None:
     values = given.get("element_references") if isinstance(given, dict) and given.get("_target_") == _REFERENCES else None
     if isinstance(values, dict) and values.get("_target_") in _TENSORS and isinstance(values.get("_args_"), list) and values["_args_"]:
         values = values["_args_"][0]
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+    if not isinstance(values, list) or not all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values):
         raise ZooError(f"{where} has element references that are no numbers in the file (found {str(given)[:80]}); write the numbers out")
     return tuple(float(value) for value in values)
 

@@ -38,8 +38,11 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
 
 def _raw_frame(row: AtomsRow, source: str) -> RawFrame:
     atoms = row.toatoms()
-    found = labels_of_atoms(atoms, {**row.data, **row.key_value_pairs})
-    return RawFrame.of_atoms(atoms, found, source=source, identifier=system_and_frame(found))
+    beside = {**row.data, **row.key_value_pairs}
+    found = labels_of_atoms(atoms, beside)
+    # fairchem keeps what its Atoms have in info here
+    ionic = {name: beside[name] for name in ("charge", "spin") if name in beside and name not in atoms.info}
+    return RawFrame.of_atoms(atoms, found, source=source, identifier=system_and_frame(found), **ionic)
 
 
 def _lmdb_rows(file: Path) -> Iterator[AtomsRow]:

@@ -105,6 +105,7 @@ def _frame(entry: Any, name: str, where: str) -> RawFrame:
         pbc=np.array(structure["lattice"].get("pbc") or (True, True, True), dtype=bool),
         found=found,
         units=Units(stress="-kbar"),
+        charge=structure.get("charge") or 0,
         identifier=name or next((str(entry[key]) for key in _IDENTIFIERS if isinstance(entry.get(key), str | int)), ""),
         notes=notes,
     )
