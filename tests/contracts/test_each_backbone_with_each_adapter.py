@@ -100,7 +100,8 @@ def test_random_adapters_are_large_and_equivariant_unless_they_say_that_they_are
     assert moved >= (0.1 if method.mergeable else 0.04)
     residual = rotation_residual(potential, frames)
     if not method.mergeable and method.equivariant and backbone.aliasing_floor:
-        assert residual < max(floor, backbone.aliasing_floor)  # larger features alias more, within what the family states
+        turned = [row.residual for row in check_equivariance(potential, frames).rows if row.test == "rotation" and row.required]
+        assert max(turned) < max(1e-10, backbone.aliasing_floor)  # larger features alias more, within what the family states
         potential.adapters.randomise(name, seed=7, relative=0.05)
         residual = rotation_residual(potential, frames)
     report = check_equivariance(potential, frames)
