@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from adapters.activation import hooked, not_weights
 from adapters.adapter import Adapter
 from adapters.blocks import Coverage
 from adapters.errors import AdapterError, nearest_name_hint
@@ -150,9 +151,11 @@ class AdapterStack(nn.Module):
         tying (2.13) restores the substituted tensor in place of the parameter afterwards.
         """
         # outside training no graph to the adapters: faster, and the same arithmetic as the bare base, bit for bit
-        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+        trains = self.training and torch.is_grad_enabled()
+        with torch.set_grad_enabled(trains):
             placed = {place: weight for name, weight in self.weights().items() for place in self._places[name]}
-        return functional_call(self.model, placed, args, kwargs, tie_weights=False)
+        with hooked(self.active_adapters, self.model, trains):
+            return functional_call(self.model, placed, args, kwargs, tie_weights=False)
 
     @property
     def is_merged(self) -> bool:
@@ -168,7 +171,7 @@ class AdapterStack(nn.Module):
         self._refuse_when_merged("merge again")
         for adapter in self.active_adapters:
             if not adapter.method.mergeable:
-                raise AdapterError(f"adapter method {adapter.method.name} changes activations and cannot be merged; keep it attached")
+                raise AdapterError(not_weights(adapter.method.name))
         with torch.no_grad():
             weights = self.weights()
             base = {name: self.model.get_parameter(name) for name in weights}
@@ -190,7 +193,7 @@ class AdapterStack(nn.Module):
         """Optimizer parameter groups of the active adapters."""
         groups: list[dict[str, Any]] = []
         for adapter in self.active_adapters:
-            groups.extend(adapter.method.param_groups(adapter, learning_rate, weight_decay))
+            groups.extend(adapter.param_groups(learning_rate, weight_decay))
         return groups
 
     def before_forward(self) -> None:

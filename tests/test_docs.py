@@ -216,7 +216,7 @@ def test_every_internal_link_resolves(page: str) -> None:
 def test_the_tables_of_cards_are_those_of_the_cards() -> None:
     from benchmarks import cards
 
-    assert {page for page, _ in cards.TABLES} == {"README.md", "docs/data.md", "docs/benchmarks-data.md"}
+    assert {page for page, _ in cards.TABLES} == {"README.md", "docs/data.md", "docs/adapters.md", "docs/benchmarks-data.md"}
     for (page, name), table in cards.TABLES.items():
         assert between_markers(text_of(page), name) == table(), f"{page}: {name}: run python -m benchmarks.cards"
 

@@ -79,7 +79,7 @@ class Potential(nn.Module):
     ) -> None:
         super().__init__()
         self.forces: ForceMode = _force_mode(backbone, forces, source or backbone.family)
-        self.coverage: Coverage = find_blocks(backbone, backbone.adapter_roles)
+        self.coverage: Coverage = find_blocks(backbone, backbone.adapter_roles, backbone.adapter_layers)
         backbone.requires_grad_(False)
         self.backbone = backbone
         self.adapters = AdapterStack(backbone, self.coverage)

@@ -62,11 +62,12 @@ def rotation_residual(potential: Potential, frames: list[Frame]) -> float:
 
 
 def relative_sizes(potential: Potential, name: str) -> dict[str, float]:
-    """|dW|/|W| of every block of an adapter, by the block's key."""
+    """|dW|/|W| of every block of an adapter, by the block's key; none where it changes activations."""
     deltas, parameters = potential.adapters.get(name).deltas(), dict(potential.backbone.named_parameters())
     return {
         block.key: float(block.view(deltas[block.parameter].detach()).norm() / block.view(parameters[block.parameter].detach()).norm())
         for block in potential.adapters.get(name).blocks
+        if block.parameter in deltas
     }
 
 

@@ -13,7 +13,9 @@ from zoo.potential import Potential
 
 # the reference code leaves the lower orders of the contraction out of its low-rank deltas, and trains them whole
 PUBLISHED = {"name": "elora", "rank": 16, "exclude_roles": ["contraction_lower"]}
-PRESET = yaml.safe_load((config_root() / "adapter" / "elora_paper.yaml").read_text(encoding="utf-8"))["adapter"]
+PRESET, MMEA_PRESET = (
+    yaml.safe_load((config_root() / "adapter" / f"{name}_paper.yaml").read_text(encoding="utf-8"))["adapter"] for name in ("elora", "mmea")
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,26 @@ def test_counts_on_mace_mp_0_large_cut_to_copper_are_the_published_ones(copper, 
 )
 def test_counts_on_mace_off23_medium_cut_to_h_c_o_are_the_published_ones(organic, spec, wanted):
     assert count(organic, spec) == wanted
+
+
+def test_mmea_counts_on_mace_off23_medium_cut_to_h_c_o_are_the_published_ones(organic):
+    """201,258 at r = 32 and 151,354 at r = 16, which are gates and ELoRA of r = 16 on all that is no equivariant linear layer."""
+    assert count(organic, MMEA_PRESET) == 151_354
+    assert count(organic, {**MMEA_PRESET, "rank": 32}) == 201_258
+    assert count(organic, {"name": "mmea", "rank": 32}) - count(organic, {"name": "mmea", "rank": 16}) == 201_258 - 151_354
+
+
+@pytest.mark.parametrize("rank", [4, 16])
+def test_lora_mace_trains_as_many_numbers_as_mace_itself(rank):
+    import copy
+
+    from mace.modules.lora import inject_lora
+
+    potential = Potential(mace_shape("mace-mp-0-medium", ORGANIC))
+    network = copy.deepcopy(potential.backbone.network)
+    inject_lora(network, rank=rank)
+    upstream = sum(parameter.numel() for name, parameter in network.named_parameters() if ".lora_" in name)
+    assert count(potential, {"name": "lora-mace", "rank": rank}) == upstream
 
 
 def test_the_setting_linear_reaches_the_sparse_papers_share_of_off23_medium():

@@ -69,6 +69,8 @@ class Backbone(nn.Module):
         convention: a name for what makes the model besides its weights, where the same weights can mean another one: the signs of its
             Clebsch-Gordan coefficients, or units and graph; else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
+        adapter_layers: regular expression that finds the number of the interaction layer, from 0, in a parameter's name; None for a
+            network that is one layer between embedding and readout.
     """
 
     family: str
@@ -91,6 +93,7 @@ class Backbone(nn.Module):
     has_weights: bool = True
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
+    adapter_layers: ClassVar[str | None] = None
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:

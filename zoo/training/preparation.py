@@ -24,7 +24,7 @@ from zoo.loading import load
 from zoo.potential import Potential
 from zoo.training import sanity
 from zoo.training.checkpoints import AtomicCheckpointIO
-from zoo.training.config import RunConfig, TrainingConfig
+from zoo.training.config import RunConfig
 from zoo.training.plan import Plan
 from zoo.training.sanity import Say
 from zoo.training.trainer import check_loggers
@@ -130,13 +130,19 @@ def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
         method = create_method(config.adapter)
         potential.adapters.add(method.name, method, seed=config.training.seed)
     for adapter in potential.adapters.active_adapters:
-        _check_method(adapter.method, config.training)
+        _check_method(adapter.method, config)
     return potential
 
 
-def _check_method(method: AdapterMethod, training: TrainingConfig) -> None:
-    """Refuse an optimisation under which the method's settings do not mean what they say."""
+def _check_method(method: AdapterMethod, config: RunConfig) -> None:
+    """Refuse an optimisation under which the method's settings do not mean what they say, and a run whose model could not be written."""
+    training = config.training
     optimizer = training.optimizer.name
+    if config.strategy.weights == "random" and not method.mergeable:
+        raise ZooError(
+            f"adapter {method.name!r} changes activations, and a run from random weights leaves its whole model as one file, which cannot "
+            "hold them; choose adapter=full"
+        )
     if method.decays_by_itself and optimizer != "adamw" and training.optimizer.weight_decay > 0:
         raise ZooError(
             f"adapter {method.name!r} decays its weights as AdamW does, which {optimizer} does otherwise; set "

@@ -37,6 +37,7 @@ class EquiformerV2(Backbone):
     """
 
     family = "equiformer_v2"
+    adapter_layers = r"\bblocks\.(\d+)\."
     adapter_roles: ClassVar[dict[str, str]] = {"*energy_block.*": "readout", "*force_block.*": "readout", "*output_heads.*": "readout"}
     element_references: Tensor | None
 

@@ -44,6 +44,7 @@ class Uma(Backbone):
     reads_charge = True
     strict_neighbours = False
     symmetry = "SO(3)"
+    adapter_layers = r"\bblocks\.(\d+)\."
     adapter_roles: ClassVar[dict[str, str]] = {
         "network.output_heads.*": "readout",
         "*.routing_mlp.*": "routing",
