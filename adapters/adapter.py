@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,23 @@ from adapters.layout import ParameterLayout
 from adapters.method import AdapterMethod
 
 _DOT = "|"  # torch refuses "." in a parameter's name
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What belongs to an adapter besides its factors, as its file says.
+
+    Attributes:
+        reference_energies: element symbol -> eV per atom that its energies want added; they scale and add up as its deltas do.
+        level_of_theory: of the labels that it was trained on.
+        data: data set's name and split hashes.
+        training: summary of the run, or of the combination, that made it.
+    """
+
+    reference_energies: Mapping[str, float]
+    level_of_theory: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,10 @@ class Adapter(nn.Module):
         coverage: of the model that the adapter is for.
         blocks: the adapted blocks.
         factors: file key with ``.`` written ``|`` -> trainable tensor; `tensors` has the file keys.
+        provenance: where it came from; None for one that was made here and has nothing of its own.
     """
+
+    provenance: Provenance | None = None
 
     def __init__(self, method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor], seed: int) -> None:
         """Fresh factors.

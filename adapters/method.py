@@ -139,6 +139,14 @@ class AdapterMethod(ABC):
             ``(B, stack, rows, cols)``, or without the stack dimension where it is 1; the caller reshapes.
         """
 
+    def as_product(self, factors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """The delta of one block as left ([stack,] rows, r) times right ([stack,] r, cols); None where the method has no such form.
+
+        Args:
+            factors: of the block, as in `initial_factors`.
+        """
+        return None
+
     def param_groups(self, tensors: Mapping[str, nn.Parameter], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimizer parameter groups.
 

@@ -112,7 +112,7 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
             f"adapter trained on Clebsch-Gordan coefficients in the signs {manifest.base_convention!r}, found a base in {convention!r}: "
             f"the same weights mean another model there; load the adapter with zoo.load({manifest.base_card!r}, adapter=...)"
         )
-    found = base_fingerprint(stack.model)
+    found = stack.fingerprint()
     if found != manifest.base_sha256:
         raise AdapterError(
             f"adapter made for base {manifest.base_card} with values {manifest.base_sha256}, found a base with values {found}; "
@@ -123,7 +123,7 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
     try:
         _fill(adapter, tensors)
     except AdapterError:
-        stack.remove(name)
+        stack.delete(name)
         stack.activate(active)
         raise
     return adapter

@@ -57,7 +57,7 @@ def test_save_load_and_attach_give_identical_predictions(stack, inputs, tmp_path
     write_adapter(path, stack.get("a"), _manifest(stack))
     manifest, tensors = read_adapter(path)
     count = stack.trainable_count
-    stack.remove("a")
+    stack.delete("a")
     assert not torch.equal(stack.call(*inputs), before)
     adapter = load_into(stack, "again", manifest, tensors)
     assert torch.equal(stack.call(*inputs), before)
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(stack, written, tmp_path):
 
 def test_another_base_is_refused_with_both_hashes(stack, toy, written):
     manifest, tensors = read_adapter(written)
-    stack.remove("a")
+    stack.delete("a")
     with torch.no_grad():
         toy.linear.weight[0] += 1e-3
     with pytest.raises(AdapterError) as caught:

@@ -33,7 +33,7 @@ def count(potential: Potential, spec: dict[str, Any]) -> int:
     try:
         return potential.adapters.trainable_count
     finally:
-        potential.adapters.remove("counted")
+        potential.adapters.delete("counted")
 
 
 @pytest.mark.parametrize(

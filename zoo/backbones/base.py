@@ -47,6 +47,8 @@ class Backbone(nn.Module):
         idle_weights: fnmatch patterns of adaptable blocks (``parameter/label``) that published files have and no output of this model
             depends on, so that nothing trains there.
         has_weights: False for a network built from a configuration alone, whose weights are random.
+        vectorises: whether its network runs under ``torch.vmap`` over weights and structures (`zoo.vectorised`), so that structures with
+            different adapters are one pass.
         convention: name of the signs of its Clebsch-Gordan coefficients where they are part of its state (the same weights mean another
             model in other signs), else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
@@ -69,6 +71,7 @@ class Backbone(nn.Module):
     head: str | None = None
     idle_weights: tuple[str, ...] = ()
     has_weights: bool = True
+    vectorises: bool = True
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
 
