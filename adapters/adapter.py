@@ -89,6 +89,26 @@ class Adapter(nn.Module):
             for name, positions in self._positions.items()
         }
 
+    @staticmethod
+    def factor_shapes(method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+        """File key -> shape of each factor that an adapter of this method has, without memory for any, however large its settings make it.
+
+        Raises:
+            AdapterError: a role or pattern that the model does not have.
+        """
+        method.check(coverage)
+        generator, shapes = torch.Generator(), {}
+        with torch.device("meta"):
+            for block in coverage.blocks:
+                if not method.selects(block):
+                    continue
+                dtype = base[block.parameter].dtype
+                shared = method.layer_factors(block.parameter, dtype)
+                shapes.update({f"{block.parameter}/*/{factor}": tensor.shape for factor, tensor in shared.items()})
+                own = method.initial_factors(block, generator, dtype)
+                shapes.update({f"{block.key}/{factor}": tensor.shape for factor, tensor in own.items()})
+        return shapes
+
     def _initialise(self, base: Mapping[str, Tensor], generator: torch.Generator) -> None:
         self._block_factors: list[tuple[str, ...]] = []
         for block in self.blocks:
