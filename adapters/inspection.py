@@ -160,8 +160,8 @@ def compare(one: AdapterFile, other: AdapterFile) -> list[BlockDifference]:
 
 def differing_fields(one: AdapterManifest, other: AdapterManifest) -> dict[str, tuple[Any, Any]]:
     """Manifest field -> the two values, for each that differs; nested settings by ``field.key``, the block table by its length."""
-    flat = [_flat({**file.model_dump(mode="json"), "blocks": f"{len(file.blocks)} blocks"}) for file in (one, other)]
-    return {key: (flat[0].get(key), flat[1].get(key)) for key in sorted(flat[0].keys() | flat[1].keys()) if flat[0].get(key) != flat[1].get(key)}
+    a, b = (_flat({**file.model_dump(mode="json"), "blocks": f"{len(file.blocks)} blocks"}) for file in (one, other))
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:

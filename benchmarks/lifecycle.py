@@ -127,11 +127,18 @@ def tables(rounds: int) -> str:
             objects.append(object_row(label, potential, Path(folder), 5 * rounds))
             routes.extend(routing_row(label, kind, potential, batch, rounds) for kind, batch in structures().items())
     header = ["base", "trained numbers", "file / kB", "read and attach / ms", "switch / ms", "W + delta / ms"]
-    route_header = ["base", "eight structures of", "one at a time / ms", "one batch, eight adapters / ms", "one batch, one adapter / ms", "ratio"]
+    route_header = [
+        "base",
+        "eight structures of",
+        "one at a time / ms",
+        "one batch, eight adapters / ms",
+        "one batch, one adapter / ms",
+        "ratio",
+    ]
     note = (
-        f"ELoRA of rank {METHOD['rank']} on every matrix, float32, {torch.get_num_threads()} thread, medians of {rounds} rounds (first table "
-        f"{5 * rounds}) in turn. W + delta is worked out by each calculation. Ratio: one batch with eight adapters over one at a time; one "
-        "batch with one adapter is what routing cannot beat."
+        f"ELoRA of rank {METHOD['rank']} on every matrix, float32, {torch.get_num_threads()} thread, medians of {5 * rounds} rounds in the "
+        f"first table and {rounds} in the second, what is compared in turn. W + delta is worked out by each calculation. Ratio: one batch "
+        "with eight adapters over one at a time; one batch with one adapter is what routing cannot beat."
     )
     return f"{markdown_table(header, objects)}\n\n{markdown_table(route_header, routes)}\n\n{note}"
 

@@ -58,7 +58,7 @@ def inspect(source: str, *, blocks: bool = False) -> None:
     _print_table([_SIZES_HEADER, *(_size_row(*row) for row in (_by_block(sizes) if blocks else _by_role(sizes)))])
 
 
-_SIZES_HEADER = ("role", "path" , "blocks", "trained", "norm of delta", "stable rank", "nonzero")
+_SIZES_HEADER = ("role", "path", "blocks", "trained", "norm of delta", "stable rank", "nonzero")
 
 
 def _by_block(sizes: Iterable[BlockSize]) -> list[tuple[str, str, list[BlockSize]]]:
@@ -146,7 +146,8 @@ def _print_rows(rows: dict[str, str]) -> None:
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
     """Words to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = [f"{cell:<{width}}" if column < 2 else f"{cell:>{width}}" for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+        words = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)]
+        print("  ".join([*words, *numbers]).rstrip())

@@ -7,7 +7,6 @@ same for a direct backbone with ``forces="gradient"``; else its own outputs are 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,10 +24,11 @@ from zoo.backbones.base import Backbone, ForceMode
 from zoo.data.checks import check_elements
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
-from zoo.graph import AtomGraph, cell_volumes, collate, fully_periodic
+from zoo.graph import AtomGraph, collate, fully_periodic
 from zoo.prediction import Prediction, predictions_of, refuse_what_is_no_number
 from zoo.registry import Card
 from zoo.routing import checked_names, predict_routed
+from zoo.strain import apply_strain, stress_of
 
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
@@ -161,7 +161,7 @@ class Potential(nn.Module):
         # a direct backbone detaches what its own forces do not need, unless it is asked not to
         settings = {} if self.backbone.conservative else {"forces": "gradient"}
         with torch.inference_mode(False), torch.enable_grad():
-            strained, positions, strain = _apply_strain(graph)
+            strained, positions, strain = apply_strain(graph)
             energy = self.adapters.call(strained, **settings)["energy"].to(torch.float64)  # (G,)
             if not graph.edge_index.shape[1]:  # isolated atoms only: nothing depends on where they are
                 gradients: tuple[Tensor, ...] = (torch.zeros_like(positions), torch.zeros_like(strain))
@@ -169,7 +169,7 @@ class Potential(nn.Module):
                 gradients = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=self.training)
         results = {"energy": energy, "forces": -gradients[0]}
         if stress:
-            results["stress"] = _stress(gradients[1], graph)
+            results["stress"] = stress_of(gradients[1], graph)
         return results
 
     def _direct(self, graph: AtomGraph, stress: bool) -> dict[str, Tensor]:
@@ -207,9 +207,9 @@ class Potential(nn.Module):
             ZooError: for an element the model does not know, two atoms at one place, or an energy or force that is not a number.
             adapters.errors.AdapterError: an adapter that is not there, or adapters chosen while some are merged.
         """
-        names = None if adapters is None else checked_names(self, adapters, len(structures))
         predictions: list[Prediction] = []
         with self.adapters.exclusive(), _evaluating(self), torch.inference_mode(False):
+            names = None if adapters is None else checked_names(self, adapters, len(structures))
             for start in range(0, len(structures), batch_size):
                 graphs = [self.graph(structure) for structure in structures[start : start + batch_size]]
                 if names is None:
@@ -270,24 +270,25 @@ class Potential(nn.Module):
         Raises:
             ZooError: while adapters are merged into the weights: the copy would have them twice.
         """
-        if self.adapters.is_merged:
-            raise ZooError(
-                f"cannot copy while the adapters {list(self.adapters.active)} are merged; call potential.adapters.unmerge() first"
-            )
-        rebuilt = self.backbone.rebuilt(dtype)
-        twin = Potential(rebuilt, card=self.card, source=self.source, level_of_theory=self._level_of_theory, forces=self.forces)
-        for name in self.adapters.names:
-            own = self.adapters.get(name)
-            fresh = twin.adapters.add(name, own.method)
-            fresh.provenance = own.provenance
-            if (scale := self.adapters.scale_of(name)) != 1:
-                twin.adapters.scale(name, scale)
-            with torch.no_grad():
-                for key, tensor in fresh.tensors.items():
-                    tensor.copy_(own.tensors[key])
-        twin.adapters.activate(self.adapters.active)
-        twin.reference_shifts.copy_(self.reference_shifts)
-        return twin.to(self.device)
+        with self.adapters.exclusive():
+            if self.adapters.is_merged:
+                raise ZooError(
+                    f"cannot copy while the adapters {list(self.adapters.active)} are merged; call potential.adapters.unmerge() first"
+                )
+            rebuilt = self.backbone.rebuilt(dtype)
+            twin = Potential(rebuilt, card=self.card, source=self.source, level_of_theory=self._level_of_theory, forces=self.forces)
+            for name in self.adapters.names:
+                own = self.adapters.get(name)
+                fresh = twin.adapters.add(name, own.method)
+                fresh.provenance = own.provenance
+                if (scale := self.adapters.scale_of(name)) != 1:
+                    twin.adapters.scale(name, scale)
+                with torch.no_grad():
+                    for key, tensor in fresh.tensors.items():
+                        tensor.copy_(own.tensors[key])
+            twin.adapters.activate(self.adapters.active)
+            twin.reference_shifts.copy_(self.reference_shifts)
+            return twin.to(self.device)
 
     def set_reference_shifts(self, shifts_ev: Mapping[int, float]) -> None:
         """Replace the per-element energies (atomic number to eV) added to the backbone's; elements left out get 0.
@@ -357,23 +358,3 @@ def _force_mode(backbone: Backbone, forces: ForceMode | None, source: str) -> Fo
     if forces == "gradient" and "gradient" not in backbone.force_modes:
         raise ZooError(f"{source} cannot derive forces from its energy: it has a force output alone; pass forces=None or 'direct'")
     return backbone.force_modes[0] if forces is None else forces
-
-
-def _apply_strain(graph: AtomGraph) -> tuple[AtomGraph, Tensor, Tensor]:
-    """The graph with differentiable positions and a symmetric strain of zero on positions and cell."""
-    positions = graph.positions.detach().to(torch.float64).requires_grad_(True)  # (N, 3)
-    strain = torch.zeros((graph.graph_count, 3, 3), dtype=torch.float64, device=positions.device, requires_grad=True)  # (G, 3, 3)
-    symmetric = (strain + strain.transpose(1, 2)) / 2
-    cell = graph.cell.to(torch.float64)
-    strained = copy.copy(graph)
-    strained.positions = positions + torch.einsum("ni,nij->nj", positions, symmetric[graph.graph_of_atom])
-    strained.cell = cell + cell @ symmetric
-    return strained, positions, strain
-
-
-def _stress(strain_gradient: Tensor, graph: AtomGraph) -> Tensor:
-    """(G, 3, 3) eV/Å^3; NaN where a volume has no meaning."""
-    periodic = fully_periodic(graph)[:, None, None]
-    volume = cell_volumes(graph.cell)[:, None, None]
-    safe_volume = torch.where(periodic, volume, torch.ones_like(volume))  # a molecule's volume of 0 would put NaN into its gradient
-    return torch.where(periodic, strain_gradient / safe_volume, torch.full_like(strain_gradient, float("nan")))

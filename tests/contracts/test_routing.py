@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 
 from adapters.adapter import Provenance
@@ -50,8 +51,10 @@ def one_by_one(potential: Potential, structures, names):
     return found
 
 
-def test_each_structure_of_a_batch_is_computed_with_its_own_adapter(routed, structures, monkeypatch):
+@pytest.mark.parametrize("in_one_pass", [True, False])
+def test_each_structure_of_a_batch_is_computed_with_its_own_adapter(routed, structures, monkeypatch, in_one_pass):
     passes = []
+    monkeypatch.setattr(routing, "_is_worth_one_pass", lambda edges: in_one_pass)
     honest = routing.vectorised
     monkeypatch.setattr(routing, "vectorised", lambda *given: passes.append(1) or honest(*given))
     before = state_of(routed.backbone)
@@ -66,12 +69,13 @@ def test_each_structure_of_a_batch_is_computed_with_its_own_adapter(routed, stru
         assert [prediction.stress is None for prediction in found] == [prediction.stress is None for prediction in expected]
         other = routed.predict(structures, batch_size=len(structures), adapters=[names[-1], *names[:-1]])
         assert relative_difference(other, expected) > 1e-3  # the control: the adapters do differ
-    assert len(passes) == (2 * len(routed.backbone.force_modes) if routed.backbone.vectorises else 0)
+    assert len(passes) == (2 * len(routed.backbone.force_modes) if routed.backbone.vectorises and in_one_pass else 0)
     assert routed.adapters.active == ()
     assert_same_state(state_of(routed.backbone), before)
 
 
-def test_reference_energies_and_scales_go_with_the_adapter(routed, structures):
+def test_reference_energies_and_scales_go_with_the_adapter(routed, structures, monkeypatch):
+    monkeypatch.setattr(routing, "_is_worth_one_pass", lambda edges: True)
     number = int(structures[0].atomic_numbers[0])
     symbol = Atoms([number]).get_chemical_symbols()[0]
     routed.adapters.get("low").provenance = Provenance({symbol: 1.5})
@@ -105,3 +109,15 @@ def test_what_cannot_be_routed_is_refused_in_one_line(routed, structures):
     routed.adapters.merge()
     assert "unmerge" in refusal_of(routed.predict, structures[:1], adapters=["dense"])
     routed.adapters.unmerge()
+
+
+def test_one_pass_is_for_few_edges_in_groups_alike():
+    """So that what is slower in one pass is not made so: many edges, or groups that would be ghosts for the most part."""
+
+    def edges(*counts: int) -> list[torch.Tensor]:
+        return [torch.zeros(2, count, dtype=torch.long) for count in counts]
+
+    assert routing._is_worth_one_pass(edges(180, 190, 60))
+    assert not routing._is_worth_one_pass(edges(180, 190, 5, 5, 5))
+    assert not routing._is_worth_one_pass(edges(2500, 2500))
+    assert routing._is_worth_one_pass(edges(0, 0))

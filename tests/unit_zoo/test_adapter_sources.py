@@ -17,6 +17,7 @@ from tests.refusals import cli_refusal, lacks, refusal_of
 from zoo import adapter_sources
 from zoo.adapter_sources import is_address, local_adapter
 from zoo.backbones import load_family
+from zoo.loading import load
 from zoo.potential import Potential
 
 TOKEN = "hf_secret"
@@ -235,7 +236,7 @@ def test_replacing_the_reference_energies_replaces_what_the_active_adapter_broug
     assert potential.get_reference_shifts() == {8: 3.0}
 
 
-def test_the_command_line_takes_addresses_where_it_takes_files(zoo, servers, adapter_file, toy_checkpoint, tmp_path):  # noqa: F811
+def test_the_command_line_takes_addresses_where_it_takes_files(zoo, servers, adapter_file, toy_checkpoint, tmp_path):
     hub = servers[0]
     hub.files["/owner/name/resolve/main/adapter.safetensors"] = adapter_file.read_bytes()
     shown = zoo("adapter", "inspect", "hf://owner/name")
@@ -248,10 +249,8 @@ def test_the_command_line_takes_addresses_where_it_takes_files(zoo, servers, ada
     assert "not of the form" in cli_refusal(zoo("adapter", "inspect", "hf://owner"))
 
 
-def test_inspect_and_diff_on_the_command_line(zoo, adapter_file, toy_checkpoint, tmp_path):  # noqa: F811
-    import zoo as package
-
-    potential = package.load(toy_checkpoint, adapter=adapter_file)
+def test_inspect_and_diff_on_the_command_line(zoo, adapter_file, toy_checkpoint, tmp_path):
+    potential = load(toy_checkpoint, adapter=adapter_file)
     potential.adapters.combine({"elora": 0.5}, into="halved")
     potential.adapters.activate(["halved"])
     other = potential.save_adapter("halved", tmp_path / "half.safetensors")
