@@ -15,19 +15,28 @@ _SHORT_HASH = 16
 
 def adapter_command(words: Sequence[str]) -> None:
     """``zoo adapter inspect FILE`` or ``zoo adapter diff A B``; ``--blocks`` lists block by block."""
-    actions: dict[str, tuple[int, Callable[..., None]]] = {"inspect": (1, inspect), "diff": (2, diff)}
+    action, files, blocks = parse_words(words)
+    _ACTIONS[action][1](*files, blocks=blocks)
+
+
+def parse_words(words: Sequence[str]) -> tuple[str, list[str], bool]:
+    """The action, its files and whether blocks are to be listed.
+
+    Raises:
+        ZooError: an unknown action or flag, or another number of files than the action takes.
+    """
     plain = [word for word in words if word != "--blocks"]
     if not plain:
         raise ZooError("zoo adapter: no action; pass inspect FILE, or diff A B")
-    if plain[0] not in actions:
-        raise ZooError(f"zoo adapter: unknown action {plain[0]!r}; {nearest_name_hint(plain[0], actions)}")
-    count, action = actions[plain[0]]
-    files = plain[1:]
-    unknown = [word for word in files if word.startswith("--")]
+    action, files = plain[0], plain[1:]
+    if action not in _ACTIONS:
+        raise ZooError(f"zoo adapter: unknown action {action!r}; {nearest_name_hint(action, _ACTIONS)}")
+    count = _ACTIONS[action][0]
+    unknown = [word for word in files if word.startswith("-")]
     if unknown or len(files) != count:
         found = f"unknown {unknown[0]}" if unknown else f"found {len(files)}"
-        raise ZooError(f"zoo adapter {plain[0]} takes {count} file{'s' if count > 1 else ''} and --blocks, {found}; see zoo adapter --help")
-    action(*files, blocks="--blocks" in words)
+        raise ZooError(f"zoo adapter {action} takes {count} file{'s' if count > 1 else ''} and --blocks, {found}; see zoo adapter --help")
+    return action, files, "--blocks" in words
 
 
 def inspect(source: str, *, blocks: bool = False) -> None:
@@ -124,6 +133,9 @@ def _difference_row(role: str, path: str, members: Sequence[BlockDifference]) ->
     cosine = f"{products / (norms[0] * norms[1]):.3f}" if norms[0] * norms[1] > 0 else "-"
     shown = [f"{norm:.4g}" if present else "-" for norm, present in zip(norms, there, strict=True)]
     return role, path, str(len(members)), *shown, f"{sum(one.distance**2 for one in members) ** 0.5:.4g}", cosine
+
+
+_ACTIONS: dict[str, tuple[int, Callable[..., None]]] = {"inspect": (1, inspect), "diff": (2, diff)}
 
 
 def _settings(values: Any) -> str:
