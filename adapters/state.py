@@ -19,7 +19,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as serialise_safetensors
 from torch import Tensor
 
-from adapters.adapter import Adapter
+from adapters.adapter import Adapter, Provenance
 from adapters.errors import AdapterError, first_line, first_problem
 from adapters.files import write_atomically
 from adapters.manifest import FORMAT_VERSION, AdapterManifest, base_fingerprint, completed, convention_of
@@ -112,6 +112,7 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
         with torch.no_grad():
             for key, tensor in adapter.tensors.items():
                 tensor.copy_(tensors[key])
+        adapter.provenance = Provenance(manifest.reference_energies, manifest.level_of_theory, manifest.data, manifest.training)
     return adapter
 
 

@@ -36,13 +36,7 @@ def load_adapter(potential: Potential, source: str | Path, name: str) -> Adapter
         active = potential.adapters.active
         adapter = load_into(potential.adapters, name, manifest, tensors)
         potential.adapters.activate(active)
-        adapter.provenance = provenance_of(manifest)
     return adapter
-
-
-def provenance_of(manifest: AdapterManifest) -> Provenance:
-    """What a manifest says that belongs to the adapter besides its factors."""
-    return Provenance(manifest.reference_energies, manifest.level_of_theory, manifest.data, manifest.training)
 
 
 def save_adapter(potential: Potential, name: str, path: Path) -> Path:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter
-from zoo.adapter_files import provenance_of
 from zoo.adapter_sources import is_address, local_adapter
 from zoo.backbones import family_of_checkpoint, load_family
 from zoo.backbones.base import Backbone, ForceMode
@@ -123,8 +122,7 @@ class _TrainedAdapter:
             )
 
     def attach(self, potential: Potential) -> None:
-        adapter = load_into(potential.adapters, self.manifest.method, self.manifest, self.tensors)
-        adapter.provenance = provenance_of(self.manifest)
+        load_into(potential.adapters, self.manifest.method, self.manifest, self.tensors)
 
 
 def _trained_adapter(adapter: AdapterSpec) -> _TrainedAdapter | None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
+from adapters.adapter import Adapter, Provenance
 from adapters.blocks import Coverage, find_blocks
 from adapters.stack import AdapterStack
 from zoo.backbones.base import Backbone, ForceMode
@@ -31,7 +32,6 @@ from zoo.routing import checked_names, predict_routed
 from zoo.strain import apply_strain, stress_of
 
 if TYPE_CHECKING:
-    from adapters.adapter import Adapter
     from zoo.calculator import ZooCalculator
     from zoo.torchsim import TorchSimModel
 
@@ -102,14 +102,16 @@ class Potential(nn.Module):
     def level_of_theory(self) -> str:
         """Of the energies: that of the active adapters where they bring one, else the card's, or what a fine-tuning set."""
         known = [adapter.provenance.level_of_theory for adapter in self.adapters.active_adapters if adapter.provenance is not None]
-        return " + ".join(dict.fromkeys(known)) if known else self._level_of_theory
+        return " + ".join(filter(None, dict.fromkeys(known))) if known else self._level_of_theory
 
     @level_of_theory.setter
     def level_of_theory(self, level_of_theory: str) -> None:
-        self._level_of_theory = level_of_theory
-        for adapter in self.adapters.active_adapters:
-            if adapter.provenance is not None:
-                adapter.provenance = replace(adapter.provenance, level_of_theory=level_of_theory)
+        brought = [adapter for adapter in self.adapters.active_adapters if adapter.provenance is not None]
+        for adapter in brought:
+            assert adapter.provenance is not None
+            adapter.provenance = replace(adapter.provenance, level_of_theory=level_of_theory)
+        if not brought:
+            self._level_of_theory = level_of_theory
 
     @property
     def device(self) -> torch.device:
@@ -293,12 +295,20 @@ class Potential(nn.Module):
     def set_reference_shifts(self, shifts_ev: Mapping[int, float]) -> None:
         """Replace the per-element energies (atomic number to eV) added to the backbone's; elements left out get 0.
 
-        Those that the active adapters brought are replaced too.
+        With one adapter active, unscaled, they become its own: they are saved with it and count where it is active. Otherwise they are
+        added whatever is active, and active adapters lose their own.
         """
         unknown = sorted(set(shifts_ev) - set(self.backbone.elements))
         if unknown:
             raise ZooError(f"reference energies for {unknown}, which {self.source} does not know; leave them out")
+        active = self.adapters.active
+        alone = len(active) == 1 and self.adapters.scale_of(active[0]) == 1
         self.reference_shifts.zero_()
+        if alone:
+            own = {chemical_symbols[number]: float(value) for number, value in shifts_ev.items() if value != 0}
+            adapter = self.adapters.get(active[0])
+            adapter.provenance = replace(adapter.provenance or Provenance({}, self.level_of_theory), reference_energies=own)
+            return
         for atomic_number, value in shifts_ev.items():
             self.reference_shifts[atomic_number] = value
         for adapter in self.adapters.active_adapters:

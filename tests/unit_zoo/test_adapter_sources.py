@@ -19,6 +19,8 @@ from zoo.adapter_sources import is_address, local_adapter
 from zoo.backbones import load_family
 from zoo.loading import load
 from zoo.potential import Potential
+from zoo.training.config import TrainingConfig
+from zoo.training.module import FineTuning
 
 TOKEN = "hf_secret"
 
@@ -230,10 +232,51 @@ def test_an_adapter_of_another_base_family_or_way_to_forces_is_refused_in_one_li
     assert "unmerge" in refusal_of(potential.load_adapter, adapter_file, "b")
 
 
-def test_replacing_the_reference_energies_replaces_what_the_active_adapter_brought(adapter_file, toy_checkpoint):
-    potential = zoo.load(toy_checkpoint, adapter=adapter_file)
+def test_reference_energies_that_are_set_belong_to_the_one_active_adapter(adapter_file, toy_checkpoint):
+    potential = load(toy_checkpoint, adapter=adapter_file)
+    bare = energy(load(toy_checkpoint))
     potential.set_reference_shifts({8: 3.0})
     assert potential.get_reference_shifts() == {8: 3.0}
+    potential.adapters.deactivate()
+    assert potential.get_reference_shifts() == {}
+    assert energy(potential) == bare
+    potential.set_reference_shifts({1: 0.5})  # none active: whatever will be
+    assert energy(potential) == bare + 1.0
+    potential.adapters.activate(["elora"])
+    assert potential.get_reference_shifts() == {1: 0.5, 8: 3.0}
+    potential.adapters.scale("elora", 0.5)
+    assert potential.get_reference_shifts() == {1: 0.5, 8: 1.5}
+    potential.set_reference_shifts({6: 1.0})  # scaled: nobody's own
+    assert potential.get_reference_shifts() == {6: 1.0}
+    potential.adapters.deactivate()
+    assert potential.get_reference_shifts() == {6: 1.0}
+
+
+def test_an_adapter_that_was_trained_here_and_one_from_a_file_do_not_share_reference_energies(adapter_file, toy_checkpoint, tmp_path):
+    potential = load(toy_checkpoint, adapter={"name": "full"})
+    potential.set_reference_shifts({8: -4.0})
+    path = potential.save_adapter("full", tmp_path / "full.safetensors")
+    potential.load_adapter(adapter_file, "wet")
+    potential.load_adapter(path, "again")
+    expected = energy(potential)
+    potential.adapters.activate(["again"])
+    assert energy(potential) == expected
+    potential.adapters.activate(["wet"])
+    assert energy(potential) == energy(load(toy_checkpoint, adapter=adapter_file))
+
+
+def test_a_checkpoint_of_a_run_that_goes_on_from_a_file_counts_its_reference_energies_once(adapter_file, toy_checkpoint):
+    """As a resumed run does: the file is read again, and then the checkpoint."""
+    potential = load(toy_checkpoint, adapter=adapter_file)
+    checkpoint: dict[str, object] = {}
+    FineTuning(potential, TrainingConfig(), {}).on_save_checkpoint(checkpoint)
+    potential.set_reference_shifts({8: 3.0})
+    later: dict[str, object] = {}
+    FineTuning(potential, TrainingConfig(), {}).on_save_checkpoint(later)
+    again = load(toy_checkpoint, adapter=adapter_file)
+    for saved, expected in ((checkpoint, {1: 0.25, 8: -1.0}), (later, {8: 3.0})):
+        FineTuning(again, TrainingConfig(), {}).on_load_checkpoint(saved)
+        assert again.get_reference_shifts() == expected
 
 
 def test_the_command_line_takes_addresses_where_it_takes_files(zoo, servers, adapter_file, toy_checkpoint, tmp_path):
