@@ -179,8 +179,8 @@ class AdapterStack(nn.Module):
     def combine(self, weights: Mapping[str, float], into: str, method: CombinationMethod = "linear", rank: int | None = None) -> Adapter:
         """Make one adapter of several: its delta is the sum of theirs, each times its weight; not active until `activate`.
 
-        Weights take the place of what `scale` set. ``"linear"`` is exact: an elora adapter of the ranks added up where all are elora of the
-        same settings, else a dense one (``full``). ``"svd"`` is an elora adapter of rank ``rank``, in each block the nearest matrix of that
+        Weights take the place of what `scale` set. ``"linear"`` is exact: an elora adapter of the ranks added up where all are elora,
+        else a dense one (``full``). ``"svd"`` is an elora adapter of rank ``rank``, in each block the nearest matrix of that
         rank (the truncated singular value decomposition of the sum); blocks without low-rank form keep the sum. Of Hugging Face PEFT's
         ``add_weighted_adapter``, ``"cat"`` is this ``"linear"``; its own ``"linear"`` adds factors, which is not the sum of the deltas.
 

@@ -28,7 +28,7 @@ from zoo.errors import ZooError
 from zoo.graph import AtomGraph, collate, fully_periodic
 from zoo.prediction import Prediction, predictions_of, refuse_what_is_no_number
 from zoo.registry import Card
-from zoo.routing import checked_names, predict_routed
+from zoo.routing import checked_names, grouped, predict_routed
 from zoo.strain import apply_strain, stress_of
 
 if TYPE_CHECKING:
@@ -209,18 +209,22 @@ class Potential(nn.Module):
             ZooError: for an element the model does not know, two atoms at one place, or an energy or force that is not a number.
             adapters.errors.AdapterError: an adapter that is not there, or adapters chosen while some are merged.
         """
-        predictions: list[Prediction] = []
+        found: dict[int, Prediction] = {}
         with self.adapters.exclusive(), _evaluating(self), torch.inference_mode(False):
             names = None if adapters is None else checked_names(self, adapters, len(structures))
+            order = range(len(structures)) if names is None else grouped(names)
             for start in range(0, len(structures), batch_size):
-                graphs = [self.graph(structure) for structure in structures[start : start + batch_size]]
+                chosen = order[start : start + batch_size]
+                graphs = [self.graph(structures[position]) for position in chosen]
                 if names is None:
                     batch = collate(graphs).to(str(self.device))
-                    predictions.extend(predictions_of(self(batch, stress=self.has_stress), batch))
+                    predictions = predictions_of(self(batch, stress=self.has_stress), batch)
                 else:
-                    predictions.extend(predict_routed(self, graphs, names[start : start + batch_size]))
-        refuse_what_is_no_number(structures, predictions)
-        return predictions
+                    predictions = predict_routed(self, graphs, [names[position] for position in chosen])
+                found.update(zip(chosen, predictions, strict=True))
+        in_order = [found[position] for position in range(len(structures))]
+        refuse_what_is_no_number(structures, in_order)
+        return in_order
 
     def load_adapter(self, source: str | Path, name: str) -> Adapter:
         """Attach a trained adapter beside those that are there; not active until ``adapters.activate([name])``.

@@ -42,6 +42,12 @@ def checked_names(potential: Potential, adapters: Sequence[str | None], count: i
     return [() if name is None else (name,) for name in adapters]
 
 
+def grouped(names: Sequence[_Names]) -> list[int]:
+    """The structures' positions, those of one adapter together: a batch then holds as few adapters as may be."""
+    first = {chosen: names.index(chosen) for chosen in dict.fromkeys(names)}
+    return sorted(range(len(names)), key=lambda position: first[names[position]])
+
+
 def predict_routed(potential: Potential, graphs: Sequence[AtomGraph], names: Sequence[_Names]) -> list[Prediction]:
     """One batch, each structure with its own adapters.
 

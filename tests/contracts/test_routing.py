@@ -101,6 +101,18 @@ def test_one_adapter_for_all_is_the_plain_batch_bit_for_bit(routed, structures):
     assert routed.adapters.active == ("dense",)
 
 
+def test_structures_of_one_adapter_share_batches_and_come_back_in_their_order(routed, structures, monkeypatch):
+    sizes: list[list[int]] = []
+    honest = routing.predict_routed
+    monkeypatch.setattr(
+        "zoo.potential.predict_routed", lambda potential, graphs, names: sizes.append([len(set(names))]) or honest(potential, graphs, names)
+    )
+    names = ["low", "dense", "low", "dense", "low", "dense", "low"]
+    found = routed.predict(structures, batch_size=2, adapters=names)
+    assert relative_difference(found, one_by_one(routed, structures, names)) < 1e-12
+    assert sizes == [[1], [1], [1], [1]]  # low, low; low, low; dense, dense; dense
+
+
 def test_what_cannot_be_routed_is_refused_in_one_line(routed, structures):
     assert "no adapter 'lo'" in refusal_of(routed.predict, structures[:1], adapters=["lo"])
     assert "found 1 names for 2 structures" in refusal_of(routed.predict, structures[:2], adapters=["low"])
