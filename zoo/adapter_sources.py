@@ -48,6 +48,8 @@ def local_adapter(source: str | Path) -> Path:
     if scheme == "hf":
         return _from_hub(address, rest)
     parts = urllib.parse.urlsplit(address)
+    if scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise ZooError(f"{address}: a file on the host {parts.netloc!r}; for one of this computer write file:///folder/file")
     if scheme == "file":
         return Path(urllib.request.url2pathname(parts.path))  # a file of one's own may change, so nothing is remembered of it
     name = Path(urllib.parse.unquote(parts.path)).name

@@ -173,6 +173,7 @@ def test_the_hub_is_hugging_face():
         ("hf://owner/name/../../x.safetensors", "not of the form hf://owner/name"),
         ("hf://owner/name@a/b@c", "not of the form hf://owner/name"),
         ("https://host/", "names no file"),
+        ("file://runs/adapter.safetensors", "a file on the host 'runs'"),
     ],
 )
 def test_an_address_of_another_form_is_one_line_and_asks_nobody(servers, address, message):
