@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,23 @@ from adapters.layout import ParameterLayout
 from adapters.method import AdapterMethod
 
 _DOT = "|"  # torch refuses "." in a parameter's name
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What belongs to an adapter besides its factors, as its file says.
+
+    Attributes:
+        reference_energies: element symbol -> eV per atom that its energies want added; they scale and add up as its deltas do.
+        level_of_theory: of the labels that it was trained on.
+        data: data set's name and split hashes.
+        training: summary of the run, or of the combination, that made it.
+    """
+
+    reference_energies: Mapping[str, float]
+    level_of_theory: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,10 @@ class Adapter(nn.Module):
         coverage: of the model that the adapter is for.
         blocks: the adapted blocks.
         factors: file key with ``.`` written ``|`` -> trainable tensor; `tensors` has the file keys.
+        provenance: where it came from; None for one that was made here and has nothing of its own.
     """
+
+    provenance: Provenance | None = None
 
     def __init__(self, method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor], seed: int) -> None:
         """Fresh factors.
@@ -72,6 +92,26 @@ class Adapter(nn.Module):
             name: ParameterLayout([self.blocks[position] for position in positions], base[name].shape)
             for name, positions in self._positions.items()
         }
+
+    @staticmethod
+    def factor_shapes(method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+        """File key -> shape of each factor that an adapter of this method has, without memory for any, however large its settings make it.
+
+        Raises:
+            AdapterError: a role or pattern that the model does not have.
+        """
+        method.check(coverage)
+        generator, shapes = torch.Generator(), {}
+        with torch.device("meta"):
+            for block in coverage.blocks:
+                if not method.selects(block):
+                    continue
+                dtype = base[block.parameter].dtype
+                shared = method.layer_factors(block, generator, dtype)
+                shapes.update({f"{block.parameter}/*/{factor}": tensor.shape for factor, tensor in shared.items()})
+                own = method.initial_factors(block, generator, dtype)
+                shapes.update({f"{block.key}/{factor}": tensor.shape for factor, tensor in own.items()})
+        return shapes
 
     def _initialise(self, base: Mapping[str, Tensor], generator: torch.Generator) -> None:
         self._block_factors: list[tuple[str, ...]] = []

@@ -138,6 +138,12 @@ class Elora(AdapterMethod):
             return basis.transpose(-1, -2) if wide else basis
         return normal if self.config.initialisation == "reference" else normal / math.sqrt(rank)
 
+    def as_product(self, factors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """((alpha / r) A, B); None for a dense delta."""
+        if "D" in factors:
+            return None
+        return (self.config.alpha or self.config.rank) / self.config.rank * factors["A"], factors["B"]
+
     def _is_extra(self, block: WeightBlock) -> bool:
         if self.config.extra_trainable == "reference":
             return block.role in _UNFROZEN_BY_THE_REFERENCE

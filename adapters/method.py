@@ -168,6 +168,14 @@ class AdapterMethod(ABC):
             ``(B, stack, rows, cols)``, or without the stack dimension where it is 1; the caller reshapes.
         """
 
+    def as_product(self, factors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """The delta of one block as left ([stack,] rows, r) times right ([stack,] r, cols); None where the method has no such form.
+
+        Args:
+            factors: of the block, as in `initial_factors`.
+        """
+        return None
+
     def rate_factor(self, block: WeightBlock, coverage: Coverage) -> float:
         """What the rate of the block's tensors is multiplied with, whatever group they are in."""
         return 1.0

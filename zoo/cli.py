@@ -136,6 +136,12 @@ def _info(words: list[str]) -> None:
     info(names[0], elements="--elements" in words)
 
 
+def _adapter(words: list[str]) -> None:
+    from zoo.adapter_commands import adapter_command
+
+    adapter_command(words)
+
+
 def _data(words: list[str]) -> None:
     from zoo.data.catalogue import data_set_names
     from zoo.listing import describe_data_set, list_data
@@ -221,6 +227,21 @@ usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]]
 Rotation, translation, periodic images, permutation, extensivity, batching, inversion (where the backbone claims O(3)) and
 finite-difference forces and stress, in float64. An adapter is filled with random weights first (randomise=false keeps its own).
 """
+_ADAPTER_PAGE = """
+usage: zoo adapter inspect FILE [--blocks]
+       zoo adapter diff FILE FILE [--blocks]
+
+  zoo adapter inspect runs/quickstart/adapter.safetensors
+  zoo adapter inspect hf://owner/name
+  zoo adapter diff runs/a/adapter.safetensors runs/b/adapter.safetensors --blocks
+
+inspect   method, base, data and training of an adapter, and by role and path how many numbers it has, the norm of its change of weights,
+          its stable rank (squared Frobenius over squared spectral norm) and the share of weights it changes; no model is needed
+diff      the settings in which two adapters differ, and how far apart their changes of weights are, whatever their methods
+FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revision][/file.safetensors] on Hugging Face, where HF_TOKEN
+          opens private repositories; what is fetched is kept in the cache and must stay the same
+--blocks  one line a block
+"""
 COMMANDS: dict[str, Command] = {
     "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
     "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
@@ -232,6 +253,7 @@ COMMANDS: dict[str, Command] = {
         _data,
     ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
+    "adapter": Command("what an adapter file holds, and what distinguishes two", _ADAPTER_PAGE, _adapter),
     "export": Command("base + adapter as one file that the base's own package loads", _EXPORT_PAGE, _export),
     "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", _CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),

@@ -92,7 +92,7 @@ def save_and_attach_again(potential: Potential, name: str, file: Path) -> None:
         base_convention=potential.backbone.convention,
     )
     write_adapter(file, adapter, manifest)
-    potential.adapters.remove(name)
+    potential.adapters.delete(name)
     load_into(potential.adapters, name, *read_adapter(file))
 
 
@@ -112,4 +112,4 @@ def weights_without_gradient(potential: Potential) -> set[str]:
         return {key for key, tensor in tensors.items() if tensor.grad is None or not tensor.grad.abs().max() > 0}
     finally:
         potential.eval()
-        potential.adapters.remove("full")
+        potential.adapters.delete("full")

@@ -173,7 +173,7 @@ def test_merged_equals_unmerged_or_is_refused_and_unmerging_and_removing_restore
     potential.adapters.activate([])
     assert bits(potential.predict(frames)) == bits(base)
     potential.adapters.activate([name])
-    potential.adapters.remove(name)
+    potential.adapters.delete(name)
     assert_same_state(state_of(potential.backbone), before)
     assert bits(potential.predict(frames)) == bits(base)
 
@@ -195,7 +195,7 @@ def test_a_saved_adapter_attached_again_predicts_the_same_bits(toy, potential, f
     path = tmp_path / "adapter.safetensors"
     write_adapter(path, potential.adapters.get(name), manifest)
     expected = potential.predict(frames)
-    potential.adapters.remove(name)
+    potential.adapters.delete(name)
     assert relative_difference(potential.predict(frames), expected) > 1e-2
     load_into(potential.adapters, name, *read_adapter(path))
     assert bits(potential.predict(frames)) == bits(expected)

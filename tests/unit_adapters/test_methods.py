@@ -78,7 +78,7 @@ def test_elora_deltas_have_rank_r_in_every_path_and_dense_ones_do_not(stack):
         for delta, block in zip(adapter.block_deltas(), adapter.blocks, strict=True):
             if min(block.rows, block.cols) > 2:
                 assert (np.linalg.matrix_rank(delta.detach().numpy().reshape(block.rows, block.cols)) == 2) == is_low
-        stack.remove("a")
+        stack.delete("a")
 
 
 def test_dense_substitution_replaces_exactly_the_blocks_where_low_rank_is_no_smaller(stack):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from benchmarks.shapes import ORGANIC, mace_shape
+from adapters.method import create_method
+from benchmarks.shapes import MATERIALS_PROJECT, ORGANIC, mace_shape
 from zoo.compose import config_root
 from zoo.potential import Potential
 
@@ -29,13 +31,11 @@ def organic() -> Potential:
 
 
 def count(potential: Potential, spec: dict[str, Any]) -> int:
-    from adapters.method import create_method
-
     potential.adapters.add("counted", create_method(spec))
     try:
         return potential.adapters.trainable_count
     finally:
-        potential.adapters.remove("counted")
+        potential.adapters.delete("counted")
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,14 @@ def test_elora_by_default_reaches_every_matrix_of_a_mace_mp_0_medium_shape():
     }
     assert potential.coverage.share(reached) > 0.9999  # all but the 10 Bessel frequencies
     assert {"linear", "tensor_product", "contraction", "contraction_lower", "radial", "embedding", "readout"} == {b.role for b in reached}
+
+
+def test_the_file_of_a_rank_4_adapter_on_mace_mp_0_medium_has_less_than_a_megabyte(tmp_path):
+    """In float32, the precision of the published model."""
+    network = mace_shape("mace-mp-0-medium", MATERIALS_PROJECT)
+    potential = Potential(network).to_dtype(torch.float32)
+    potential.adapters.add("elora", create_method({"name": "elora", "rank": 4}))
+    potential.adapters.randomise("elora", 0)
+    size = potential.save_adapter("elora", tmp_path / "adapter.safetensors").stat().st_size
+    assert potential.adapters.trainable_count == 167_108
+    assert 4 * 167_108 < size < 1_000_000

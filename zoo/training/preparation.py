@@ -11,6 +11,7 @@ import torch
 from ase.data import chemical_symbols
 
 from adapters.method import AdapterMethod, create_method
+from zoo.adapter_sources import local_adapter
 from zoo.backbones.base import DropoutRates
 from zoo.data.loader import GraphDataset, check_edges
 from zoo.data.parts import DataSplits
@@ -114,7 +115,7 @@ def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
     given_file = config.adapter.get("path")
     potential = load(
         backbone.name,
-        adapter=Path(given_file) if given_file is not None else None,
+        adapter=local_adapter(given_file) if given_file is not None else None,
         dtype=backbone.dtype,
         device=backbone.torch_device,
         weights="card" if config.strategy.weights == "card" else None,
@@ -159,7 +160,7 @@ def _check_method(method: AdapterMethod, config: RunConfig) -> None:
 
 def _identity(config: RunConfig, potential: Potential, splits: DataSplits) -> dict[str, str]:
     given_file = config.adapter.get("path")
-    file = {} if given_file is None else {"adapter file": hashlib.sha256(Path(given_file).read_bytes()).hexdigest()}
+    file = {} if given_file is None else {"adapter file": hashlib.sha256(local_adapter(given_file).read_bytes()).hexdigest()}
     return {"base": potential.base_sha256, **file, **{f"data ({name})": sha256 for name, sha256 in splits.hashes.items()}}
 
 

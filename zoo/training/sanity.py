@@ -129,11 +129,13 @@ def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:
         ZooError: where a method that claims to start at the base does not.
     """
     stack = potential.adapters
-    names = stack.active
+    names, shifts = stack.active, potential.get_reference_shifts()
     adapted = potential(batch)
     stack.activate([])
+    potential.set_reference_shifts(shifts)  # the run's, which go with its adapter
     base = potential(batch)
     stack.activate(names)
+    potential.set_reference_shifts(shifts)
     same = torch.equal(adapted["energy"], base["energy"]) and torch.equal(adapted["forces"], base["forces"])
     if same:
         say("step 0 equals the zero-shot model bit for bit")
