@@ -109,9 +109,9 @@ def network(factors: Mapping[str, Tensor], numbers: Tensor) -> Tensor:
     return hidden @ factors["up"] + factors["up_bias"]
 
 
-def not_weights(method: str) -> str:
-    """Why an activation method's adapter cannot be merged, in one line."""
-    return f"adapter method {method} changes activations, which no change of weights can stand for: it cannot be merged; keep it attached"
+def not_weights(method: str, action: str = "merged") -> str:
+    """Why an activation method's adapter cannot be merged, scaled or combined, in one line."""
+    return f"adapter method {method} changes activations, which no change of weights can stand for: it cannot be {action}; keep it attached"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from adapters.activation import hooked
+from adapters.activation import hooked, not_weights
 from adapters.adapter import Adapter
 from adapters.blocks import Coverage
 from adapters.combination import CombinationMethod, combined
@@ -339,7 +339,7 @@ class AdapterStack(nn.Module):
 
 def _refuse_without_delta(adapter: Adapter, what: str) -> None:
     if not adapter.method.mergeable:
-        raise AdapterError(f"adapter method {adapter.method.name} changes activations and cannot be {what}; keep it attached")
+        raise AdapterError(not_weights(adapter.method.name, what))
 
 
 def _places_of_parameters(model: nn.Module) -> dict[str, tuple[str, ...]]:
