@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import command_of, commits_of, hardware_of, own_and_extra_words
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.compose import compose
 from zoo.evaluation.record import Record, read_record
@@ -77,29 +78,25 @@ def _mean_and_range(values: Sequence[float]) -> str:
 def note(records: dict[str, list[Record]], seeds: Sequence[int], extra: Sequence[str]) -> str:
     """Everything a reader needs to repeat the table, from the records themselves."""
     runs = [run for several in records.values() for run in several]
-    costs = sorted({f"{run.cost.hardware}, {run.cost.threads} thread(s)" for run in runs if run.cost is not None})
-    commits = sorted({f"`{run.git_commit.sha[:12]}`{' with changes' if run.git_commit.dirty else ''}" for run in runs if run.git_commit})
     first = runs[0]
-    command = " ".join(["python -m benchmarks.acac", "--seeds", *map(str, seeds), *(["--", *extra] if extra else [])])
     return (
         f"RMSE over force components and over total energies of a frame, with reference energies fitted on the training split "
         f"(zero-shot: before training; the others: after it). Protocol `{first.data.protocol}`, training seeds {', '.join(map(str, seeds))}"
         f"{': mean, and range over seeds' if len(seeds) > 1 else ''}.\n\n"
-        f"Made by `{command}` between {min(run.created for run in runs):%Y-%m-%d} and {max(run.created for run in runs):%Y-%m-%d} on "
-        f"{'; '.join(costs)}; torch {first.versions['torch']}, sevenn {first.versions['sevenn']}"
-        f"{', commit ' if commits else ''}{', '.join(commits)}."
+        f"Made by `{command_of('acac', seeds, extra)}` between {min(run.created for run in runs):%Y-%m-%d} and "
+        f"{max(run.created for run in runs):%Y-%m-%d} on {hardware_of(runs)}; torch {first.versions['torch']}, "
+        f"sevenn {first.versions['sevenn']}{commits_of(runs)}."
     )
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    extra = words[words.index("--") + 1 :] if "--" in words else []
+    words, extra = own_and_extra_words()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--folder", type=Path, default=ROOT, help="holds runs/")
     parser.add_argument("--page", type=Path, default=ROOT / "README.md")
-    options = parser.parse_args(words[: words.index("--")] if extra else words)
+    options = parser.parse_args(words)
     records = {method: [finished_record(options.folder, method, seed, extra) for seed in options.seeds] for method in options.methods}
     write_between_markers(options.page, "acac", f"{table(records)}\n\n{note(records, options.seeds, extra)}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.runs import command_of, commits_of, hardware_of, own_and_extra_words
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.compose import compose
 from zoo.data.source import load_splits
@@ -115,28 +116,23 @@ def _range(values: Sequence[float], digits: int) -> str:
 def note(runs: dict[str, list[Run]], seeds: Sequence[int], extra: Sequence[str]) -> str:
     """What a reader needs to repeat the table, from the records themselves."""
     records = [run.record for several in runs.values() for run in several]
-    costs = sorted({f"{record.cost.hardware}, {record.cost.threads} thread(s)" for record in records if record.cost is not None})
-    commits = sorted(
-        {f"`{record.git_commit.sha[:12]}`{' with changes' if record.git_commit.dirty else ''}" for record in records if record.git_commit}
-    )
     days = sorted({f"{record.created:%Y-%m-%d}" for record in records})
-    command = " ".join(["python -m benchmarks.equiformer_v2_training", "--seeds", *map(str, seeds), *(["--", *extra] if extra else [])])
+    command = command_of("equiformer_v2_training", seeds, extra)
     return (
         "Mean absolute errors: forces in meV/Å, energies in meV/atom, reference energies fitted on the training frames before and after; "
         f"{'smallest and largest of seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}. Seconds are of the training alone, "
-        f"on a machine that did other work as well. Made by `{command}` on {' and '.join(days)}, {'; '.join(costs)}; torch "
-        f"{records[0].versions['torch']}{', commit ' if commits else ''}{', '.join(commits)}."
+        f"on a machine that did other work as well. Made by `{command}` on {' and '.join(days)}, {hardware_of(records)}; torch "
+        f"{records[0].versions['torch']}{commits_of(records)}."
     )
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    extra = words[words.index("--") + 1 :] if "--" in words else []
+    words, extra = own_and_extra_words()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=ROOT, help="holds runs/")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
-    options = parser.parse_args(words[: words.index("--")] if extra else words)
+    options = parser.parse_args(words)
     runs = {name: [finished_run(options.folder, name, seed, extra) for seed in options.seeds] for name in EXPERIMENTS}
     write_between_markers(options.page, "equiformer-v2-training", f"{table(runs)}\n\n{note(runs, options.seeds, extra)}")
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from ase import Atoms
 from ase.build import molecule
 
 import zoo
@@ -20,7 +19,7 @@ from tests.unit_zoo.equiformer_v2_golden import CASES, FORMS, HEADS, read_archit
 from tests.unit_zoo.test_equiformer_v2_checkpoint import content_of, written
 from tests.unit_zoo.test_equiformer_v2_graph import stored_structures
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.backbones.equiformer_v2.backbone import EquiformerV2
+from zoo.backbones.equiformer_v2.backbone import EquiformerV2, structures_of
 from zoo.backbones.equiformer_v2.checkpoint import read_architecture as architecture_of
 from zoo.backbones.equiformer_v2.claims import aliasing_floor
 from zoo.backbones.equiformer_v2.network import build_network
@@ -106,7 +105,7 @@ def test_a_card_without_weights_needs_no_file_and_knows_its_units(monkeypatch):
     assert potential.backbone.elements == tuple(range(1, 90))  # random weights know no element better than another
     assert potential.adapters.get("elora").trainable_count > 2_000_000
     atoms = molecule("CH3OH")
-    bare = potential.backbone.network(_structures(potential, atoms), ("energy", "forces"))
+    bare = potential.backbone.network(structures_of(potential.graph(atoms), potential.dtype), ("energy", "forces"))
     (prediction,) = potential.predict([atoms])
     assert prediction.energy == pytest.approx(float(bare["energy"]) * 2.887317180633545 - 0.7554450631141663, abs=1e-12)
     np.testing.assert_allclose(prediction.forces, 2.887317180633545 * bare["forces"].detach().numpy(), rtol=0, atol=1e-12)
@@ -115,12 +114,6 @@ def test_a_card_without_weights_needs_no_file_and_knows_its_units(monkeypatch):
     again = zoo.load("equiformer_v2-31M", weights=None)
     assert again.base_sha256 == potential.base_sha256
     assert zoo.load("equiformer_v2-31M", weights=None).base_sha256 != potential.base_sha256
-
-
-def _structures(potential: zoo.Potential, atoms: Atoms) -> Any:
-    from zoo.backbones.equiformer_v2.backbone import structures_of
-
-    return structures_of(potential.graph(atoms), potential.dtype)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -106,10 +106,9 @@ class EquiformerV2(Backbone):
     def randomised(self) -> EquiformerV2:
         """The same architecture and units with weights drawn anew, as upstream draws them, from torch's global generator."""
         anew = build_network(self.network.architecture, self.dtype)
-        fixed = {name: value for name, value in self.network.named_parameters() if not value.requires_grad and name == "energy_lin_ref"}
-        with torch.no_grad():
-            for name, value in fixed.items():
-                anew.get_parameter(name).copy_(value)
+        if hasattr(self.network, "energy_lin_ref"):  # fitted by its authors, not trained
+            with torch.no_grad():
+                anew.get_parameter("energy_lin_ref").copy_(self.network.get_parameter("energy_lin_ref"))
         return self._with_network(anew.to(next(self.network.parameters()).device).train(self.network.training))
 
     def on_finer_grid(self) -> EquiformerV2:
