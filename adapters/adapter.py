@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,23 @@ from adapters.layout import ParameterLayout
 from adapters.method import AdapterMethod
 
 _DOT = "|"  # torch refuses "." in a parameter's name
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What belongs to an adapter besides its factors, as its file says.
+
+    Attributes:
+        reference_energies: element symbol -> eV per atom that its energies want added; they scale and add up as its deltas do.
+        level_of_theory: of the labels that it was trained on.
+        data: data set's name and split hashes.
+        training: summary of the run, or of the combination, that made it.
+    """
+
+    reference_energies: Mapping[str, float]
+    level_of_theory: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,10 @@ class Adapter(nn.Module):
         coverage: of the model that the adapter is for.
         blocks: the adapted blocks.
         factors: file key with ``.`` written ``|`` -> trainable tensor; `tensors` has the file keys.
+        provenance: where it came from; None for one that was made here and has nothing of its own.
     """
+
+    provenance: Provenance | None = None
 
     def __init__(self, method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor], seed: int) -> None:
         """Fresh factors.
@@ -61,19 +82,43 @@ class Adapter(nn.Module):
         self.factors = nn.ParameterDict()
         self._layer_factors: dict[str, tuple[str, ...]] = {}
         self._initialise(base, torch.Generator().manual_seed(seed))
+        self._base = {block.parameter: base[block.parameter] for block in self.blocks} if method.needs_base else {}
         self._batches = self._plan_batches()
-        self._positions = {name: [i for i, block in enumerate(self.blocks) if block.parameter == name] for name in self._layer_factors}
+        self._positions: dict[str, list[int]] = {}
+        for position, block in enumerate(self.blocks):
+            if self.changes_weights(position):
+                self._positions.setdefault(block.parameter, []).append(position)
         self._layouts = {
             name: ParameterLayout([self.blocks[position] for position in positions], base[name].shape)
             for name, positions in self._positions.items()
         }
+
+    @staticmethod
+    def factor_shapes(method: AdapterMethod, coverage: Coverage, base: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+        """File key -> shape of each factor that an adapter of this method has, without memory for any, however large its settings make it.
+
+        Raises:
+            AdapterError: a role or pattern that the model does not have.
+        """
+        method.check(coverage)
+        generator, shapes = torch.Generator(), {}
+        with torch.device("meta"):
+            for block in coverage.blocks:
+                if not method.selects(block):
+                    continue
+                dtype = base[block.parameter].dtype
+                shared = method.layer_factors(block, generator, dtype)
+                shapes.update({f"{block.parameter}/*/{factor}": tensor.shape for factor, tensor in shared.items()})
+                own = method.initial_factors(block, generator, dtype)
+                shapes.update({f"{block.key}/{factor}": tensor.shape for factor, tensor in own.items()})
+        return shapes
 
     def _initialise(self, base: Mapping[str, Tensor], generator: torch.Generator) -> None:
         self._block_factors: list[tuple[str, ...]] = []
         for block in self.blocks:
             weight = base[block.parameter]
             if block.parameter not in self._layer_factors:
-                shared = self.method.layer_factors(block.parameter, weight.dtype)
+                shared = self.method.layer_factors(block, generator, weight.dtype)
                 self._layer_factors[block.parameter] = tuple(shared)
                 for factor, tensor in shared.items():
                     self._add(f"{block.parameter}/*/{factor}", tensor.to(weight.device))
@@ -89,7 +134,7 @@ class Adapter(nn.Module):
 
     def _plan_batches(self) -> tuple[_Batch, ...]:
         groups: dict[tuple[object, ...], list[int]] = {}
-        for position in range(len(self.blocks)):
+        for position in filter(self.changes_weights, range(len(self.blocks))):
             factors = self._keys_of(position)
             tensors = [self.factors[key] for key in factors.values()]
             same = tuple((name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in zip(factors, tensors, strict=True))
@@ -106,6 +151,10 @@ class Adapter(nn.Module):
         own = {factor: f"{block.key}/{factor}" for factor in self._block_factors[position]}
         shared = {factor: f"{block.parameter}/*/{factor}" for factor in self._layer_factors[block.parameter]}
         return {factor: key.replace(".", _DOT) for factor, key in {**own, **shared}.items()}
+
+    def changes_weights(self, position: int) -> bool:
+        """Whether the block at ``position`` of `blocks` has a delta; else an activation method changes what its layer returns."""
+        return self.method.mergeable or bool(self._block_factors[position])
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
@@ -142,14 +191,36 @@ class Adapter(nn.Module):
         return {factor: self.factors[keys[factor]] for factor in self._layer_factors[self.blocks[position].parameter]}
 
     def block_deltas(self) -> list[Tensor]:
-        """The delta of each block of `blocks`, flat ``(numel,)`` in the order (stack, rows, cols)."""
+        """The delta of each block of `blocks`, flat ``(numel,)`` in the order (stack, rows, cols); empty where activations are changed."""
         deltas: list[Tensor] = [torch.empty(0)] * len(self.blocks)
         for batch in self._batches:
             stacked = {factor: torch.stack([self.factors[key] for key in keys]) for factor, keys in batch.keys.items()}  # (B, ...)
+            if self._base:
+                stacked["W"] = torch.stack([self._base_weights(position) for position in batch.positions])
             flat = self.method.delta(stacked).reshape(len(batch.positions), -1)  # (B, numel)
             for position, delta in zip(batch.positions, flat.unbind(0), strict=True):
                 deltas[position] = delta
         return deltas
+
+    def _base_weights(self, position: int) -> Tensor:
+        block = self.blocks[position]
+        return block.view(self._base[block.parameter].detach()).reshape(block.compact_shape)
+
+    def param_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The method's optimizer groups, each parted by the rate factors of its blocks, those with the run's rate first.
+
+        A tensor that blocks share has the rate of the first of them.
+        """
+        factors: dict[int, float] = {}
+        for position, block in enumerate(self.blocks):
+            for key in self._keys_of(position).values():
+                factors.setdefault(id(self.factors[key]), self.method.rate_factor(block, self.coverage))
+        groups = []
+        for group in self.method.param_groups(self, learning_rate, weight_decay):
+            for factor in sorted({factors[id(tensor)] for tensor in group["params"]}, key=lambda factor: (factor != 1, -factor)):
+                params = [tensor for tensor in group["params"] if factors[id(tensor)] == factor]
+                groups.append({**group, "params": params, "lr": group["lr"] * factor})
+        return groups
 
     def deltas(self) -> dict[str, Tensor]:
         """Parameter name -> change of the parameter, of its shape; differentiable in the factors."""

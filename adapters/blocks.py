@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.errors import AdapterError
+from adapters.features import LayerFeatures
 
 Structure = Literal["matrix", "vector"]
 
@@ -41,6 +42,8 @@ class WeightBlock:
         layer_role: `role` as the layer's type alone gives it, before names in the model (readout) have a say: a bias stays a bias.
         coupling_paths: ways of coupling whose weights the rows hold for each element, in a symmetric contraction; the layer starts with
             weights that are smaller by this number.
+        layer: 0 before the first interaction layer, 1 to L in them, L + 1 in the readout (`adapters.depth`).
+        features: what goes into the block's layer and comes out of it, where that is known.
     """
 
     parameter: str
@@ -58,6 +61,8 @@ class WeightBlock:
     degree: int | None = None
     order: int | None = None
     layer_role: str = ""
+    layer: int = 0
+    features: LayerFeatures | None = None
 
     @property
     def key(self) -> str:
@@ -138,6 +143,11 @@ class Coverage:
         """The roles that occur, sorted."""
         return tuple(sorted({block.role for block in self.blocks}))
 
+    @property
+    def last_layer(self) -> int:
+        """The number of the readout's layer, L + 1."""
+        return max(block.layer for block in self.blocks)
+
     def share(self, blocks: Iterable[WeightBlock]) -> float:
         """Share of the adaptable weights that ``blocks`` reach, 0 to 1."""
         return sum(block.numel for block in blocks) / max(self.trainable_count, 1)
@@ -158,7 +168,7 @@ class Coverage:
         return sum(block.numel for block in self.blocks if block.role == role)
 
 
-def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Coverage:
+def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None, layers: str | None = None) -> Coverage:
     """Account for every parameter of ``model``.
 
     Call it before the base is frozen for adapter training: a parameter with ``requires_grad`` False counts as frozen by its authors.
@@ -167,6 +177,7 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
     Args:
         model: any module; the rules know layer types by qualified name and import nothing.
         roles: fnmatch patterns of parameter names -> role, overriding the rule's role (``{"*reduce_*": "readout"}``); the first match wins.
+        layers: a regular expression that finds the number of a parameter's interaction layer in its name (`adapters.depth.numbered`).
 
     Returns:
         The blocks, and the reason for each parameter that has none.
@@ -174,7 +185,8 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
     Raises:
         AdapterError: where a rule's blocks do not cover a parameter exactly once (a layer stores its weights as no rule expects).
     """
-    from adapters.rules import RulesOfModel  # rules build WeightBlocks, so they import this module
+    from adapters.depth import numbered  # both build WeightBlocks, so they import this module
+    from adapters.rules import RulesOfModel
 
     rules = RulesOfModel(model)
     blocks: list[WeightBlock] = []
@@ -191,7 +203,7 @@ def find_blocks(model: nn.Module, roles: Mapping[str, str] | None = None) -> Cov
         named = [replace(block, parameter=name, role=role or block.role, layer_role=block.role) for block in local]
         _check_partition(named, parameter)
         blocks.extend(named)
-    return Coverage(tuple(blocks), not_adaptable, sizes)
+    return Coverage(tuple(numbered(blocks, layers)), not_adaptable, sizes)
 
 
 def _reason_not_adaptable(parameter: Tensor) -> str:

@@ -38,7 +38,7 @@ class DenseConfig(MethodConfig):
 
 @register
 class Full(AdapterMethod):
-    """A dense delta on every block: full fine-tuning (``roles`` and ``exclude_roles`` freeze layers)."""
+    """A dense delta on every block: full fine-tuning."""
 
     name = "full"
     Config = DenseConfig

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -21,7 +22,16 @@ from adapters.errors import AdapterError, first_problem, nearest_name_hint
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
 
-_METHOD_MODULES = ("adapters.elora", "adapters.dense", "adapters.sparse")
+_METHOD_MODULES = (
+    "adapters.elora",
+    "adapters.dense",
+    "adapters.freeze",
+    "adapters.bias",
+    "adapters.sparse",
+    "adapters.lora_mace",
+    "adapters.mmea",
+    "adapters.bottleneck",
+)
 _METHODS: dict[str, type[AdapterMethod]] = {}
 
 
@@ -53,13 +63,15 @@ class AdapterMethod(ABC):
     Attributes:
         name: as users write it.
         Config: its settings.
-        mergeable: whether its effect is a change of weights, so that it can be merged into the base.
+        mergeable: whether its effect is a change of weights, so that it can be merged into the base; else it is an `ActivationMethod`.
+        equivariant: whether any values of its factors keep the symmetry of the base.
         requires_decoupled_weight_decay: whether its parameter groups only mean what they say under AdamW-like optimizers.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     mergeable: ClassVar[bool] = True
+    equivariant: ClassVar[bool] = True
     requires_decoupled_weight_decay: ClassVar[bool] = False
 
     def __init__(self, config: MethodConfig) -> None:
@@ -75,6 +87,11 @@ class AdapterMethod(ABC):
     def start_note(self) -> str:
         """One sentence on how the adapter starts, for logs and records."""
         return "starts at the base: every delta is exactly zero"
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether `delta` gets the base's weights of its blocks too, as the factor ``W``."""
+        return False
 
     @property
     def why_not_averaged(self) -> str | None:
@@ -129,8 +146,14 @@ class AdapterMethod(ABC):
             Tensors with the leading stack dimension left out where ``block.stack`` is 1.
         """
 
-    def layer_factors(self, parameter: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Factor name -> scalar tensor, shared by the adapted blocks of one parameter; none by default."""
+    def layer_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Factor name -> tensor that the adapted blocks of one parameter share, a scalar unless `delta` takes more; none by default.
+
+        Args:
+            block: the first of the parameter's adapted blocks.
+            generator: as in `initial_factors`.
+            dtype: of the base parameter.
+        """
         return {}
 
     @abstractmethod
@@ -138,11 +161,24 @@ class AdapterMethod(ABC):
         """The change of weights of B same-shaped blocks at once.
 
         Args:
-            factors: block factors ``(B, ...)`` as in `initial_factors` with a batch dimension in front, layer factors ``(B,)``.
+            factors: block factors ``(B, ...)`` as in `initial_factors` with a batch dimension in front, layer factors ``(B,)``; with
+                `needs_base` also ``W``, the base's weights ``(B, [stack,] rows, cols)``.
 
         Returns:
             ``(B, stack, rows, cols)``, or without the stack dimension where it is 1; the caller reshapes.
         """
+
+    def as_product(self, factors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """The delta of one block as left ([stack,] rows, r) times right ([stack,] r, cols); None where the method has no such form.
+
+        Args:
+            factors: of the block, as in `initial_factors`.
+        """
+        return None
+
+    def rate_factor(self, block: WeightBlock, coverage: Coverage) -> float:
+        """What the rate of the block's tensors is multiplied with, whatever group they are in."""
+        return 1.0
 
     def param_groups(self, adapter: Adapter, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimizer parameter groups; the first has the run's rate.
@@ -182,6 +218,16 @@ def register(method: MethodType) -> MethodType:
     """Class decorator: make a method known under its ``name``."""
     _METHODS[method.name] = method
     return method
+
+
+def check_patterns(setting: str, patterns: Iterable[str], names: Iterable[str]) -> None:
+    """Raise `AdapterError` where a pattern of a setting matches none of the model's adaptable parameters."""
+    names = set(names)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise AdapterError(
+                f"adapter.{setting}: {pattern!r} matches no adaptable parameter of the model; {nearest_name_hint(pattern, names)}"
+            )
 
 
 def method_names() -> tuple[str, ...]:

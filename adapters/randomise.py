@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from adapters.activation import ActivationMethod, layers_of
 from adapters.adapter import Adapter
 from adapters.errors import AdapterError
 
@@ -18,7 +19,8 @@ _MAX_ROUNDS = 60
 def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: int, relative: float) -> None:
     """Fill an adapter's block factors with Gaussian numbers, each block scaled until its delta has the wanted size.
 
-    Layer factors (thresholds) keep their values. A delta need not be linear in its factors, so the scale is found by iteration.
+    Layer factors (thresholds) keep their values. A delta need not be linear in its factors, so the scale is found by iteration. An
+    activation method draws the factors of its layers itself, so that outputs change by about ``relative``.
 
     Args:
         adapter: changed in place.
@@ -30,6 +32,11 @@ def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: i
         AdapterError: where a block's delta cannot be brought to that size.
     """
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(adapter.method, ActivationMethod):
+        for position, (_, features) in layers_of(adapter).items():
+            drawn = adapter.method.random_factors(features, generator, relative)
+            for name, tensor in adapter.layer_factors(position).items():
+                tensor.copy_(drawn[name])
     own = [list(adapter.own_factors(position).values()) for position in range(len(adapter.blocks))]
     for tensor in (tensor for tensors in own for tensor in tensors):
         tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
@@ -37,7 +44,7 @@ def randomise_factors(adapter: Adapter, base_norms: Mapping[str, float], seed: i
     for _ in range(_MAX_ROUNDS):
         deltas = zip(adapter.block_deltas(), adapter.blocks, strict=True)
         ratios = [float(delta.double().norm()) / (base_norms[block.key] or 1.0) for delta, block in deltas]
-        wrong = [position for position, ratio in enumerate(ratios) if not relative <= ratio <= 2 * relative]
+        wrong = [position for position, ratio in enumerate(ratios) if own[position] and not relative <= ratio <= 2 * relative]
         if not wrong:
             return
         for position in wrong:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from adapters.blocks import Structure, WeightBlock, vector_block
+from adapters.features import LayerFeatures, groups_of
 
 Rule = Callable[[Any], list[WeightBlock]]
 
@@ -176,7 +177,8 @@ def _e3nn_linear(module: Any) -> list[WeightBlock]:
             text = f"{irrep_in} -> {irrep_out}"
             weight_paths.append(_Path(irrep_out, text, rows, cols, weight_offset, group, instruction.i_in, degree))
             weight_offset += size
-    blocks = _to_blocks(weight_paths, "linear", stack, weight_offset)
+    features = LayerFeatures(groups_of(module.irreps_in), groups_of(module.irreps_out), "irreps") if stack == 1 else None
+    blocks = [replace(block, features=features) for block in _to_blocks(weight_paths, "linear", stack, weight_offset)]
     bias = module._parameters.get("bias")
     if bias is not None and bias.ndim > 1:  # channelled: (f_out, numel) is no run per irrep
         return [*blocks, vector_block("bias", bias.numel(), "bias")]
@@ -276,7 +278,9 @@ def _allegro_tensor_product(module: Any) -> list[WeightBlock]:
         return [vector_block("weights", weights.numel(), "tensor_product", path=f"{module.num_paths} paths")]
     channels, paths = weights.shape
     text = f"{module.irreps_in1} x {module.irreps_in2} -> {module.irreps_out}"
-    return [WeightBlock("weights", "paths", "tensor_product", text, 1, paths, channels, 0, (channels * paths, 1, paths))]
+    block = WeightBlock("weights", "paths", "tensor_product", text, 1, paths, channels, 0, (channels * paths, 1, paths))
+    inputs, outputs = (tuple((module.mul, *group[1:]) for group in groups_of(irreps)) for irreps in (module.irreps_in1, module.irreps_out))
+    return [replace(block, features=LayerFeatures(inputs, outputs, "strided", on_edges=True))]
 
 
 @rule("mace.modules.symmetric_contraction.Contraction")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from adapters.blocks import WeightBlock, vector_block
+from adapters.features import LayerFeatures
 from adapters.rules import blocks_of_module, not_adaptable, rule
 
 _HERE = "zoo.backbones.equiformer_v2"
@@ -25,6 +26,8 @@ SO2_CONVOLUTIONS = (
 )
 ORDER_CONVOLUTIONS = (f"{_HERE}.so2.OrderConvolution", f"{_FAIRCHEM}.nn.so2_layers.SO2_m_Conv")
 SO3_LINEARS = (f"{_HERE}.so3.SO3Linear", f"{_FAIRCHEM}.nn.so3_layers.SO3_Linear")
+RADIAL_FUNCTIONS = (f"{_HERE}.radial.RadialFunction", f"{_FAIRCHEM}.nn.radial.RadialMLP")
+FEED_FORWARDS = (f"{_HERE}.blocks.FeedForward", f"{_FAIRCHEM}.escn_md_block.GridAtomwise", f"{_FAIRCHEM}.escn_md_block.SpectralAtomwise")
 
 not_adaptable(f"{_FAIRCHEM}.nn.so2_layers.SO2_m_Conv_Block", "the layer computes with a copy of its weights, which no adapter reaches")
 
@@ -64,12 +67,13 @@ def _so3_linear(module: Any) -> list[WeightBlock]:
     """Weight (degrees, out, in): a transposed matrix a degree, so that degrees can be chosen; the bias is added to degree 0."""
     degrees, cols, rows = module.weight.shape
     strides = (rows * cols, 1, rows)
-    matrices = [
-        WeightBlock(
-            "weight", f"l{degree}", "so3", f"l = {degree}: {rows} -> {cols}", 1, rows, cols, degree * rows * cols, strides, degree=degree
-        )
-        for degree in range(degrees)
-    ]
+    inputs, outputs = (tuple((channels, degree, (-1) ** degree) for degree in range(degrees)) for channels in (rows, cols))
+    features = LayerFeatures(inputs, outputs, "degrees")
+    matrices = []
+    for degree in range(degrees):
+        path, offset = f"l = {degree}: {rows} -> {cols}", degree * rows * cols
+        block = WeightBlock("weight", f"l{degree}", "so3", path, 1, rows, cols, offset, strides, degree=degree)
+        matrices.append(replace(block, features=features))
     has_bias = module._parameters.get("bias") is not None
     return [*matrices, *([replace(vector_block("bias", cols, "bias"), degree=0)] if has_bias else [])]
 
@@ -83,13 +87,13 @@ def _head_of_one_degree(module: Any) -> list[WeightBlock]:
     return [WeightBlock(f"{name}.weight", "weight", "so3", path, degrees, rows, cols, 0, (rows * cols, 1, rows))]
 
 
-@rule(f"{_HERE}.radial.RadialFunction", f"{_FAIRCHEM}.nn.radial.RadialMLP")
+@rule(*RADIAL_FUNCTIONS)
 def _radial_function(module: Any) -> list[WeightBlock]:
     """Linear maps with norms between them."""
     return _blocks_of_part(module, "net", "radial")
 
 
-@rule(f"{_HERE}.blocks.FeedForward", f"{_FAIRCHEM}.escn_md_block.GridAtomwise", f"{_FAIRCHEM}.escn_md_block.SpectralAtomwise")
+@rule(*FEED_FORWARDS)
 def _feed_forward(module: Any) -> list[WeightBlock]:
     """The MLP of values on the sphere, point by point, and those of the scalars or of the gates that scalars make."""
     children = {name for name, _ in module.named_children()}

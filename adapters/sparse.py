@@ -52,6 +52,9 @@ class SparseConfig(MethodConfig):
         tau_learning_rate: eta_tau, which the paper never states.
         tau_weight_decay: lambda_tau; the paper's low-sparsity value is 0.01, its high-sparsity value 0.3, both bound to its number of
             steps.
+        threshold_end: where the decay alone takes delta within ``steps`` steps at a constant rate; lambda_tau is then found from it
+            (`decay_for`), so that one value means the same pull in runs of any length. None for ``tau_weight_decay`` as it stands.
+        steps: of the run, with ``threshold_end``.
     """
 
     form: Literal["str", "printed"] = "str"
@@ -61,6 +64,8 @@ class SparseConfig(MethodConfig):
     threshold_start: float = Field(default=0.001, gt=0, lt=1)
     tau_learning_rate: float = Field(default=1e-2, ge=0)
     tau_weight_decay: float = Field(default=0.01, ge=0)
+    threshold_end: float | None = Field(default=None, gt=0, lt=0.5)
+    steps: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _printed_needs_random_start(self) -> SparseConfig:
@@ -68,10 +73,27 @@ class SparseConfig(MethodConfig):
             raise ValueError("form='printed' masks the gradient of zeros, so start='base' would never move; set form=str or start=random")
         return self
 
+    @model_validator(mode="after")
+    def _end_is_reached_by_decay(self) -> SparseConfig:
+        if (self.threshold_end is None) != (self.steps is None):
+            raise ValueError("threshold_end and steps belong together: the decay is found from both; give both or neither")
+        if self.threshold_end is not None and not (self.threshold_end > self.threshold_start and self.tau_learning_rate > 0):
+            raise ValueError(
+                "a decay raises the threshold, at a rate above 0; choose threshold_end > threshold_start, tau_learning_rate > 0"
+            )
+        return self
+
+    @property
+    def decay(self) -> float:
+        """lambda_tau: as given, or found from ``threshold_end`` and ``steps``."""
+        if self.threshold_end is None or self.steps is None:
+            return self.tau_weight_decay
+        return decay_for(self.threshold_start, self.threshold_end, self.steps, self.tau_learning_rate)
+
 
 @register
 class Sparse(AdapterMethod):
-    """Soft-thresholded dense deltas with one learned threshold a layer (parameter)."""
+    """Soft-thresholded dense deltas with one learned threshold a layer."""
 
     name = "sparse"
     Config = SparseConfig
@@ -109,10 +131,9 @@ class Sparse(AdapterMethod):
         """The printed form: an average of thresholded D has almost no zeros, and thresholding it again shrinks it twice."""
         return "form='printed' has its zeros in D itself, which an average fills" if self.config.form == "printed" else None
 
-    def layer_factors(self, parameter: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    def layer_factors(self, block: WeightBlock, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
         """``tau``, the logit of the layer's threshold."""
-        start = self.config.threshold_start
-        return {"tau": torch.tensor(math.log(start / (1 - start)), dtype=dtype)}
+        return {"tau": torch.tensor(_logit(self.config.threshold_start), dtype=dtype)}
 
     def delta(self, factors: Mapping[str, Tensor]) -> Tensor:
         """S(D, sigmoid(tau)), (B, ...); in the printed form D, which is thresholded already, with the gradient of S."""
@@ -134,7 +155,7 @@ class Sparse(AdapterMethod):
         entries = [tensor for key, tensor in adapter.tensors.items() if not key.endswith("/*/tau")]
         return [
             {"params": entries, "lr": learning_rate, "weight_decay": weight_decay},
-            {"params": taus, "lr": self.config.tau_learning_rate, "weight_decay": self.config.tau_weight_decay},
+            {"params": taus, "lr": self.config.tau_learning_rate, "weight_decay": self.config.decay},
         ]
 
     @torch.no_grad()
@@ -162,6 +183,20 @@ class Sparse(AdapterMethod):
             "threshold_min": min(thresholds),
             "threshold_max": max(thresholds),
         }
+
+
+def decay_for(threshold_start: float, threshold_end: float, steps: int, learning_rate: float) -> float:
+    """The lambda_tau whose decay alone, tau <- (1 - eta_tau lambda_tau) tau (Eq. 4), takes delta from start to end in ``steps`` steps."""
+    return (1 - math.pow(_logit(threshold_end) / _logit(threshold_start), 1 / steps)) / learning_rate
+
+
+def threshold_after(threshold_start: float, decay: float, steps: int, learning_rate: float) -> float:
+    """The delta after ``steps`` steps of decay alone: the inverse of `decay_for`."""
+    return 1 / (1 + math.exp(-_logit(threshold_start) * (1 - learning_rate * decay) ** steps))
+
+
+def _logit(value: float) -> float:
+    return math.log(value / (1 - value))
 
 
 def soft_threshold(values: Tensor, threshold: Tensor) -> Tensor:

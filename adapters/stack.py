@@ -6,17 +6,23 @@ stay as they are until `AdapterStack.merge`.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from adapters.activation import hooked, not_weights
 from adapters.adapter import Adapter
 from adapters.blocks import Coverage
+from adapters.combination import CombinationMethod, combined
 from adapters.errors import AdapterError, nearest_name_hint
+from adapters.fingerprint import RememberedFingerprint
+from adapters.locks import lock_of
 from adapters.method import AdapterMethod, create_method
 from adapters.randomise import randomise_factors
 
@@ -27,11 +33,15 @@ class AdapterStack(nn.Module):
     """The adapters of one model.
 
     The model is not a submodule, so ``stack.parameters()`` and ``stack.state_dict()`` hold the adapters alone. Deep-copying an object that
-    holds both keeps the copy's stack on the copy's model. Not thread-safe, as ``functional_call`` is not.
+    holds both keeps the copy's stack on the copy's model.
+
+    Threads may share a stack: each call of the model and each change of the adapters waits for the one before (`exclusive`). Only models
+    of their own run in parallel.
 
     Attributes:
         coverage: the model's blocks, found before the base was frozen.
         adapters: name -> `Adapter`.
+        fingerprint: the base's `adapters.manifest.base_fingerprint`, computed again where the base changed.
     """
 
     def __init__(self, model: nn.Module, coverage: Coverage) -> None:
@@ -49,6 +59,8 @@ class AdapterStack(nn.Module):
         self.coverage = coverage
         self.adapters = nn.ModuleDict()
         self._active: tuple[str, ...] = ()
+        self._scales: dict[str, float] = {}
+        self.fingerprint = RememberedFingerprint(model)
         self._base_values: dict[str, Tensor] | None = None
         self._check_names()
         self._places = _places_of_parameters(model)
@@ -65,6 +77,12 @@ class AdapterStack(nn.Module):
     def model(self) -> nn.Module:
         """The base."""
         return self._model[0]
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """The model for this thread alone: nothing else runs it or changes its adapters meanwhile; nests."""
+        with lock_of(self.model):
+            yield
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,20 +105,25 @@ class AdapterStack(nn.Module):
         Raises:
             AdapterError: a name in use or of the wrong form, or settings that do not fit the model.
         """
-        self._refuse_when_merged("add an adapter")
+        with self.exclusive():
+            self._refuse_when_merged("add an adapter")
+            self._check_new_name(name)
+            adapter = self._fresh(create_method(method) if isinstance(method, str) else method, seed)
+            self.adapters[name] = adapter
+            self._active = (*self._active, name)
+        return adapter
+
+    def _check_new_name(self, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
             raise AdapterError(
                 f"adapter name {name!r}: wanted letters, digits, '_' and '-', and no word of torch.nn.ModuleDict; choose another"
             )
         if name in self.adapters:
-            raise AdapterError(f"adapter name {name!r} is in use; remove that adapter first or choose another name")
-        method = create_method(method) if isinstance(method, str) else method
+            raise AdapterError(f"adapter name {name!r} is in use; delete that adapter first or choose another name")
+
+    def _fresh(self, method: AdapterMethod, seed: int = 0) -> Adapter:
         self.model.requires_grad_(False)
-        base = dict(self.model.named_parameters())
-        adapter = Adapter(method, self.coverage, base, seed)
-        self.adapters[name] = adapter
-        self._active = (*self._active, name)
-        return adapter
+        return Adapter(method, self.coverage, dict(self.model.named_parameters()), seed)
 
     def get(self, name: str) -> Adapter:
         """The adapter of this name; raises `AdapterError` with the nearest one."""
@@ -110,20 +133,77 @@ class AdapterStack(nn.Module):
         assert isinstance(adapter, Adapter)
         return adapter
 
-    def remove(self, name: str) -> None:
-        """Detach an adapter; the base's tensors were never changed."""
-        self._refuse_when_merged("remove an adapter")
-        self.get(name)
-        del self.adapters[name]
-        self._active = tuple(active for active in self._active if active != name)
+    def delete(self, name: str) -> None:
+        """Take an adapter off the model; the base's tensors were never changed."""
+        with self.exclusive():
+            self._refuse_when_merged("delete an adapter")
+            self.get(name)
+            del self.adapters[name]
+            self._scales.pop(name, None)
+            self._active = tuple(active for active in self._active if active != name)
 
     def activate(self, names: Iterable[str]) -> None:
         """Make exactly these adapters active, in this order; none for the base."""
-        self._refuse_when_merged("change the active adapters")
-        names = tuple(dict.fromkeys(names))
-        for name in names:
-            self.get(name)
-        self._active = names
+        if isinstance(names, str):
+            raise AdapterError(f"activate takes a list of names, found {names!r}; pass [{names!r}]")
+        with self.exclusive():
+            self._refuse_when_merged("change the active adapters")
+            names = tuple(dict.fromkeys(names))
+            for name in names:
+                self.get(name)
+            self._active = names
+
+    def deactivate(self) -> None:
+        """Make no adapter active: the base."""
+        self.activate([])
+
+    def scale(self, name: str, factor: float) -> None:
+        """Run with ``factor`` times the adapter's delta; 1 is the adapter as it was made, and a call replaces what another set.
+
+        The factor belongs to the stack: the adapter's tensors and its file stay as they are.
+
+        Raises:
+            AdapterError: an unknown adapter, one whose method changes activations, or a factor that is not a finite number.
+        """
+        with self.exclusive():
+            self._refuse_when_merged("scale an adapter")
+            _refuse_without_delta(self.get(name), "scaled")
+            if not math.isfinite(factor):
+                raise AdapterError(f"adapter {name!r}: scale {factor}, wanted a finite number; 1 is the adapter as it was made")
+            self._scales[name] = float(factor)
+
+    def scale_of(self, name: str) -> float:
+        """The factor of the adapter's delta."""
+        self.get(name)
+        return self._scales.get(name, 1.0)
+
+    def combine(self, weights: Mapping[str, float], into: str, method: CombinationMethod = "linear", rank: int | None = None) -> Adapter:
+        """Make one adapter of several: its delta is the sum of theirs, each times its weight; not active until `activate`.
+
+        Weights take the place of what `scale` set. ``"linear"`` is exact: an elora adapter of the ranks added up where all are elora,
+        else a dense one (``full``). ``"svd"`` is an elora adapter of rank ``rank``, in each block the nearest matrix of that
+        rank (the truncated singular value decomposition of the sum); blocks without low-rank form keep the sum. Of Hugging Face PEFT's
+        ``add_weighted_adapter``, ``"cat"`` is this ``"linear"``; its own ``"linear"`` adds factors, which is not the sum of the deltas.
+
+        Args:
+            weights: adapter name -> its weight.
+            into: name of the new adapter.
+            method: ``"linear"`` or ``"svd"``.
+            rank: of the result, for ``"svd"`` alone.
+
+        Raises:
+            AdapterError: unknown or unfit names, weights that are not finite, a method that changes activations, or a rank that is missing,
+                superfluous or below 1.
+        """
+        with self.exclusive():
+            self._refuse_when_merged("combine adapters")
+            self._check_new_name(into)
+            parts = {name: self.get(name) for name in weights}
+            for adapter in parts.values():
+                _refuse_without_delta(adapter, "combined")
+            adapter = combined(parts, weights, method, rank, self._fresh)
+            self.adapters[into] = adapter
+        return adapter
 
     @property
     def active_adapters(self) -> tuple[Adapter, ...]:
@@ -135,12 +215,16 @@ class AdapterStack(nn.Module):
 
         Only changed parameters are listed: none where no adapter is active, or where they are merged.
         """
-        if self.is_merged:
-            return {}
+        return {} if self.is_merged else self.weights_with(self._active)
+
+    def weights_with(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """`weights` as they would be with exactly these adapters active."""
         weights: dict[str, Tensor] = {}
-        for adapter in self.active_adapters:
-            for name, delta in adapter.deltas().items():
-                weights[name] = (weights[name] if name in weights else self.model.get_parameter(name)) + delta
+        for adapter_name in names:
+            scale = self.scale_of(adapter_name)
+            for name, delta in self.get(adapter_name).deltas().items():
+                change = delta if scale == 1 else scale * delta
+                weights[name] = (weights[name] if name in weights else self.model.get_parameter(name)) + change
         return weights
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
@@ -149,10 +233,19 @@ class AdapterStack(nn.Module):
         Each place that holds a changed tensor is set by name with ``tie_weights=False``: for a module that is registered twice, torch's own
         tying (2.13) restores the substituted tensor in place of the parameter afterwards.
         """
-        # outside training no graph to the adapters: faster, and the same arithmetic as the bare base, bit for bit
-        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            placed = {place: weight for name, weight in self.weights().items() for place in self._places[name]}
-        return functional_call(self.model, placed, args, kwargs, tie_weights=False)
+        with self.exclusive():
+            # outside training no graph to the adapters: faster, and the same arithmetic as the bare base, bit for bit
+            trains = self.training and torch.is_grad_enabled()
+            with torch.set_grad_enabled(trains):
+                weights = self.weights()
+            with hooked(self.active_adapters, self.model, trains):
+                return self.call_with(weights, *args, **kwargs)
+
+    def call_with(self, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Run the model with these tensors, by parameter name, in the place of its own."""
+        placed = {place: weight for name, weight in weights.items() for place in self._places[name]}
+        with self.exclusive():
+            return functional_call(self.model, placed, args, kwargs, tie_weights=False)
 
     @property
     def is_merged(self) -> bool:
@@ -165,11 +258,10 @@ class AdapterStack(nn.Module):
         Raises:
             AdapterError: where they are merged already, or an active method cannot be merged.
         """
-        self._refuse_when_merged("merge again")
-        for adapter in self.active_adapters:
-            if not adapter.method.mergeable:
-                raise AdapterError(f"adapter method {adapter.method.name} changes activations and cannot be merged; keep it attached")
-        with torch.no_grad():
+        with self.exclusive(), torch.no_grad():
+            self._refuse_when_merged("merge again")
+            for adapter in self.active_adapters:
+                _refuse_without_delta(adapter, "merged")
             weights = self.weights()
             base = {name: self.model.get_parameter(name) for name in weights}
             # (W + d) - d is not W in floating point: the base's values are kept, not computed back
@@ -179,18 +271,16 @@ class AdapterStack(nn.Module):
 
     def unmerge(self) -> None:
         """Restore the base's values, bit for bit; nothing to do where nothing is merged."""
-        if self._base_values is None:
-            return
-        with torch.no_grad():
-            for name, value in self._base_values.items():
+        with self.exclusive(), torch.no_grad():
+            for name, value in (self._base_values or {}).items():
                 self.model.get_parameter(name).copy_(value)
-        self._base_values = None
+            self._base_values = None
 
     def param_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimizer parameter groups of the active adapters."""
         groups: list[dict[str, Any]] = []
         for adapter in self.active_adapters:
-            groups.extend(adapter.method.param_groups(adapter, learning_rate, weight_decay))
+            groups.extend(adapter.param_groups(learning_rate, weight_decay))
         return groups
 
     def before_forward(self) -> None:
@@ -237,9 +327,19 @@ class AdapterStack(nn.Module):
         base = {block.key: float(block.view(self.model.get_parameter(block.parameter)).double().norm()) for block in adapter.blocks}
         randomise_factors(adapter, base, seed, relative)
 
+    @property
+    def state(self) -> tuple[object, ...]:
+        """What decides, besides the values of tensors, what the model computes: equal states and equal tensors give equal results."""
+        return tuple((name, self.scale_of(name), self.get(name).provenance) for name in self._active)
+
     def _refuse_when_merged(self, action: str) -> None:
         if self.is_merged:
             raise AdapterError(f"cannot {action} while adapters {list(self._active)} are merged into the model; call unmerge() first")
+
+
+def _refuse_without_delta(adapter: Adapter, what: str) -> None:
+    if not adapter.method.mergeable:
+        raise AdapterError(not_weights(adapter.method.name, what))
 
 
 def _places_of_parameters(model: nn.Module) -> dict[str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as serialise_safetensors
 from torch import Tensor
 
-from adapters.adapter import Adapter
+from adapters.adapter import Adapter, Provenance
 from adapters.errors import AdapterError, first_line, first_problem
 from adapters.files import write_atomically
 from adapters.manifest import FORMAT_VERSION, AdapterManifest, base_fingerprint, completed, convention_of
@@ -104,6 +104,19 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
         AdapterError: another base (both hashes in the message), or tensors that are missing, unexpected or of the wrong shape; the stack is
             left as it was.
     """
+    with stack.exclusive():
+        _check_base(stack, manifest)
+        method = create_method({**manifest.config, "name": manifest.method})
+        _check_shapes(Adapter.factor_shapes(method, stack.coverage, dict(stack.model.named_parameters())), tensors)
+        adapter = stack.add(name, method)
+        with torch.no_grad():
+            for key, tensor in adapter.tensors.items():
+                tensor.copy_(tensors[key])
+        adapter.provenance = Provenance(manifest.reference_energies, manifest.level_of_theory, manifest.data, manifest.training)
+    return adapter
+
+
+def _check_base(stack: AdapterStack, manifest: AdapterManifest) -> None:
     if stack.is_merged:
         raise AdapterError("cannot attach an adapter file while adapters are merged into the model; call unmerge() first")
     convention = convention_of(stack.model)
@@ -112,38 +125,27 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
             f"adapter trained on a base of the convention {manifest.base_convention!r} (signs of coefficients, or units and graph), found "
             f"{convention!r}: the same weights mean another model; load the adapter with zoo.load({manifest.base_card!r}, adapter=...)"
         )
-    found = base_fingerprint(stack.model)
+    found = stack.fingerprint()
     if found != manifest.base_sha256:
         raise AdapterError(
             f"adapter made for base {manifest.base_card} with values {manifest.base_sha256}, found a base with values {found}; "
             f"load the adapter with zoo.load({manifest.base_card!r}, adapter=...)"
         )
-    active = stack.active
-    adapter = stack.add(name, create_method({**manifest.config, "name": manifest.method}))
-    try:
-        _fill(adapter, tensors)
-    except AdapterError:
-        stack.remove(name)
-        stack.activate(active)
-        raise
-    return adapter
 
 
-def _fill(adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
-    wanted = adapter.tensors
+def _check_shapes(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
     missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or unexpected:
         raise AdapterError(
             f"adapter file: {len(missing)} tensors missing{_first_of(missing)}, {len(unexpected)} unexpected{_first_of(unexpected)}; "
             "it was made by another version of equizoo or another model: load it with the versions in its manifest"
         )
-    for key, tensor in wanted.items():
-        if tensor.shape != tensors[key].shape:
-            found, shape = tuple(tensors[key].shape), tuple(tensor.shape)
-            raise AdapterError(f"adapter file: {key} has shape {found}, wanted {shape}; load it with the versions in its manifest")
-    with torch.no_grad():
-        for key, tensor in wanted.items():
-            tensor.copy_(tensors[key])
+    for key, shape in wanted.items():
+        if shape != tensors[key].shape:
+            found = tuple(tensors[key].shape)
+            raise AdapterError(
+                f"adapter file: {key} has shape {found}, its settings want {tuple(shape)}; load it with the versions in its manifest"
+            )
 
 
 def _first_of(names: list[str]) -> str:
@@ -195,6 +197,8 @@ def _parse_manifest(text: str, path: str) -> dict[str, Any]:
     version = fields.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise AdapterError(f"{path}: adapter format {version}, this equizoo reads up to {FORMAT_VERSION}; update equizoo")
+    if version is True or version not in range(1, FORMAT_VERSION + 1):
+        raise AdapterError(f"{path}: adapter format {version!r}, and there is none before 1; write the file again with this equizoo")
     assert isinstance(fields, dict)
     return fields
 

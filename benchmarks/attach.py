@@ -51,7 +51,7 @@ def timings(size: str, folder: Path) -> list[str]:
     )
     path = folder / f"{size}.safetensors"
     write_adapter(path, adapter, manifest)
-    stack.remove("elora")
+    stack.delete("elora")
     before_load = time.perf_counter()
     load_into(stack, "again", *read_adapter(path))
     loaded = time.perf_counter()

@@ -1,9 +1,11 @@
-"""The tables of models, data sets, protocols, formats and metrics, from what declares them: ``python -m benchmarks.cards``."""
+"""The tables of models, data, protocols, formats, metrics and adapter methods, from what declares them: ``python -m benchmarks.cards``."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
+from adapters.method import MethodConfig, create_method, method_names
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.data.cards import DataCard, DataFile, Protocol
 from zoo.data.catalogue import data_card, sets_by_card
@@ -116,11 +118,27 @@ def _title(names: list[str]) -> str:
     return f"`{names[0].split('/')[0]}/` " + ", ".join(f"`{name.split('/')[1]}`" for name in names)
 
 
+def methods_table() -> str:
+    """One row an adapter method: what it is, whether it merges and keeps the symmetry, and its own settings with their defaults."""
+    rows = []
+    for name in method_names():
+        method = create_method(name)
+        defaults = method.config.model_dump(mode="json")
+        settings = [
+            f"`{key}={json.dumps(value).strip(chr(34))}`" for key, value in defaults.items() if key not in MethodConfig.model_fields
+        ]
+        text = (type(method).__doc__ or "").strip().splitlines()[0]
+        flags = ["yes" if flag else "**no**" for flag in (method.starts_at_base, method.mergeable, method.equivariant)]
+        rows.append([f"`{name}`", text, *flags, ", ".join(settings)])
+    return markdown_table(["method", "what it is", "starts at the base", "merges", "equivariant", "own settings"], rows)
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "models"): models_table,
     ("README.md", "data-sets"): data_table,
     ("docs/data.md", "formats"): formats_table,
     ("docs/data.md", "metrics"): metrics_table,
+    ("docs/adapters.md", "methods"): methods_table,
     ("docs/benchmarks-data.md", "protocols"): protocols_table,
     ("docs/benchmarks-data.md", "unverified"): unverified_table,
 }

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from adapters.blocks import Coverage, find_blocks
-from adapters.method import create_method
+from adapters.errors import AdapterError
+from adapters.method import create_method, method_names
 from adapters.stack import AdapterStack
 from benchmarks.shapes import (
     EQUIFORMER_V2_ROLES,
@@ -26,19 +27,20 @@ from benchmarks.shapes import (
     nequip_oam_l,
 )
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
+from zoo.backbones.equiformer_v2.backbone import EquiformerV2
 from zoo.loading import load
 from zoo.potential import Potential
 from zoo.registry import describe, list_models
 
 METHODS: dict[str, Mapping[str, Any]] = {
-    "`full`": {"name": "full"},
-    "`readout`": {"name": "readout"},
-    "`elora`, rank 16": {"name": "elora", "rank": 16},
+    **{f"`{name}`": {"name": name} for name in method_names()},  # a method registered later gets its row
     "`elora`, rank 4": {"name": "elora", "rank": 4},
-    "`elora`, rank 16, `dense_substitution=when_smaller`": {"name": "elora", "rank": 16, "dense_substitution": "when_smaller"},
+    "`elora`, `dense_substitution=when_smaller`": {"name": "elora", "dense_substitution": "when_smaller"},
     "`elora`, rank 4, `dense_substitution=when_smaller`": {"name": "elora", "rank": 4, "dense_substitution": "when_smaller"},
+    "`elora`, `magnitude=true`": {"name": "elora", "magnitude": True},
     "`elora_paper` preset (rank 16, and what the code unfreezes)": {"name": "elora", "rank": 16, "extra_trainable": "reference"},
-    "`sparse`": {"name": "sparse"},
+    "`mmea_paper` preset (gates, and ELoRA elsewhere)": {"name": "mmea", "elsewhere": "elora"},
+    "`freeze`, `up_to=1`": {"name": "freeze", "up_to": 1},
     "`sparse`, `setting=every`": {"name": "sparse", "setting": "every"},
 }
 
@@ -75,7 +77,7 @@ def load_equiformers() -> dict[str, Counted]:
     for size in EQUIFORMER_V2_SHAPES:
         with torch.device("meta"):
             network = equiformer_v2(size)
-        found[f"EquiformerV2 {size}"] = Counted(network, find_blocks(network, EQUIFORMER_V2_ROLES))
+        found[f"EquiformerV2 {size}"] = Counted(network, find_blocks(network, EQUIFORMER_V2_ROLES, EquiformerV2.adapter_layers))
     return found
 
 
@@ -121,14 +123,18 @@ def trainable_table(potentials: Mapping[str, Potential | Counted]) -> str:
         cells = []
         for potential in potentials.values():
             count = _trainable_count(potential, spec)
-            cells.append(f"{count:,} ({count / potential.coverage.trainable_count:.1%})")
+            cells.append("none" if count is None else f"{count:,} ({count / potential.coverage.trainable_count:.1%})")
         rows.append([label, *cells])
     return markdown_table(["method", *[f"`{name}`" for name in potentials]], rows)
 
 
-def _trainable_count(potential: Potential | Counted, spec: Mapping[str, Any]) -> int:
+def _trainable_count(potential: Potential | Counted, spec: Mapping[str, Any]) -> int | None:
+    """None where the method refuses a model that has nothing for it."""
     stack = AdapterStack(potential.backbone, potential.coverage)
-    return stack.add("counted", create_method(spec)).trainable_count
+    try:
+        return stack.add("counted", create_method(spec)).trainable_count
+    except AdapterError:
+        return None
 
 
 def _role_cell(coverage: Coverage, role: str) -> str:

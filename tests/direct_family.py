@@ -58,7 +58,8 @@ class DirectToy(Backbone):
         self.aliasing_floor = 10 * settings.aliasing
         self.embedding = nn.Embedding(len(ELEMENTS), CHANNELS, dtype=dtype)
         self.radial = nn.Linear(RADIAL, 3 * CHANNELS, dtype=dtype)
-        self.mix = o3.Linear(f"{2 * CHANNELS}x0e", f"{CHANNELS}x0e").to(dtype)  # a layer that every adapter method knows
+        # a layer that every adapter method knows, with vectors, so that a method that mixes their components shows
+        self.mix = o3.Linear(f"{2 * CHANNELS}x0e+{CHANNELS}x1o", f"{CHANNELS}x0e+{CHANNELS}x1o").to(dtype)
         self.read_energy = nn.Linear(CHANNELS, 1, dtype=dtype)
         self.read_forces = nn.Linear(CHANNELS, 1, bias=False, dtype=dtype)
         self.read_stress = nn.Linear(CHANNELS, 1, bias=False, dtype=dtype) if settings.stress else None
@@ -84,8 +85,10 @@ class DirectToy(Backbone):
         atoms = self.embedding(species)  # (N, CHANNELS)
         scalars = torch.zeros_like(atoms).index_add(0, receiver, to_scalars * atoms[sender])
         vector_messages = (to_vectors * atoms[sender])[:, :, None] * units[:, None, :]  # (E, CHANNELS, 3)
-        lengths_squared = torch.zeros_like(atoms)[:, :, None].repeat(1, 1, 3).index_add(0, receiver, vector_messages).square().sum(2)
-        hidden = nn.functional.silu(self.mix(torch.cat([scalars, lengths_squared], dim=1))) + atoms  # (N, CHANNELS)
+        vectors = torch.zeros_like(atoms)[:, :, None].repeat(1, 1, 3).index_add(0, receiver, vector_messages)  # (N, CHANNELS, 3)
+        mixed = self.mix(torch.cat([scalars, vectors.square().sum(2), vectors.flatten(1)], dim=1))  # (N, 4 CHANNELS)
+        mixed_vectors = mixed[:, CHANNELS:].reshape(vectors.shape)
+        hidden = nn.functional.silu(mixed[:, :CHANNELS]) + (mixed_vectors * vectors).sum(2) + atoms  # (N, CHANNELS)
         atom_energies = self.read_energy(hidden)[:, 0] + self.atom_energies[species]
         results = {"energy": atoms.new_zeros(graph.graph_count).index_add(0, graph.graph_of_atom, atom_energies)}
         if forces == "gradient":

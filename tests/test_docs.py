@@ -16,6 +16,8 @@ from adapters import method
 from adapters.method import create_method, method_names
 from benchmarks.tables import between_markers, markdown_table, replace_between_markers
 from tests.documented_files import write_documented_files
+from zoo.adapter_commands import parse_words
+from zoo.adapter_sources import is_address
 from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
 from zoo.compose import compose
 from zoo.data.cards import DataCard
@@ -73,6 +75,9 @@ def fault_of(words: list[str]) -> str | None:
             return next((word for word in rest if not describe(word)), None)
         if name == "data":
             return next((word for word in rest if not fnmatch.filter(data_set_names(), word)), None)
+        if name == "adapter":
+            files = parse_words(rest)[1]
+            return next((file for file in files if not is_address(file) and not file.endswith(".safetensors")), None)
         config = composed(name, rest)
         if isinstance(config, RunConfig) and "path" not in config.adapter:
             create_method(config.adapter)
@@ -216,7 +221,7 @@ def test_every_internal_link_resolves(page: str) -> None:
 def test_the_tables_of_cards_are_those_of_the_cards() -> None:
     from benchmarks import cards
 
-    assert {page for page, _ in cards.TABLES} == {"README.md", "docs/data.md", "docs/benchmarks-data.md"}
+    assert {page for page, _ in cards.TABLES} == {"README.md", "docs/data.md", "docs/adapters.md", "docs/benchmarks-data.md"}
     for (page, name), table in cards.TABLES.items():
         assert between_markers(text_of(page), name) == table(), f"{page}: {name}: run python -m benchmarks.cards"
 

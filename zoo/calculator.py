@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
@@ -19,6 +20,8 @@ class ZooCalculator(Calculator):
     Asking for the stress of a molecule, a wire or a slab raises ASE's `PropertyNotImplementedError`: without a volume it means nothing. So
     does asking a model that predicts none (`Potential.has_stress`).
     Results are kept until the structure or the potential changes: another active adapter, trained weights, other reference energies.
+
+    Threads may share a potential and not a calculator, which holds one structure's results.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - as ASE declares it
@@ -27,6 +30,17 @@ class ZooCalculator(Calculator):
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.potential = potential
         self._computed_with: tuple[object, ...] = ()
+
+    def set_adapter(self, names: str | Sequence[str] | None) -> None:
+        """Compute with this adapter (or these, or None, the base) from the next calculation on; nothing is built anew.
+
+        The same as ``potential.adapters.activate([...])``, so that every calculator of the potential follows.
+
+        Raises:
+            adapters.errors.AdapterError: an adapter that the potential does not have (`Potential.load_adapter` attaches a file), or while
+                adapters are merged.
+        """
+        self.potential.adapters.activate([names] if isinstance(names, str) else names or [])
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation; everything, where the potential did."""
@@ -41,8 +55,9 @@ class ZooCalculator(Calculator):
         """Fill ``results`` for ``atoms``; raises `ZooError` for an unknown element."""
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert isinstance(self.atoms, Atoms)
-        self._computed_with = _state_of(self.potential)
-        prediction = self.potential.predict([self.atoms])[0]
+        with self.potential.adapters.exclusive():  # what is remembered is what was computed with
+            self._computed_with = _state_of(self.potential)
+            prediction = self.potential.predict([self.atoms])[0]
         self.results = {"energy": prediction.energy, "free_energy": prediction.energy, "forces": prediction.forces}
         if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
@@ -55,9 +70,12 @@ class ZooCalculator(Calculator):
 
 
 def _state_of(potential: Potential) -> tuple[object, ...]:
-    """The active adapters, and every tensor with torch's count of its changes in place (the tensors themselves, for an id is reused)."""
+    """The active adapters and their scales, and every tensor with torch's count of its changes in place.
+
+    The tensors themselves, for an id is reused.
+    """
     tensors: list[Tensor] = [*potential.parameters(), potential.reference_shifts]
-    return (potential.adapters.active, *((tensor, tensor._version) for tensor in tensors))
+    return (potential.adapters.state, *((tensor, tensor._version) for tensor in tensors))
 
 
 def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

@@ -59,9 +59,15 @@ def _dispatch(words: list[str]) -> None:
     if name not in COMMANDS:
         raise ZooError(f"unknown command {name!r}; {nearest_name_hint(name, COMMANDS)}")
     if any(word in ("-h", "--help") for word in rest):
-        print(COMMANDS[name].page.strip())
+        print(COMMANDS[name].page.strip().replace("ADAPTERS", ", ".join(_adapters())))
         return
     COMMANDS[name].run(rest)
+
+
+def _adapters() -> list[str]:
+    from zoo.compose import group_options
+
+    return [name for name in group_options("adapter") if name != "file"]
 
 
 def _overview() -> str:
@@ -130,6 +136,12 @@ def _info(words: list[str]) -> None:
     info(names[0], elements="--elements" in words)
 
 
+def _adapter(words: list[str]) -> None:
+    from zoo.adapter_commands import adapter_command
+
+    adapter_command(words)
+
+
 def _data(words: list[str]) -> None:
     from zoo.data.catalogue import data_set_names
     from zoo.listing import describe_data_set, list_data
@@ -150,8 +162,9 @@ usage: zoo train [experiment=NAME] [backbone=CARD|FILE] [adapter=METHOD|FILE] [d
   zoo train experiment=acac adapter=full                       real DFT data, full fine-tuning
   zoo train -m experiment=acac adapter=elora,full training.seed=0,1,2      a sweep
 
-groups   backbone, adapter (elora, elora_paper, full, readout, sparse), data (emt-cuau, file, or a name of: zoo data),
-         training (default, elora_paper, sparse_paper), strategy (finetune, scratch), experiment (quickstart, acac)
+groups   backbone, data (emt-cuau, file, or a name of: zoo data), training (default, elora_paper, sparse_paper),
+         strategy (finetune, scratch), experiment (quickstart, acac),
+         adapter (ADAPTERS)
 often    training.steps=200 training.batch_size=5 training.seed=0 training.optimizer.learning_rate=5e-3 training.ema_decay=0.99
          adapter.rank=16 adapter.roles=[linear,readout] data.n_train=50 data.n_valid=50 data.energy_key=energy data.forces_key=forces
          data.level_of_theory=PBE backbone.dtype=float64 backbone.device=cpu
@@ -199,16 +212,35 @@ output      exported.SUFFIX in the run's folder when left out; a file of that na
 """
 _CONVERT_PAGE = """
 usage: zoo convert FILE.model [output=FILE.mace.safetensors] [trust_pickle=true]
+       zoo convert FILE.pt backbone=CARD|FILE [alpha=1.0] [backbone.elements=[H,C,O]] [backbone.head=NAME] [output=FILE.safetensors]
 
 A MACE .model (a pickle of the module, tied to the e3nn that wrote it) as configuration and safetensors, every number as it was; beside
 the original where output is left out. zoo.load and backbone=FILE take both; a .model is converted into the cache when it is first loaded.
 Nothing of the file is run; one that names packages no model needs is refused unless trust_pickle=true.
+
+With backbone=, the base that it was trained on: LoRA of mace_run_train --lora, from a checkpoint of the training (alpha is its
+--lora_alpha, which a checkpoint does not hold) or a pickled model with the wrappers in it, as an adapter file of the method lora-mace.
 """
 _CHECK_PAGE = """
 usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]] [input=FILE frames=4] [randomise=true] [seed=0]
 
 Rotation, translation, periodic images, permutation, extensivity, batching, inversion (where the backbone claims O(3)) and
 finite-difference forces and stress, in float64. An adapter is filled with random weights first (randomise=false keeps its own).
+"""
+_ADAPTER_PAGE = """
+usage: zoo adapter inspect FILE [--blocks]
+       zoo adapter diff FILE FILE [--blocks]
+
+  zoo adapter inspect runs/quickstart/adapter.safetensors
+  zoo adapter inspect hf://owner/name
+  zoo adapter diff runs/a/adapter.safetensors runs/b/adapter.safetensors --blocks
+
+inspect   method, base, data and training of an adapter, and by role and path how many numbers it has, the norm of its change of weights,
+          its stable rank (squared Frobenius over squared spectral norm) and the share of weights it changes; no model is needed
+diff      the settings in which two adapters differ, and how far apart their changes of weights are, whatever their methods
+FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revision][/file.safetensors] on Hugging Face, where HF_TOKEN
+          opens private repositories; what is fetched is kept in the cache and must stay the same
+--blocks  one line a block
 """
 COMMANDS: dict[str, Command] = {
     "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
@@ -221,7 +253,8 @@ COMMANDS: dict[str, Command] = {
         _data,
     ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
+    "adapter": Command("what an adapter file holds, and what distinguishes two", _ADAPTER_PAGE, _adapter),
     "export": Command("base + adapter as one file that the base's own package loads", _EXPORT_PAGE, _export),
-    "convert": Command("a pickled MACE model as configuration and safetensors", _CONVERT_PAGE, _convert),
+    "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", _CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),
 }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.potential import Potential
 
 
-_CONVERT_OPTIONS = ("output", "trust_pickle")
+_CONVERT_OPTIONS = ("output", "trust_pickle", "backbone", "backbone.head", "backbone.elements", "alpha")
 
 
 class ModelChoice(BaseModel):
@@ -206,7 +206,7 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """``zoo convert``: a pickled MACE model as configuration and safetensors."""
+    """``zoo convert``: a pickled MACE model as configuration and safetensors, or with ``backbone=`` mace's LoRA as an adapter file."""
     from zoo.backbones.mace_conversion import convert as write
 
     options = {key: value for key, equals, value in (word.partition("=") for word in arguments) if equals and key in _CONVERT_OPTIONS}
@@ -215,7 +215,27 @@ def convert(arguments: Sequence[str]) -> None:
         found = " ".join(arguments) or "nothing"
         raise ZooError(f"zoo convert takes one FILE, output=FILE and trust_pickle=true, found: {found}; zoo convert --help explains them")
     output = Path(options["output"]).expanduser() if "output" in options else None
+    if "backbone" in options:
+        print(f"{files[0]} -> {_convert_lora(Path(files[0]).expanduser(), output, options)}")
+        return
+    lora_only = [key for key in _CONVERT_OPTIONS[2:] if key in options]
+    if lora_only:
+        raise ZooError(f"zoo convert: {lora_only[0]} is for LoRA that mace trained; name its base too: backbone=CARD|FILE")
     print(f"{files[0]} -> {write(Path(files[0]), output, options.get('trust_pickle') == 'true')}")
+
+
+def _convert_lora(source: Path, output: Path | None, options: Mapping[str, str]) -> Path:
+    from zoo.loading import load
+    from zoo.mace_lora import convert_lora
+
+    elements = options["backbone.elements"].strip("[]").split(",") if "backbone.elements" in options else None
+    try:
+        alpha = float(options["alpha"]) if "alpha" in options else None
+    except ValueError:
+        raise ZooError(f"alpha={options['alpha']}: wanted a number, the --lora_alpha of the training") from None
+    potential = load(options["backbone"], head=options.get("backbone.head"), elements=elements)
+    target = output or source.with_name(f"{source.stem}.adapter.safetensors")
+    return convert_lora(source, potential, target, alpha, options.get("trust_pickle") == "true")
 
 
 def check_equivariance(arguments: Sequence[str]) -> None:
@@ -229,7 +249,9 @@ def check_equivariance(arguments: Sequence[str]) -> None:
     if config.randomise:
         for name in potential.adapters.active:
             potential.adapters.randomise(name, config.seed, config.relative_size)
-            print(f"adapter {name}: random weights, |dW|/|W| >= {config.relative_size:g} in every block")
+            weights = potential.adapters.get(name).method.mergeable
+            size = f"|dW|/|W| >= {config.relative_size:g} in every block" if weights else f"changes of about {config.relative_size:g}"
+            print(f"adapter {name}: random weights, {size}")
     frames = read_structures(config.input)[: config.frames] if config.input else probe_frames(potential.backbone.elements)
     report = check(potential, frames, seed=config.seed)
     print(report.text())

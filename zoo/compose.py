@@ -68,6 +68,8 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
         return ["backbone=card", f"backbone.name={quoted(value)}"]
     if key == "data":
         options = [*options, *_published_sets()]
+    if key == "adapter" and "://" in value:
+        return ["adapter=file", f"adapter.path={quoted(value)}"]
     if (key == "data" and _is_there(value)) or (key in ("data", "adapter") and (Path(value).suffix or "/" in value)):
         if not _is_there(value):
             raise ZooError(f"{key}={value}: no such file{_or_name(value, options)}")

@@ -17,9 +17,9 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -43,6 +43,7 @@ class _Job:
     expected: Expected
     description: str
     remembered: Path | None = None
+    token: str | None = field(default=None, repr=False)
 
     @property
     def part(self) -> Path:
@@ -86,21 +87,38 @@ def fetch(
 
 
 def fetch_remembering(
-    url: str, destination: Path, *, sha256: str | None, md5: str | None = None, size: int | None = None, description: str = ""
+    url: str,
+    destination: Path,
+    *,
+    sha256: str | None,
+    md5: str | None = None,
+    size: int | None = None,
+    description: str = "",
+    token: str | None = None,
 ) -> Path:
     """`fetch` that trusts on first use where neither SHA-256 nor MD5 is known, and says so on standard error.
 
     What is at ``destination`` after the first call is remembered beside it, in `remembered_path`; from then on it must stay the same.
 
+    Args:
+        url: as in `fetch`.
+        destination: as in `fetch`.
+        sha256: as in `fetch`.
+        md5: as in `fetch`.
+        size: as in `fetch`.
+        description: as in `fetch`.
+        token: sent as ``Authorization: Bearer`` to the address's own host, and not to one that it redirects to.
+
     Raises:
         ZooError: as `fetch`, and where the address serves a file other than the first.
     """
     expected, name = Expected(sha256, md5, size), description or destination.name
+    first = _Job(url, destination, expected, name, token=token)
     if expected.has_checksum:
-        return _bring(_Job(url, destination, expected, name))
+        return _bring(first)
     seen = remembered_sha256(destination)
     if seen is not None:
-        job = _Job(url, destination, Expected(seen, None, size), name, remembered=remembered_path(destination))
+        job = replace(first, expected=Expected(seen, None, size), remembered=remembered_path(destination))
         try:
             return _bring(job)
         except ZooError as error:
@@ -110,7 +128,7 @@ def fetch_remembering(
                 f"{error}; the file that lies there has another SHA-256 than the {seen[:16]}... of the first use: if it is the right one, "
                 f"delete {remembered_path(destination)}"
             ) from None
-    _bring(_Job(url, destination, expected, name))
+    _bring(first)
     digest = file_sha256(destination)
     write_text_atomically(remembered_path(destination), digest)
     print(f"zoo: {name}: nobody has verified this file yet; its SHA-256 is {digest}, which it must keep from now on", file=sys.stderr)
@@ -203,6 +221,22 @@ def _check_space(job: _Job, needed: int) -> None:
         )
 
 
+class _TokenAtHome(urllib.request.HTTPRedirectHandler):
+    """A token goes along where an address redirects within its own host, as Hugging Face does, and to no other."""
+
+    def redirect_request(self, req: urllib.request.Request, *answer: Any) -> urllib.request.Request | None:
+        following = super().redirect_request(req, *answer)
+        token = req.unredirected_hdrs.get("Authorization")
+        if following is not None and token is not None and _host(following.full_url) == _host(req.full_url):
+            following.add_unredirected_header("Authorization", token)
+        return following
+
+
+def _host(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
 @contextmanager
 def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
     """The response, the offset at which its first byte belongs, and the whole file's size where the server tells it."""
@@ -212,8 +246,10 @@ def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     if have and not job.url.startswith("file:"):
         request.add_header("Range", f"bytes={have}-")
+    if job.token is not None:
+        request.add_unredirected_header("Authorization", f"Bearer {job.token}")  # of its own accord urllib sends it nowhere else
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        response = urllib.request.build_opener(_TokenAtHome).open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # the part is as long as the file, or longer: it cannot be continued

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adapters.method import create_method
 from adapters.state import AdapterManifest, load_into, read_adapter
+from zoo.adapter_sources import is_address, local_adapter
 from zoo.backbones import family_of_checkpoint, load_family
 from zoo.backbones.base import Backbone, ForceMode, choose_head
 from zoo.errors import ZooError, nearest_name_hint
@@ -45,8 +46,9 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         name_or_path: a card's name (`zoo.list_models`), a checkpoint of any known family, or a ``nequip-train`` configuration
             (``weights=None``).
         adapter: a method's name (``"elora"``) or configuration (``{"name": "elora", "rank": 4}``) for a fresh adapter, or the path of a
-            trained one (``"runs/acac/adapter.safetensors"``), whose reference energies then apply too. A fresh adapter is drawn with
-            seed 0; for another start add it yourself: ``potential.adapters.add("elora", "elora", seed=1)``.
+            trained one (``"runs/acac/adapter.safetensors"``) or its address (``"hf://owner/name"``, `zoo.adapter_sources`), whose
+            reference energies then apply too. A fresh adapter is drawn with seed 0; for another start add it yourself:
+            ``potential.adapters.add("elora", "elora", seed=1)``.
         dtype: ``"float32"`` or ``"float64"``; None keeps the checkpoint's.
         device: None for the CPU.
         weights: ``"card"`` for the trained weights, None for the architecture with random ones (drawn from torch's global generator).
@@ -123,8 +125,6 @@ class _TrainedAdapter:
 
     def attach(self, potential: Potential) -> None:
         load_into(potential.adapters, self.manifest.method, self.manifest, self.tensors)
-        potential.set_reference_shifts({atomic_numbers[symbol]: value for symbol, value in self.manifest.reference_energies.items()})
-        potential.level_of_theory = self.manifest.level_of_theory
 
 
 def _trained_adapter(adapter: AdapterSpec) -> _TrainedAdapter | None:
@@ -225,6 +225,8 @@ def _adapter_file(adapter: AdapterSpec) -> Path | None:
     """The path of an adapter file, or None where ``adapter`` is a method's name or configuration."""
     if isinstance(adapter, Path):
         return adapter
+    if isinstance(adapter, str) and is_address(adapter):
+        return local_adapter(adapter)
     if isinstance(adapter, str) and (adapter.endswith(".safetensors") or "/" in adapter or Path(adapter).is_file()):
         return Path(adapter)
     return None

@@ -62,11 +62,12 @@ def rotation_residual(potential: Potential, frames: list[Frame]) -> float:
 
 
 def relative_sizes(potential: Potential, name: str) -> dict[str, float]:
-    """|dW|/|W| of every block of an adapter, by the block's key."""
+    """|dW|/|W| of every block of an adapter, by the block's key; none where it changes activations."""
     deltas, parameters = potential.adapters.get(name).deltas(), dict(potential.backbone.named_parameters())
     return {
         block.key: float(block.view(deltas[block.parameter].detach()).norm() / block.view(parameters[block.parameter].detach()).norm())
         for block in potential.adapters.get(name).blocks
+        if block.parameter in deltas
     }
 
 
@@ -91,7 +92,7 @@ def save_and_attach_again(potential: Potential, name: str, file: Path) -> None:
         base_convention=potential.backbone.convention,
     )
     write_adapter(file, adapter, manifest)
-    potential.adapters.remove(name)
+    potential.adapters.delete(name)
     load_into(potential.adapters, name, *read_adapter(file))
 
 
@@ -111,4 +112,4 @@ def weights_without_gradient(potential: Potential) -> set[str]:
         return {key for key, tensor in tensors.items() if tensor.grad is None or not tensor.grad.abs().max() > 0}
     finally:
         potential.eval()
-        potential.adapters.remove("full")
+        potential.adapters.delete("full")

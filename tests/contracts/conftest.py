@@ -24,6 +24,8 @@ from zoo.potential import Potential
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"name": "elora", "rank": 3, "alpha": 5.0, "initialisation": "scaled", "dense_substitution": "when_smaller"},
     {"name": "elora", "rank": 2, "extra_trainable": ["*"]},
+    {"name": "elora", "rank": 2, "ranks": {"readout": 1}, "magnitude": True, "initialisation": "orthogonal"},
+    {"name": "mmea", "rank": 3, "scaling": "residual", "elsewhere": "elora", "elsewhere_rank": 2},
     {"name": "sparse", "start": "base", "setting": "every"},
     {"name": "sparse", "form": "printed", "setting": "every"},
 )

@@ -83,7 +83,7 @@ def adapted(potential: Potential) -> Iterator[Potential]:
     yield potential
     potential.adapters.unmerge()
     if "elora" in potential.adapters.names:
-        potential.adapters.remove("elora")
+        potential.adapters.delete("elora")
     assert_same_state(state_of(potential.backbone), before)
 
 
@@ -101,7 +101,7 @@ def test_every_parameter_is_adaptable_and_elora_reaches_every_matrix(potential):
         assert left_out <= {"network.radial_embedding.bessel_fn.bessel_weights/all"}  # ten frequencies, no matrix
         assert coverage.share(reached) == pytest.approx(1.0, abs=1e-5)
     finally:
-        potential.adapters.remove("elora")
+        potential.adapters.delete("elora")
 
 
 @pytest.mark.parametrize("spec", [{"name": "elora"}, {"name": "full"}, {"name": "readout"}, {"name": "sparse", "start": "base"}])
@@ -118,7 +118,7 @@ def test_attached_and_untrained_is_the_base_bit_for_bit_and_detaching_restores_e
         assert changed == set(potential.adapters.get("fresh").parameter_names)
         potential.adapters.unmerge()
     finally:
-        potential.adapters.remove("fresh")
+        potential.adapters.delete("fresh")
     assert_same_state(state_of(potential.backbone), before)
     assert bits(potential.predict(frames)) == bits(base)
 

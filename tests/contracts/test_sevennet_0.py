@@ -49,7 +49,7 @@ def adapted(double: Potential):
     double.adapters.randomise("elora", seed=3)
     yield double
     double.adapters.unmerge()
-    double.adapters.remove("elora")
+    double.adapters.delete("elora")
 
 
 def test_all_842440_trainable_parameters_are_accounted_for(single):
@@ -78,7 +78,7 @@ def test_zoo_loaded_sevennet_0_trains_exactly_the_published_counts(single, spec,
         assert single.adapters.trainable_count == count
         assert sum(p.numel() for p in single.parameters() if p.requires_grad) == count
     finally:
-        single.adapters.remove("counted")
+        single.adapters.delete("counted")
 
 
 @pytest.mark.parametrize("spec", [ELORA, {"name": "full"}, {"name": "readout"}, {"name": "sparse", "start": "base", "setting": "every"}])
@@ -94,7 +94,7 @@ def test_attached_and_untrained_is_the_base_bit_for_bit_in_float32_and_detaching
         assert not all(torch.equal(value, before[name]) for name, value in state_of(single.backbone).items())
         single.adapters.unmerge()
     finally:
-        single.adapters.remove("fresh")
+        single.adapters.delete("fresh")
     assert_same_state(state_of(single.backbone), before)
     assert bits(single.predict(frames)) == bits(base)
 

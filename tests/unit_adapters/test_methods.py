@@ -10,7 +10,7 @@ from torch import nn
 
 from adapters.blocks import WeightBlock, find_blocks
 from adapters.method import create_method, method_names
-from adapters.sparse import soft_threshold
+from adapters.sparse import decay_for, soft_threshold, threshold_after
 from adapters.stack import AdapterStack
 from tests.refusals import refusal_of
 
@@ -21,17 +21,23 @@ def _logit(value: float) -> float:
     return math.log(value / (1 - value))
 
 
-def test_all_methods_of_this_issue_are_registered():
-    assert method_names() == ("elora", "full", "readout", "sparse")
+def test_every_method_is_registered_by_its_name():
+    assert method_names() == ("bias", "bottleneck", "elora", "freeze", "full", "lora-mace", "mmea", "readout", "sparse")
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("elra", r"unknown adapter method 'elra'; did you mean 'elora'\? known: elora, full, readout, sparse"),
+        (
+            "elra",
+            r"unknown adapter method 'elra'; did you mean 'elora'\? known: bias, bottleneck, elora, freeze, full, .*, sparse",
+        ),
         ({"name": "elora", "rnk": 4}, r"adapter\.rnk: elora has no such setting; did you mean 'rank'\?"),
         ({"name": "elora", "rank": 0}, r"adapter\.rank: .*greater than or equal to 1 \(found: 0\)"),
-        ({"name": "elora", "initialisation": "xavier"}, r"adapter\.initialisation: .*'reference' or 'scaled'.*'xavier'"),
+        (
+            {"name": "elora", "initialisation": "xavier"},
+            r"adapter\.initialisation: .*'reference', 'scaled', 'kaiming' or 'orthogonal'.*'xavier'",
+        ),
         ({"name": "sparse", "form": "printed", "start": "base"}, r"adapter sparse: form='printed' masks"),
         ({"rank": 4}, "no 'name'"),
     ],
@@ -72,7 +78,7 @@ def test_elora_deltas_have_rank_r_in_every_path_and_dense_ones_do_not(stack):
         for delta, block in zip(adapter.block_deltas(), adapter.blocks, strict=True):
             if min(block.rows, block.cols) > 2:
                 assert (np.linalg.matrix_rank(delta.detach().numpy().reshape(block.rows, block.cols)) == 2) == is_low
-        stack.remove("a")
+        stack.delete("a")
 
 
 def test_dense_substitution_replaces_exactly_the_blocks_where_low_rank_is_no_smaller(stack):
@@ -116,7 +122,8 @@ def test_sparse_start_is_the_papers():
     method = create_method("sparse")
     raw = method.initial_factors(MATRIX, torch.Generator().manual_seed(0), torch.float64)["D"]
     assert float(raw.std()) == pytest.approx(0.01, rel=0.02)
-    assert float(torch.sigmoid(method.layer_factors("w", torch.float64)["tau"])) == pytest.approx(0.001, rel=1e-12)
+    tau = method.layer_factors(MATRIX, torch.Generator(), torch.float64)["tau"]
+    assert float(torch.sigmoid(tau)) == pytest.approx(0.001, rel=1e-12)
 
 
 @pytest.mark.parametrize("form", ["str", "printed"])
@@ -228,3 +235,103 @@ def test_reported_sparsity_is_counted_on_the_deltas(stack, toy):
     assert report["threshold_min"] == report["threshold_max"] == pytest.approx(0.01)
     stack.add("b", "full")
     assert "a/sparsity_total" in stack.report()
+
+
+def test_elora_ranks_are_those_of_the_path_else_of_the_role_else_the_common_one(stack):
+    settings = {"name": "elora", "rank": 2, "ranks": {"linear": 1, "*/1e": 3, "radial": 5}, "alpha": 6.0}
+    adapter = stack.add("a", create_method(settings))
+    ranks = {block.key: adapter.own_factors(position)["A"].shape[-1] for position, block in enumerate(adapter.blocks)}
+    assert ranks["linear.weight/1e"] == 3
+    assert ranks["linear.weight/0e"] == 1
+    assert ranks["radial.layer0.weight/weight"] == 5
+    assert ranks["mix.weight/0ex0e->0e"] == 2
+    stack.randomise("a", 0)
+    for position, (block, delta) in enumerate(zip(adapter.blocks, adapter.block_deltas(), strict=True)):
+        own = adapter.own_factors(position)
+        expected = 6.0 / ranks[block.key] * own["A"] @ own["B"]  # alpha / r with the block's own r
+        assert torch.allclose(delta.reshape(expected.shape), expected, rtol=1e-13)
+
+
+def test_elora_ranks_that_name_nothing_or_contradict_each_other_are_refused(stack):
+    for ranks, message in (
+        ({"linaer": 3}, "adapter.ranks: 'linaer' is no role and matches no path of the model; did you mean 'linear'"),
+        ({"*/1e": 3, "linear.*": 2}, "adapter.ranks: linear.weight/1e gets the ranks [2, 3]; narrow the patterns"),
+    ):
+        assert message in refusal_of(stack.add, "a", create_method({"name": "elora", "ranks": ranks}))
+
+
+def test_elora_draws_a_uniform_or_with_orthonormal_columns_where_asked():
+    def start(initialisation: str, block: WeightBlock = MATRIX) -> torch.Tensor:
+        method = create_method({"name": "elora", "rank": 16, "initialisation": initialisation})
+        return method.initial_factors(block, torch.Generator().manual_seed(0), torch.float64)["A"]
+
+    uniform = start("kaiming")
+    assert float(uniform.abs().max()) == pytest.approx(1 / math.sqrt(200), rel=1e-2)
+    assert float(uniform.std()) == pytest.approx(1 / math.sqrt(600), rel=0.05)
+    orthogonal = start("orthogonal")
+    assert torch.allclose(orthogonal.T @ orthogonal, torch.eye(16, dtype=torch.float64), atol=1e-12)
+    flat = start("orthogonal", WeightBlock("w", "0e", "linear", "0e -> 0e", 1, 5, 300, 0, (1500, 300, 1)))
+    assert torch.allclose(flat @ flat.T, torch.eye(5, dtype=torch.float64), atol=1e-12)
+
+
+def test_elora_with_magnitude_is_doras_equation(stack, toy):
+    """(1 + g) |W| V / |V| column by column, in NumPy, against the weights that the model runs with."""
+    adapter = stack.add("a", create_method({"name": "elora", "rank": 2, "alpha": 3.0, "magnitude": True, "roles": ["linear", "radial"]}))
+    base = {name: value.detach().clone() for name, value in toy.named_parameters()}
+    assert all(torch.equal(value, base[name]) for name, value in stack.weights().items())  # step 0 is the base, bit for bit
+    stack.randomise("a", 0, relative=0.5)
+    weights = stack.weights()
+    for position, block in enumerate(adapter.blocks):
+        factors = {name: tensor.detach().numpy() for name, tensor in adapter.own_factors(position).items()}
+        before = block.view(base[block.parameter])[0].numpy()
+        direction = before + 1.5 * factors["A"] @ factors["B"]
+        lengths = np.linalg.norm(before, axis=0) * (1 + factors["g"][0])
+        expected = lengths * direction / np.linalg.norm(direction, axis=0)
+        assert np.allclose(block.view(weights[block.parameter].detach())[0].numpy(), expected, rtol=1e-12, atol=1e-14)
+        assert not np.allclose(expected, direction, rtol=1e-2)
+
+
+def test_magnitude_leaves_a_column_of_zeros_to_a_and_b():
+    model = nn.Linear(4, 3, bias=False).double()
+    with torch.no_grad():
+        model.weight[1] = 0.0  # an output that the base does not have
+    stack = AdapterStack(model, find_blocks(model))
+    adapter = stack.add("a", create_method({"name": "elora", "rank": 2, "magnitude": True}))
+    assert torch.equal(stack.weights()["weight"], model.weight)
+    (stack.weights()["weight"] * torch.arange(12.0).reshape(3, 4)).sum().backward()
+    assert all(bool(torch.isfinite(tensor.grad).all()) for tensor in adapter.tensors.values())
+    with torch.no_grad():
+        adapter.tensors["weight/weight/B"].fill_(0.5)
+    low_rank = adapter.tensors["weight/weight/A"] @ adapter.tensors["weight/weight/B"]
+    assert torch.allclose(stack.weights()["weight"][1], low_rank[:, 1], rtol=1e-13)
+
+
+@pytest.mark.parametrize(("steps", "decay", "end"), [(200, 0.3, 0.022), (1000, 0.3, 0.415), (200, 0.01, 0.00115)])
+def test_decay_alone_takes_the_threshold_where_the_published_decays_take_it(steps, decay, end):
+    """By arithmetic, and by torch's own AdamW with gradients of zero."""
+    assert threshold_after(0.001, decay, steps, 1e-2) == pytest.approx(end, rel=1e-2)
+    assert decay_for(0.001, threshold_after(0.001, decay, steps, 1e-2), steps, 1e-2) == pytest.approx(decay, rel=1e-9)
+    tau = nn.Parameter(torch.tensor(_logit(0.001), dtype=torch.float64))
+    optimizer = torch.optim.AdamW([tau], lr=1e-2, weight_decay=decay)
+    tau.grad = torch.zeros_like(tau)
+    for _ in range(steps):
+        optimizer.step()
+    assert float(torch.sigmoid(tau.detach())) == pytest.approx(threshold_after(0.001, decay, steps, 1e-2), rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [50, 2000])
+def test_a_wanted_threshold_is_reached_in_runs_of_any_length(stack, steps):
+    adapter = stack.add("a", create_method({"name": "sparse", "threshold_end": 0.05, "steps": steps}))
+    optimizer = torch.optim.AdamW(stack.param_groups(1e-3, 0.0))
+    for key, tensor in adapter.tensors.items():
+        tensor.grad = torch.zeros_like(tensor) if key.endswith("/tau") else None
+    for _ in range(steps):
+        optimizer.step()
+    report = stack.report()
+    assert report["threshold_min"] == pytest.approx(0.05, rel=1e-9)
+    assert report["threshold_max"] == pytest.approx(0.05, rel=1e-9)
+
+
+@pytest.mark.parametrize("settings", [{"threshold_end": 0.1}, {"steps": 10}, {"threshold_end": 0.001, "steps": 10}])
+def test_a_wanted_threshold_that_no_decay_reaches_is_refused(settings):
+    assert "threshold_end" in refusal_of(create_method, {"name": "sparse", **settings})

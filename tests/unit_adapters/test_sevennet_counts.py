@@ -49,3 +49,15 @@ def test_trainable_counts_are_the_published_ones(sevennet, spec, count):
     stack.add("a", create_method(spec))
     assert stack.trainable_count == count
     assert sum(parameter.numel() for parameter in stack.parameters()) == count
+
+
+def test_the_file_of_a_rank_4_adapter_has_less_than_300_kb(tmp_path):
+    """What `zoo.load("sevennet-0")` saves, manifest and block table included."""
+    import zoo
+
+    potential = zoo.load("sevennet-0", adapter={"name": "elora", "rank": 4})
+    potential.adapters.randomise("elora", 0)
+    size = potential.save_adapter("elora", tmp_path / "adapter.safetensors").stat().st_size
+    numbers = 4 * potential.adapters.trainable_count
+    assert numbers == 4 * 57_864
+    assert numbers < size < 300_000

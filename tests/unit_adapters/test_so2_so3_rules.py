@@ -177,7 +177,7 @@ def test_heads_are_the_readout_under_the_backbones_patterns_and_keep_degrees_and
     patterned = {block.key: block for block in find_blocks(tiny, HEADS_AS_READOUT).blocks}
     for block in coverage.blocks:
         is_head = block.parameter.startswith(("energy_block.", "force_block."))
-        assert patterned[block.key] == (replace(block, role="readout") if is_head else block)
+        assert patterned[block.key] == (replace(block, role="readout", layer=2) if is_head else block)
 
 
 def test_hydras_heads_are_the_readout_too_and_nothing_is_without_a_rule():

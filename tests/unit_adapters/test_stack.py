@@ -80,7 +80,7 @@ def test_merged_equals_unmerged_and_unmerge_restores_every_bit(stack, toy, input
     assert any(not torch.equal(toy.get_parameter(name).detach() - delta, base[name]) for name, delta in deltas.items())
     stack.unmerge()
     assert all(torch.equal(value, base[name]) for name, value in toy.state_dict().items())
-    stack.remove("a")
+    stack.delete("a")
     assert torch.equal(stack.call(*inputs), before)
 
 
@@ -241,7 +241,7 @@ def test_a_mistake_is_one_line_and_leaves_the_stack_as_it_was(stack, action, mes
 def test_nothing_changes_while_merged(stack):
     stack.add("a", "full")
     stack.merge()
-    for action in (lambda: stack.add("b", "full"), lambda: stack.remove("a"), lambda: stack.activate([]), stack.merge):
+    for action in (lambda: stack.add("b", "full"), lambda: stack.delete("a"), lambda: stack.activate([]), stack.merge):
         with pytest.raises(AdapterError, match="unmerge"):
             action()
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_save_load_and_attach_give_identical_predictions(stack, inputs, tmp_path
     write_adapter(path, stack.get("a"), _manifest(stack))
     manifest, tensors = read_adapter(path)
     count = stack.trainable_count
-    stack.remove("a")
+    stack.delete("a")
     assert not torch.equal(stack.call(*inputs), before)
     adapter = load_into(stack, "again", manifest, tensors)
     assert torch.equal(stack.call(*inputs), before)
@@ -150,6 +151,8 @@ def test_newer_formats_and_unknown_fields_are_refused(written, tmp_path):
     path.write_bytes(_with_manifest(content))
     read_adapter(path)  # the control
     assert "adapter format 2, this equizoo reads up to 1; update equizoo" in _refusal(path, _with_manifest(content, format_version=2))
+    for version in (0, -1, "1", None, True, 1.5):
+        assert f"adapter format {version!r}, and there is none before 1" in _refusal(path, _with_manifest(content, format_version=version))
     assert "manifest field colour" in _refusal(path, _with_manifest(content, colour="red"))
 
 
@@ -205,7 +208,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(stack, written, tmp_path):
 
 def test_another_base_is_refused_with_both_hashes(stack, toy, written):
     manifest, tensors = read_adapter(written)
-    stack.remove("a")
+    stack.delete("a")
     with torch.no_grad():
         toy.linear.weight[0] += 1e-3
     with pytest.raises(AdapterError) as caught:
@@ -220,7 +223,7 @@ def test_another_base_is_refused_with_both_hashes(stack, toy, written):
     [
         (lambda tensors: tensors.pop("linear.weight/0e/A"), r"1 tensors missing \(first: linear.weight/0e/A\)"),
         (lambda tensors: tensors.update(extra=torch.ones(1)), r"1 unexpected \(first: extra\)"),
-        (lambda tensors: tensors.update({"linear.weight/0e/A": torch.ones(3, 2)}), r"shape \(3, 2\), wanted \(8, 2\)"),
+        (lambda tensors: tensors.update({"linear.weight/0e/A": torch.ones(3, 2)}), r"shape \(3, 2\), its settings want \(8, 2\)"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_and_the_stack_stays(stack, written, change, message):
@@ -228,6 +231,33 @@ def test_tensors_that_do_not_fit_are_refused_and_the_stack_stays(stack, written,
     change(tensors)
     with pytest.raises(AdapterError, match=message):
         load_into(stack, "b", manifest, tensors)
+    assert stack.names == stack.active == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [
+        (3, r"has shape \(8, 2\), its settings want \(8, 3\)"),
+        (1, r"has shape \(8, 2\), its settings want \(8, 1\)"),
+        (0, r"adapter\.rank: .*greater than or equal to 1"),
+        (-4, r"adapter\.rank: .*greater than or equal to 1"),
+        (10**12, r"its settings want \(8, 1000000000000\)"),  # and takes no memory for it
+    ],
+)
+def test_a_rank_that_does_not_fit_the_tensors_is_refused_and_the_stack_stays(stack, written, rank, message):
+    manifest, tensors = read_adapter(written)
+    changed = manifest.model_copy(update={"config": {**manifest.config, "rank": rank}})
+    assert re.search(message, refusal_of(load_into, stack, "b", changed, tensors))
+    assert stack.names == stack.active == ("a",)
+
+
+def test_a_file_for_other_blocks_is_refused_before_anything_is_attached(stack, written):
+    manifest, tensors = read_adapter(written)
+    for roles in (["linear", "radial", "readout"], ["linear"]):
+        other = manifest.model_copy(update={"config": {**manifest.config, "roles": roles}})
+        assert re.search(r"[1-9]\d* (tensors missing|unexpected)", refusal_of(load_into, stack, "b", other, tensors))
+    elsewhere = manifest.model_copy(update={"config": {**manifest.config, "roles": ["so2"]}})
+    assert "no role 'so2'" in refusal_of(load_into, stack, "b", elsewhere, tensors)
     assert stack.names == stack.active == ("a",)
 
 

@@ -12,6 +12,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
+from tests.refusals import refusal_of
 from zoo.backbones import load_family
 from zoo.errors import ZooError
 from zoo.potential import Potential
@@ -104,9 +105,40 @@ def test_another_adapter_or_other_reference_energies_are_seen_without_moving_an_
         potential.set_reference_shifts({8: 1.5})
         assert atoms.get_potential_energy() == pytest.approx(adapted + 1.5)
     finally:
-        potential.adapters.remove("full")
+        potential.adapters.delete("full")
         potential.set_reference_shifts({})
     assert atoms.get_potential_energy() == base
+
+
+def test_the_adapter_is_swapped_between_two_steps_of_one_run(potential):
+    """Dynamics that go on with another adapter are those of a calculator that had it from that step on."""
+    for seed, name in enumerate(("one", "other")):
+        potential.adapters.add(name, "full")
+        potential.adapters.randomise(name, seed)
+    network = [id(module) for module in potential.backbone.modules()]
+    try:
+        atoms = with_calculator(potential, bulk("Cu", a=3.6, cubic=True))
+        atoms.rattle(0.05, seed=1)
+        atoms.calc.set_adapter("one")
+        dynamics = VelocityVerlet(atoms, timestep=1.0 * units.fs)
+        dynamics.run(2)
+        first = atoms.get_forces()
+        energies = [atoms.get_potential_energy()]
+        for choice in ("other", ["one", "other"], None):
+            atoms.calc.set_adapter(choice)
+            energies.append(atoms.get_potential_energy())
+            fresh = with_calculator(potential, atoms.copy())
+            assert energies[-1] == fresh.get_potential_energy()
+        assert len(set(energies)) == 4
+        atoms.calc.set_adapter("one")
+        assert np.array_equal(atoms.get_forces(), first)
+        potential.adapters.scale("one", 0.5)
+        assert not np.array_equal(atoms.get_forces(), first)
+        assert "did you mean 'other'" in refusal_of(atoms.calc.set_adapter, "othr")
+    finally:
+        for name in ("one", "other"):
+            potential.adapters.delete(name)
+    assert [id(module) for module in potential.backbone.modules()] == network
 
 
 def test_nothing_is_computed_twice_for_the_same_structure(potential, monkeypatch):

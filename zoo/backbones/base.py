@@ -66,9 +66,13 @@ class Backbone(nn.Module):
         idle_weights: fnmatch patterns of adaptable blocks (``parameter/label``) that published files have and no output of this model
             depends on, so that nothing trains there.
         has_weights: False for a network built from a configuration alone, whose weights are random.
+        vectorises: whether its network runs under ``torch.vmap`` over weights and structures (`zoo.vectorised`), so that structures with
+            different adapters are one pass.
         convention: a name for what makes the model besides its weights, where the same weights can mean another one: the signs of its
             Clebsch-Gordan coefficients, or units and graph; else empty.
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
+        adapter_layers: regular expression that finds the number of the interaction layer, from 0, in a parameter's name; None for a
+            network that is one layer between embedding and readout.
     """
 
     family: str
@@ -89,8 +93,10 @@ class Backbone(nn.Module):
     head: str | None = None
     idle_weights: tuple[str, ...] = ()
     has_weights: bool = True
+    vectorises: bool = True
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
+    adapter_layers: ClassVar[str | None] = None
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ class Mace(Backbone):
     """
 
     family = "mace"
+    adapter_layers = r"\b(?:interactions|products)\.(\d+)\."
     adapter_roles: ClassVar[dict[str, str]] = {
         "*node_embedding.*": "embedding",
         "*.source_embedding.*": "embedding",

@@ -41,6 +41,7 @@ class NequIPFramework(Backbone):
         dtype: of the network.
     """
 
+    adapter_layers = r"\.(?:layer|latents\.|tps\.)(\d+)(?:_convnet)?\."
     adapter_roles: ClassVar[dict[str, str]] = {
         "*.per_atom_energy_readout.*": "readout",
         "*.edge_readout.*": "readout",

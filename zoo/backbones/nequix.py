@@ -29,6 +29,7 @@ class Nequix(Backbone):
 
     family = "nequix"
     symmetry = "O(3)"
+    adapter_layers = r"\blayers\.(\d+)\."
     adapter_roles: ClassVar[dict[str, str]] = {
         "*radial_mlp.*": "radial",
         "*readout.*": "readout",

@@ -37,6 +37,7 @@ class SevenNet(Backbone):
     """
 
     family = "sevennet"
+    adapter_layers = r"\.(\d+)_"
     adapter_roles: ClassVar[dict[str, str]] = {
         "*onehot_to_feature_x.*": "embedding",
         "*reduce_input_to_hidden.*": "readout",

@@ -135,7 +135,7 @@ class FineTuning(LightningModule):
             "identity": self._identity,
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "plateau": self.plateau.state_dict() if self.plateau is not None else None,
-            "reference_shifts": self.potential.reference_shifts.clone(),
+            "reference_shifts": self.potential.shifts_with(self.potential.adapters.active).clone(),
             "random_state": torch.random.get_rng_state(),
             "cuda_random_state": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -147,7 +147,8 @@ class FineTuning(LightningModule):
             self.ema.load_state_dict(extra["ema"])
         if self.plateau is not None:
             self.plateau.load_state_dict(extra["plateau"])
-        self.potential.reference_shifts.copy_(extra["reference_shifts"])
+        shifts = extra["reference_shifts"].tolist()
+        self.potential.set_reference_shifts({number: value for number, value in enumerate(shifts) if value != 0})
         torch.random.set_rng_state(extra["random_state"].cpu())
         if extra["cuda_random_state"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(extra["cuda_random_state"])

@@ -11,6 +11,7 @@ import torch
 from ase.data import chemical_symbols
 
 from adapters.method import AdapterMethod, create_method
+from zoo.adapter_sources import local_adapter
 from zoo.backbones.base import DropoutRates
 from zoo.data.loader import GraphDataset, check_edges
 from zoo.data.parts import DataSplits
@@ -24,7 +25,7 @@ from zoo.loading import load
 from zoo.potential import Potential
 from zoo.training import sanity
 from zoo.training.checkpoints import AtomicCheckpointIO
-from zoo.training.config import RunConfig, TrainingConfig
+from zoo.training.config import RunConfig
 from zoo.training.plan import Plan
 from zoo.training.sanity import Say
 from zoo.training.trainer import check_loggers
@@ -114,7 +115,7 @@ def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
     given_file = config.adapter.get("path")
     potential = load(
         backbone.name,
-        adapter=Path(given_file) if given_file is not None else None,
+        adapter=local_adapter(given_file) if given_file is not None else None,
         dtype=backbone.dtype,
         device=backbone.torch_device,
         weights="card" if config.strategy.weights == "card" else None,
@@ -130,13 +131,19 @@ def build_potential(config: RunConfig, splits: DataSplits) -> Potential:
         method = create_method(config.adapter)
         potential.adapters.add(method.name, method, seed=config.training.seed)
     for adapter in potential.adapters.active_adapters:
-        _check_method(adapter.method, config.training)
+        _check_method(adapter.method, config)
     return potential
 
 
-def _check_method(method: AdapterMethod, training: TrainingConfig) -> None:
-    """Refuse an optimisation under which the method's settings do not mean what they say."""
+def _check_method(method: AdapterMethod, config: RunConfig) -> None:
+    """Refuse an optimisation under which the method's settings do not mean what they say, and a run whose model could not be written."""
+    training = config.training
     optimizer = training.optimizer.name
+    if config.strategy.weights == "random" and not method.mergeable:
+        raise ZooError(
+            f"adapter {method.name!r} changes activations, and a run from random weights leaves its whole model as one file, which cannot "
+            "hold them; choose adapter=full"
+        )
     if method.decays_by_itself and optimizer != "adamw" and training.optimizer.weight_decay > 0:
         raise ZooError(
             f"adapter {method.name!r} decays its weights as AdamW does, which {optimizer} does otherwise; set "
@@ -153,7 +160,7 @@ def _check_method(method: AdapterMethod, training: TrainingConfig) -> None:
 
 def _identity(config: RunConfig, potential: Potential, splits: DataSplits) -> dict[str, str]:
     given_file = config.adapter.get("path")
-    file = {} if given_file is None else {"adapter file": hashlib.sha256(Path(given_file).read_bytes()).hexdigest()}
+    file = {} if given_file is None else {"adapter file": hashlib.sha256(local_adapter(given_file).read_bytes()).hexdigest()}
     return {"base": potential.base_sha256, **file, **{f"data ({name})": sha256 for name, sha256 in splits.hashes.items()}}
 
 

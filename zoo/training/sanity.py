@@ -87,6 +87,10 @@ def describe_adapter(stack: AdapterStack, learning_rate: float, say: Say) -> Non
             f"adapter {adapter.method.name}: trains {adapter.trainable_count:,} values ({kinds}); {adapter.method.start_note}; learning "
             f"rate {learning_rate:g} (a rate belongs to a method and its initialisation)"
         )
+        if not adapter.method.equivariant:
+            say(f"warning: {adapter.method.name} breaks the model's symmetry: energies and forces will depend on how a structure is turned")
+        if not adapter.method.mergeable:
+            say(f"note: {adapter.method.name} changes activations: it cannot be merged, nor exported to the base's own package")
 
 
 def check_decay(potential: Potential, optimizer: OptimizerConfig, plan: Plan, say: Say) -> None:
@@ -125,11 +129,13 @@ def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:
         ZooError: where a method that claims to start at the base does not.
     """
     stack = potential.adapters
-    names = stack.active
+    names, shifts = stack.active, potential.get_reference_shifts()
     adapted = potential(batch)
     stack.activate([])
+    potential.set_reference_shifts(shifts)  # the run's, which go with its adapter
     base = potential(batch)
     stack.activate(names)
+    potential.set_reference_shifts(shifts)
     same = torch.equal(adapted["energy"], base["energy"]) and torch.equal(adapted["forces"], base["forces"])
     if same:
         say("step 0 equals the zero-shot model bit for bit")

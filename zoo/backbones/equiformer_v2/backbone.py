@@ -37,6 +37,7 @@ class EquiformerV2(Backbone):
     """
 
     family = "equiformer_v2"
+    adapter_layers = r"\bblocks\.(\d+)\."
     adapter_roles: ClassVar[dict[str, str]] = {"*energy_block.*": "readout", "*force_block.*": "readout", "*output_heads.*": "readout"}
     element_references: Tensor | None
 
@@ -58,6 +59,7 @@ class EquiformerV2(Backbone):
         self.direct_stress = not self.conservative and isinstance(network, HydraNetwork) and "stress" in network.output_heads
         self.equivariant_stress = False  # its MLP has biases and activations on components of degree 2
         self.aliasing_floor = aliasing_floor(config)
+        self.vectorises = False  # the sphere's values are worked out again for the gradient, in a function that torch.vmap cannot enter
         self.idle_weights = idle_weights(network)
         self.convention = convention(network, self.normalisers, element_references)
 

@@ -42,8 +42,10 @@ class Uma(Backbone):
 
     family = "uma"
     reads_charge = True
+    vectorises = False  # what it refuses (a charge it does not know) depends on values, which torch.vmap hides
     strict_neighbours = False
     symmetry = "SO(3)"
+    adapter_layers = r"\bblocks\.(\d+)\."
     adapter_roles: ClassVar[dict[str, str]] = {
         "network.output_heads.*": "readout",
         "*.routing_mlp.*": "routing",
