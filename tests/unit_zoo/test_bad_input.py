@@ -225,7 +225,7 @@ def test_missing_best_weights_are_one_line(zoo, small_run, finished_run, tmp_pat
     for path in folder.glob("checkpoints/best-*"):
         path.unlink()
     words = [*small_run, "adapter.rank=2", "training.steps=3", f"hydra.run.dir={folder}", "run.name=run", "run.resume=true"]
-    assert not lacks(cli_refusal(zoo("train", *words)), "best-", "cannot be read", "run again")
+    assert not lacks(cli_refusal(zoo("train", *words)), "kept-", "cannot be read", "run again")
 
 
 def test_run_folder_below_a_file_is_one_line(zoo, small_run, tmp_path):
@@ -271,7 +271,7 @@ def test_adapter_file_takes_no_settings_besides(zoo, small_run, finished_run, tm
     assert not lacks(cli_refusal(zoo("train", *words)), "adapter.safetensors", "leave adapter.rank out")
 
 
-@pytest.mark.parametrize("part", ["config.yaml", "best-", "history.csv", "last.ckpt", "adapter.safetensors", "record.json", "log.txt"])
+@pytest.mark.parametrize("part", ["config.yaml", "kept-", "history.csv", "last.ckpt", "adapter.safetensors", "record.json", "log.txt"])
 def test_full_disk_is_one_line_and_the_resumed_run_is_whole(part, zoo, small_run, finished_run, tmp_path, monkeypatch):
     real_replace, real_open = os.replace, Path.open
 

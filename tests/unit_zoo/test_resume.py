@@ -57,10 +57,10 @@ KILLS = {
     "between two checkpoints": ("zoo.training.module:FineTuning.training_step", 5, None),
     "between an optimizer step and its validation": ("zoo.training.validation:Validation.on_train_batch_end", 6, None),
     "in a later validation": ("zoo.training.validation:Validation._validate", 3, None),
-    "with best weights half written": ("adapters.files:os.replace", 2, _named("best-")),
+    "with best weights half written": ("adapters.files:os.replace", 2, _named("kept-")),
     "with the history half written": ("adapters.files:os.replace", 2, _named("history.csv")),
     "with a checkpoint half written": ("adapters.files:os.replace", 2, _named("last.ckpt")),
-    "with old best weights not yet removed": ("zoo.training.validation:drop_older_best_weights", 2, None),
+    "with old best weights not yet removed": ("zoo.training.validation:drop_older_weights", 2, None),
     "in the last step": ("zoo.training.module:FineTuning.training_step", 12, None),
     "in the final evaluation": ("zoo.training.artefacts:predict_tests", 2, None),
     "with the adapter half written": ("adapters.files:os.replace", 1, _named("adapter.safetensors")),
@@ -95,7 +95,7 @@ def _assert_same_results(folder: Path, expected: Path) -> None:
     for name in ("adapter.safetensors", "history.csv"):
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
     assert not [path for path in folder.rglob(".*") if path.name.endswith(".partial")]
-    assert len(list((folder / "checkpoints").glob("best-*"))) == 1
+    assert len(list((folder / "checkpoints").glob("kept-*"))) == 1
 
 
 @pytest.mark.parametrize(("setting", "kill"), CASES, ids=[f"{setting}: {kill}" for setting, kill in CASES])

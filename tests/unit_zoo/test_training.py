@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from zoo.training.module import FineTuning
 from zoo.training.plan import Plan
 from zoo.training.run import fine_tune
 from zoo.training.sanity import check_labels, check_start, needed_labels
+from zoo.training.validation import Validation
 
 
 def _config(words: list[str], folder: Path) -> RunConfig:
@@ -33,7 +36,6 @@ def _config(words: list[str], folder: Path) -> RunConfig:
 @pytest.fixture
 def observe(monkeypatch):
     """``observe(look)``: ``look(module)`` is called at the start of every validation, with the evaluation weights in place."""
-    from zoo.training.validation import Validation
 
     def install(look):
         original = Validation._validate
@@ -98,7 +100,7 @@ def test_base_is_untouched_and_result_holds_the_best_weights(small_run, tmp_path
 
     result = fine_tune(_config(small_run, tmp_path / "run"), say=lambda _: None)
     assert base_fingerprint(result.potential.backbone) == base_fingerprint(load(toy_checkpoint).backbone)
-    (best,) = (tmp_path / "run/checkpoints").glob("best-*")
+    (best,) = (tmp_path / "run/checkpoints").glob("kept-*")
     trained = dict(result.potential.adapters.named_parameters())
     assert all(torch.equal(value, trained[name]) for name, value in load_file(best).items())
     assert not result.potential.training
@@ -120,6 +122,24 @@ def test_early_stopping_ends_before_the_last_step_with_the_best_weights(small_ru
     assert last == best + 2 * 3
 
 
+def test_the_last_weights_are_kept_where_a_run_asks_for_them(small_run, tmp_path, monkeypatch):
+    """Of a run whose best validation is its first."""
+    honest = Validation._validate
+    rising = itertools.count(1.0)
+    monkeypatch.setattr(Validation, "_validate", lambda self, module: {**honest(self, module), "valid/loss": next(rising)})
+    words = [*small_run, "adapter=sparse_high"]
+    assert _config(words, tmp_path / "run").training.keep == "last"
+    lines: list[str] = []
+    result = fine_tune(_config(words, tmp_path / "run"), say=lines.append)
+    (line,) = [line for line in lines if line.startswith("trained to step")]
+    assert line.endswith("best validation loss at step 3; the weights of step 12 are kept")
+    last = list(csv.DictReader((tmp_path / "run/history.csv").open()))[-1]
+    record = read_record(tmp_path / "run/record.json")
+    assert record.adapter is not None
+    assert record.adapter.report["sparsity_layerwise"] == pytest.approx(float(last["sparsity_layerwise"]), abs=1e-12)
+    assert record.adapter.report == pytest.approx(result.potential.adapters.report())
+
+
 def test_validation_that_is_not_a_number_is_refused_at_once(small_run, tmp_path, observe):
     def spoil(module):
         with torch.no_grad():
@@ -128,7 +148,7 @@ def test_validation_that_is_not_a_number_is_refused_at_once(small_run, tmp_path,
     observe(spoil)
     with pytest.raises(ZooError, match="step 3: the validation loss is not a number"):
         fine_tune(_config(small_run, tmp_path / "run"), say=lambda _: None)
-    assert not list((tmp_path / "run/checkpoints").glob("best-*"))
+    assert not list((tmp_path / "run/checkpoints").glob("kept-*"))
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +216,7 @@ def test_reported_sparsity_is_that_of_the_saved_adapter(words, small_run, tmp_pa
     (adapter,) = saved.adapters.active_adapters
     deltas = adapter.block_deltas()
     zeros = sum(int((delta == 0).sum()) for delta in deltas) / sum(delta.numel() for delta in deltas)
-    (best,) = (tmp_path / "run/checkpoints").glob("best-*")
+    (best,) = (tmp_path / "run/checkpoints").glob("kept-*")
     rows = {int(float(row["step"])): row for row in csv.DictReader((tmp_path / "run/history.csv").open())}
     assert 0.1 < zeros < 1
     assert float(rows[int(best.stem.split("-")[1])]["sparsity_layerwise"]) == pytest.approx(zeros, abs=1e-12)

@@ -53,7 +53,8 @@ class BaseModelRecord(RecordPart):
 class AdapterRecord(RecordPart):
     """Method, full config and file.
 
-    ``trainable_count`` is every number trained; ``coverage_share`` the share of the base's parameters in blocks the method adapts, 0 to 1.
+    ``trainable_count`` is every number trained; ``coverage_share`` the share of the base's parameters in blocks the method adapts, 0 to 1;
+    ``report`` what the method says of the weights in the file (`adapters.method.AdapterMethod.report`), such as its sparsity.
     """
 
     method: Text
@@ -62,6 +63,7 @@ class AdapterRecord(RecordPart):
     file_bytes: PositiveInt | None
     trainable_count: PositiveInt | None
     coverage_share: Annotated[float, Field(ge=0, le=1)] | None
+    report: dict[str, float] = {}
 
 
 class SplitRecord(RecordPart):

@@ -25,6 +25,7 @@ from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
 from zoo.training.folder import RunFolder
 from zoo.training.preparation import Material
+from zoo.training.validation import Validation
 
 MetricsByTest = dict[str, dict[str, float]]
 # settings whose values may be paths
@@ -57,7 +58,7 @@ def score(splits: DataSplits, zero_shot: Mapping[str, Predictions], fine_tuned: 
     return TestResults(metrics(zero_shot), metrics(fine_tuned))
 
 
-def write_adapter_file(config: RunConfig, folder: RunFolder, material: Material, best_step: int) -> Path:
+def write_adapter_file(config: RunConfig, folder: RunFolder, material: Material, validation: Validation) -> Path:
     """The trained adapter with all that a reader needs to use it, and nothing (no times, no paths) that differs between equal runs."""
     potential, splits = material.potential, material.splits
     (name,) = potential.adapters.active
@@ -76,7 +77,12 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, material: Material,
         reference_energies={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
         level_of_theory=splits.level_of_theory,
         data={"name": splits.name, "protocol": splits.protocol, "licence": splits.licence, **splits.hashes},
-        training={"steps": material.plan.steps, "best_step": best_step, "seed": config.training.seed},
+        training={
+            "steps": material.plan.steps,
+            "best_step": validation.best_step,
+            "kept_step": validation.kept_step,
+            "seed": config.training.seed,
+        },
         versions=versions(),
     )
     write_adapter(folder.adapter, adapter, manifest)
@@ -140,6 +146,7 @@ def write_run_record(
             file_bytes=folder.adapter.stat().st_size,
             trainable_count=adapter.trainable_count,
             coverage_share=potential.coverage.share(adapter.blocks),
+            report=potential.adapters.report(),
         ),
         data=data_record(splits),
         seed=config.training.seed,

@@ -48,28 +48,28 @@ def _not_ours(path: object, reason: str) -> ZooError:
     return ZooError(f"{path}: not a checkpoint of this program, or damaged ({reason}); delete it and run again from the start")
 
 
-def best_weights_path(folder: Path, step: int) -> Path:
-    """Where the best weights found at ``step`` are kept."""
-    return folder / f"best-{step:08d}.safetensors"
+def kept_weights_path(folder: Path, step: int) -> Path:
+    """Where the weights kept at ``step`` are."""
+    return folder / f"kept-{step:08d}.safetensors"
 
 
-def write_best_weights(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
-    """Keep ``tensors`` as the best so far; older ones stay until `drop_older_best_weights`."""
+def write_kept_weights(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Keep ``tensors`` (`TrainingConfig.keep`); older ones stay until `drop_older_weights`."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(best_weights_path(folder, step), lambda partial: save_file(plain, partial))
+    write_atomically(kept_weights_path(folder, step), lambda partial: save_file(plain, partial))
 
 
-def drop_older_best_weights(folder: Path, step: int) -> None:
-    """Delete best weights other than ``step``'s, once a checkpoint that refers to them is on disk."""
-    for path in folder.glob("best-*.safetensors"):
-        if path != best_weights_path(folder, step):
+def drop_older_weights(folder: Path, step: int) -> None:
+    """Delete kept weights other than ``step``'s, once a checkpoint that refers to them is on disk."""
+    for path in folder.glob("kept-*.safetensors"):
+        if path != kept_weights_path(folder, step):
             path.unlink(missing_ok=True)
 
 
-def read_best_weights(folder: Path, step: int) -> dict[str, Tensor]:
-    """The tensors of `write_best_weights`; raises `ZooError` where the file is missing or damaged."""
-    path = best_weights_path(folder, step)
+def read_kept_weights(folder: Path, step: int) -> dict[str, Tensor]:
+    """The tensors of `write_kept_weights`; raises `ZooError` where the file is missing or damaged."""
+    path = kept_weights_path(folder, step)
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise ZooError(f"{path}: the best weights cannot be read ({error}); delete the run folder and run again") from None
+        raise ZooError(f"{path}: the kept weights cannot be read ({error}); delete the run folder and run again") from None

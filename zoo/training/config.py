@@ -158,6 +158,8 @@ class TrainingConfig(_Strict):
         early_stopping_patience: validations without a better loss after which the run ends.
         loss, optimizer, schedule, loggers: see there.
         threads: of torch; None leaves them.
+        keep: which weights the run ends with: the ``best`` by validation loss, or the ``last``; a method whose result is a state at the end
+            (the sparsity of sparse deltas) wants the last.
         progress_bar: whether one is shown.
     """
 
@@ -172,6 +174,7 @@ class TrainingConfig(_Strict):
     dropout: float | None = Field(default=None, ge=0, lt=1)
     stochastic_depth: float | None = Field(default=None, ge=0, lt=1)
     early_stopping_patience: int | None = Field(default=None, ge=1)
+    keep: Literal["best", "last"] = "best"
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -14,7 +14,7 @@ from zoo.graph import collate
 from zoo.potential import Potential
 from zoo.training import artefacts
 from zoo.training.artefacts import TestResults
-from zoo.training.checkpoints import read_best_weights
+from zoo.training.checkpoints import read_kept_weights
 from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
 from zoo.training.finished import load_finished, results_of, valid_record
@@ -32,7 +32,7 @@ class RunResult:
 
     Attributes:
         folder: where everything lies.
-        potential: fine-tuned, with the best weights and the refitted reference energies.
+        potential: fine-tuned, with the kept weights and the refitted reference energies.
         results: zero-shot and fine-tuned metrics by test set.
         summary: the table the command line prints.
     """
@@ -69,7 +69,8 @@ def fine_tune(config: RunConfig, say: Say = print) -> RunResult:
         log.keep_in(folder.log)
         stopwatch = Stopwatch()
         validation = _fit(config, folder, material, checkpoint, stopwatch)
-        log.tell(f"trained to step {validation.last_step}; best validation loss at step {validation.best_step}")
+        kept = "" if validation.kept_step == validation.best_step else f"; the weights of step {validation.kept_step} are kept"
+        log.tell(f"trained to step {validation.last_step}; best validation loss at step {validation.best_step}{kept}")
         return _finish(config, folder, material, stopwatch, validation, log.tell)
 
 
@@ -83,7 +84,7 @@ def _read_back(config: RunConfig, folder: RunFolder, record: Record, say: Say) -
 
 
 def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: Path | None, stopwatch: Stopwatch) -> Validation:
-    """The training itself; leaves the best weights in the adapters."""
+    """The training itself; leaves the kept weights in the adapters."""
     training, valid, batch_size = config.training, material.valid, config.training.batch_size
     device = material.potential.device
     valid_batches = [collate(valid[start : start + batch_size]).to(str(device)) for start in range(0, len(valid), batch_size)]
@@ -95,7 +96,7 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
         with interruptible():
             trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
     material.potential.to(device)  # Lightning leaves it on the CPU
-    module.load_state_dict(read_best_weights(folder.path / "checkpoints", validation.best_step))
+    module.load_state_dict(read_kept_weights(folder.path / "checkpoints", validation.kept_step))
     material.potential.eval()
     return validation
 
@@ -129,7 +130,7 @@ def _finish(
     potential.level_of_theory = splits.level_of_theory
     results = artefacts.score(splits, zero_shot, fine_tuned)
     artefacts.write_whole_model(config, folder, potential)
-    adapter_file = artefacts.write_adapter_file(config, folder, material, validation.best_step)
+    adapter_file = artefacts.write_adapter_file(config, folder, material, validation)
     if config.evaluation.plots:
         artefacts.write_plots(folder, validation.history, splits, zero_shot, fine_tuned)
     artefacts.write_run_record(config, folder, potential, splits, results, stopwatch)

@@ -1,4 +1,4 @@
-"""Every few steps: validate with the weights a user would get, keep the best, write the history and a checkpoint.
+"""Every few steps: validate with the weights a user would get, keep the best (or the last), write the history and a checkpoint.
 
 One callback does all four in a fixed order after the optimizer step, so that a checkpoint always lies after its validation and a resumed
 run repeats neither and skips neither.
@@ -19,14 +19,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from zoo.errors import ZooError
 from zoo.files import write_text_atomically
 from zoo.graph import AtomGraph
-from zoo.training.checkpoints import LAST, drop_older_best_weights, write_best_weights
+from zoo.training.checkpoints import LAST, drop_older_weights, write_kept_weights
 from zoo.training.cost import Stopwatch
 from zoo.training.losses import loss_terms, weighted_sum
 from zoo.training.module import FineTuning
 
 
 class Validation(Callback):
-    """Validation, best weights, history and checkpoint every ``validate_every`` steps and at the last one.
+    """Validation, kept weights, history and checkpoint every ``validate_every`` steps and at the last one.
 
     Args:
         batches: the validation frames, batched once, on the device of the run.
@@ -35,6 +35,7 @@ class Validation(Callback):
 
     Attributes:
         best_step: the step with the lowest validation loss, 0 before the first validation.
+        kept_step: the step whose weights are kept (``training.keep``), 0 before the first validation.
         history: one row a validation: step, losses, force and energy errors, learning rate, the adapters' own report.
     """
 
@@ -45,7 +46,7 @@ class Validation(Callback):
         self._train_losses: list[float] = []
         self._best_loss = math.inf
         self._waited = 0
-        self.best_step = 0
+        self.best_step = self.kept_step = 0
         self.history: list[dict[str, float]] = []
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -67,17 +68,19 @@ class Validation(Callback):
         with module.evaluation_weights():
             row = {**self._validate(module), **module.potential.adapters.report()}
             improved = row["valid/loss"] < self._best_loss
-            if improved:
-                write_best_weights(self._folder / "checkpoints", step, module.trainable)
+            kept = improved or module.config.keep == "last"
+            if kept:
+                write_kept_weights(self._folder / "checkpoints", step, module.trainable)
         if improved:
             self._best_loss, self.best_step, self._waited = row["valid/loss"], step, 0
         else:
             self._waited += 1
+        self.kept_step = step if kept else self.kept_step
         self._record(trainer, module, step, row)
         if module.plateau is not None:
             module.plateau.observe(row["valid/loss"])
         trainer.save_checkpoint(self._folder / "checkpoints" / LAST)
-        drop_older_best_weights(self._folder / "checkpoints", self.best_step)
+        drop_older_weights(self._folder / "checkpoints", self.kept_step)
         self._stop_where_patience_ended(trainer, module)
 
     def _stop_where_patience_ended(self, trainer: Trainer, module: LightningModule) -> None:
@@ -96,6 +99,7 @@ class Validation(Callback):
         return {
             "best_loss": self._best_loss,
             "best_step": self.best_step,
+            "kept_step": self.kept_step,
             "waited": self._waited,
             "history": self.history,
             "cost": self._stopwatch.state_dict(),
@@ -105,6 +109,7 @@ class Validation(Callback):
         """Restore `state_dict`."""
         self._best_loss = state_dict["best_loss"]
         self.best_step = state_dict["best_step"]
+        self.kept_step = state_dict.get("kept_step", self.best_step)  # absent before training.keep was there
         self._waited = state_dict["waited"]
         self.history = state_dict["history"]
         self._stopwatch.load_state_dict(state_dict["cost"])
