@@ -24,6 +24,8 @@ Rule = Callable[[Any], list[WeightBlock]]
 E3NN_LINEAR = "e3nn.o3._linear.Linear"
 FULLY_CONNECTED_TENSOR_PRODUCT = "e3nn.o3._tensor_product._sub.FullyConnectedTensorProduct"
 ALLEGRO_TENSOR_PRODUCT = "allegro.nn._strided._contract.Contracter"
+MACE_CONTRACTION = "mace.modules.symmetric_contraction.Contraction"
+MACE_LOWER_ORDERS = "torch.nn.modules.container.ParameterList"  # of that contraction
 _TENSOR_PRODUCT = "e3nn.o3._tensor_product._tensor_product.TensorProduct"
 
 _RULE_MODULES = ("adapters.rules_so2_so3",)
@@ -283,13 +285,13 @@ def _allegro_tensor_product(module: Any) -> list[WeightBlock]:
     return [replace(block, features=LayerFeatures(inputs, outputs, "strided", on_edges=True))]
 
 
-@rule("mace.modules.symmetric_contraction.Contraction")
+@rule(MACE_CONTRACTION)
 def _mace_contraction(module: Any) -> list[WeightBlock]:
     """The highest order, (elements, paths, channels): one matrix (elements * paths, channels), for ELoRA shares B among the elements."""
     return _contraction_weights("weights_max", module.weights_max)
 
 
-@rule("torch.nn.modules.container.ParameterList")
+@rule(MACE_LOWER_ORDERS)
 def _parameter_list(module: Any) -> list[WeightBlock]:
     """MACE keeps a contraction's lower orders, (elements, paths, channels), in a list; other shapes have no rule."""
     return [block for name, weight in module._parameters.items() if weight.ndim == 3 for block in _contraction_weights(name, weight)]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from adapters.blocks import WeightBlock
 from adapters.method import AdapterMethod, MethodConfig, register
-from adapters.rules import ALLEGRO_TENSOR_PRODUCT, E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT
+from adapters.rules import ALLEGRO_TENSOR_PRODUCT, E3NN_LINEAR, FULLY_CONNECTED_TENSOR_PRODUCT, MACE_CONTRACTION, MACE_LOWER_ORDERS
 from adapters.rules_so2_so3 import ORDER_CONVOLUTIONS, SO2_CONVOLUTIONS, SO3_LINEARS
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 _LINEARS = {E3NN_LINEAR, *SO3_LINEARS}
 # in an edge's frame a tensor product with the edge's harmonics is an SO(2) convolution (Passaro and Zitnick, ICML 2023)
 _TENSOR_PRODUCTS = {FULLY_CONNECTED_TENSOR_PRODUCT, ALLEGRO_TENSOR_PRODUCT, *SO2_CONVOLUTIONS, *ORDER_CONVOLUTIONS}
-_LAYER_TYPES = {"linear": _LINEARS, "fctp": _TENSOR_PRODUCTS, "all": _LINEARS | _TENSOR_PRODUCTS}
+_LAYER_TYPES = {
+    "linear": _LINEARS,
+    "fctp": _TENSOR_PRODUCTS,
+    "all": _LINEARS | _TENSOR_PRODUCTS,
+    "contraction": {MACE_CONTRACTION, MACE_LOWER_ORDERS},
+}
 
 
 class SparseConfig(MethodConfig):
@@ -46,7 +51,8 @@ class SparseConfig(MethodConfig):
             threshold, where the true gradient is zero, so pruned entries get a straight-through gradient. Only for the form ``"str"``.
         setting: which layers, in the paper's words: ``"linear"`` (o3.Linear), ``"fctp"`` (fully connected tensor products; in
             Allegro, which has neither, its weighted paths; in EquiformerV2 SO(3) linears are the former, SO(2) convolutions the latter),
-            ``"all"`` (both); ``"every"`` is every block of the model, radial networks too.
+            ``"all"`` (both). Beyond the paper, ``"contraction"`` is MACE's symmetric contractions of all orders, and ``"every"`` is every
+            block of the model, radial networks too.
         sigma: standard deviation of the start ``"random"``.
         threshold_start: delta at the start.
         tau_learning_rate: eta_tau, which the paper never states.
@@ -59,7 +65,7 @@ class SparseConfig(MethodConfig):
 
     form: Literal["str", "printed"] = "str"
     start: Literal["random", "base"] = "random"
-    setting: Literal["linear", "fctp", "all", "every"] = "all"
+    setting: Literal["linear", "fctp", "all", "contraction", "every"] = "all"
     sigma: float = Field(default=0.01, gt=0)
     threshold_start: float = Field(default=0.001, gt=0, lt=1)
     tau_learning_rate: float = Field(default=1e-2, ge=0)

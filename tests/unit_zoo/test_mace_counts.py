@@ -75,11 +75,22 @@ def test_lora_mace_trains_as_many_numbers_as_mace_itself(rank):
 
 
 def test_the_setting_linear_reaches_the_sparse_papers_share_of_off23_medium():
-    """0.2318 of 1,428,376 parameters (10 elements): the o3.Linear layers."""
+    """0.2318 of 1,428,376 parameters (10 elements): the o3.Linear layers; both counts of sparsity are in the ratio of the paper's rows."""
     potential = Potential(mace_shape("mace-off23-medium", ORGANIC))
+    adapter = potential.adapters.add("sparse", create_method({"name": "sparse", "setting": "linear", "threshold_start": 0.005}))
+    shares = adapter.method.report(adapter)
+    assert 0.1 < shares["sparsity_layerwise"] < 0.9
+    assert (1 - shares["sparsity_total"]) / (1 - shares["sparsity_layerwise"]) == pytest.approx(0.2318, abs=5e-5)
     assert potential.coverage.trainable_count == 1_428_376
     layers = [block for block in potential.coverage.blocks if block.layer_type == "e3nn.o3._linear.Linear"]
     assert sum(block.numel for block in layers) == 331_152
+
+
+def test_the_setting_contraction_reaches_the_symmetric_contractions_of_all_orders():
+    potential = Potential(mace_shape("mace-off23-medium", ORGANIC))
+    adapter = potential.adapters.add("sparse", create_method({"name": "sparse", "setting": "contraction"}))
+    assert {block.role for block in adapter.blocks} == {"contraction", "contraction_lower"}
+    assert sum(block.numel for block in adapter.blocks) == 124_160 + 21_760
 
 
 def test_elora_by_default_reaches_every_matrix_of_a_mace_mp_0_medium_shape():
