@@ -35,7 +35,12 @@ COMMON = (
     "evaluation.zero_shot=false",
     "evaluation.plots=false",
 )
-RATES = {"full": (1e-3, 2e-3, 5e-3), "readout": (1e-2, 3e-2), "sparse_low": (5e-3, 1e-2), "sparse_high": (1e-2, 2e-2)}
+RATES = {
+    "full": (1e-3, 2e-3, 5e-3, 1e-2),
+    "readout": (1e-2, 3e-2, 1e-1),
+    "sparse_low": (5e-3, 1e-2, 2e-2),
+    "sparse_high": (5e-3, 1e-2, 2e-2),
+}
 DECAYS = (0.003, 0.05, 0.2, 0.45)  # ends of the threshold, besides those of the presets
 FORCES = "force_rmse_mev_per_angstrom"
 
