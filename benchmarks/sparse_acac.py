@@ -41,7 +41,7 @@ RATES = {
     "sparse_low": (5e-3, 1e-2, 2e-2),
     "sparse_high": (5e-3, 1e-2, 2e-2),
 }
-DECAYS = (0.003, 0.05, 0.2, 0.45)  # ends of the threshold, besides those of the presets
+DECAYS = (0.05, 0.2, 0.45)  # ends of the threshold, besides those of the presets
 FORCES = "force_rmse_mev_per_angstrom"
 
 
