@@ -83,6 +83,15 @@ def test_e3nns_linear_from_channels_to_channels():
         check(layer, lambda base, changes, x: e3nn_channelled_linear(irreps, base, changes, x), [irreps[0].randn(2, sizes[0], -1)])
 
 
+@pytest.mark.parametrize("select", ["l>=1", "l==0", "l==1"])
+def test_some_paths_of_a_layer_alone(select):
+    """What is left out keeps its weights: gaps between the changes, before them and behind them."""
+    irreps = Irreps("2x1o+2x0e+1x2e+1x0e"), Irreps("2x0e+1x1o+2x2e+1x0e")
+    chosen = [{**spec, "select": [select]} for spec in (LOW_RANK, SPARSE, FULL)]
+    check(o3.Linear(*irreps), lambda base, changes, x: e3nn_linear(irreps, base, changes, x), [irreps[0].randn(2, -1)], specs=chosen)
+    check(SO3Linear(2, 3, 2), lambda base, changes, x: slow.so3_linear("", base, changes, x), [torch.randn(2, 9, 2)], specs=chosen)
+
+
 def test_layers_without_a_path_have_nothing_to_adapt_and_say_so():
     for layer in (o3.Linear("2x0e", "3x1o"), o3.FullyConnectedTensorProduct("2x0e", "1x1o", "2x2e")):
         coverage = find_blocks(layer)
@@ -160,6 +169,18 @@ def contractions() -> list[Any]:
         atoms = [draw.randrange(elements) for _ in range(draw.randint(1, 3))]
         by_hand.append(("+".join(f"{channels}x{kind}" for kind in kinds), draw.choice(kinds), draw.randint(1, 3), atoms, elements))
     return by_hand
+
+
+def test_paths_of_equal_inputs_that_share_channels_with_their_output_stay_apart():
+    irreps = Irreps("2x1o+2x1o"), Irreps("2x0e"), Irreps("2x1o")
+    for mode in ("uvu", "uvv", "uuw"):
+        instructions = [(0, 0, 0, mode, 1.0), (1, 0, 0, mode, 1.0)]
+        layer = o3.TensorProduct(*irreps, [(i, j, o, mode, True, weight) for i, j, o, mode, weight in instructions])
+
+        def reference(base, changes, one, other, instructions=instructions):
+            return tensor_product(irreps, instructions, base, changes, (one, other))
+
+        check(layer, reference, [irreps[0].randn(2, -1), irreps[1].randn(2, -1)])
 
 
 @skip_without("mace")
