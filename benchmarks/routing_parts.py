@@ -1,6 +1,6 @@
-"""What eight structures with eight adapters cost, part by part, for ``docs/adapters.md``: ``python -m benchmarks.routing_parts``.
+"""What eight structures with eight adapters cost, part by part: ``python -m benchmarks.routing_parts``.
 
-Processor time and not time by the clock, so that what else the machine does counts less. Says what routing can save and where it cannot.
+Processor time and not time by the clock, so that what else the machine does counts less. Says what routing can save and where it cannot; ``docs/adapters.md`` quotes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from ase import Atoms
 
 from benchmarks.lifecycle import NAMES, potentials, structures, with_adapters
-from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
+from benchmarks.tables import markdown_table, stamp
 from zoo.graph import collate
 from zoo.potential import Potential
 from zoo.routing import _in_one_pass, _one_by_one, _stacked
@@ -82,5 +82,4 @@ def table(rounds: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    content = f"{table(parser.parse_args().rounds)}\n\nProcessor time, one thread. {stamp('python -m benchmarks.routing_parts')}"
-    write_between_markers(ROOT / "docs" / "adapters.md", "routing parts", content)
+    print(f"{table(parser.parse_args().rounds)}\n\nProcessor time, one thread. {stamp('python -m benchmarks.routing_parts')}")
