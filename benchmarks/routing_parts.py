@@ -1,6 +1,7 @@
 """What eight structures with eight adapters cost, part by part: ``python -m benchmarks.routing_parts``.
 
-Processor time and not time by the clock, so that what else the machine does counts less. Says what routing can save and where it cannot; ``docs/adapters.md`` quotes it.
+Processor time and not time by the clock, so that what else the machine does counts less. Says what routing can save and where it cannot;
+``docs/adapters.md`` quotes it.
 """
 
 from __future__ import annotations
