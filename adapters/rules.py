@@ -168,11 +168,13 @@ def _e3nn_linear(module: Any) -> list[WeightBlock]:
     weight_offset = bias_offset = 0
     for instruction in module.instructions:
         size = math.prod(instruction.path_shape)
+        if not size:
+            continue
         degree, irrep_out = module.irreps_out[instruction.i_out].ir.l, str(module.irreps_out[instruction.i_out].ir)
         if instruction.i_in == -1:
             bias_paths.append(_Path(irrep_out, irrep_out, 1, size, bias_offset, (), 0, degree, "vector"))
             bias_offset += size
-        elif size:
+        else:
             irrep_in = str(module.irreps_in[instruction.i_in].ir)
             group = (irrep_in, instruction.i_out, instruction.path_weight)
             rows, cols = instruction.path_shape

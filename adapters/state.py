@@ -101,13 +101,15 @@ def load_into(stack: AdapterStack, name: str, manifest: AdapterManifest, tensors
         tensors: from `read_adapter`; cast to the base's precision.
 
     Raises:
-        AdapterError: another base (both hashes in the message), or tensors that are missing, unexpected or of the wrong shape; the stack is
-            left as it was.
+        AdapterError: another base (both hashes in the message), or tensors that are missing, unexpected, of the wrong shape or too large
+            for the base's precision; the stack is left as it was.
     """
     with stack.exclusive():
         _check_base(stack, manifest)
         method = create_method({**manifest.config, "name": manifest.method})
-        _check_shapes(Adapter.factor_shapes(method, stack.coverage, dict(stack.model.named_parameters())), tensors)
+        base = dict(stack.model.named_parameters())
+        _check_shapes(Adapter.factor_shapes(method, stack.coverage, base), tensors)
+        _check_range(tensors, base)
         adapter = stack.add(name, method)
         with torch.no_grad():
             for key, tensor in adapter.tensors.items():
@@ -137,15 +139,22 @@ def _check_shapes(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor
     missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or unexpected:
         raise AdapterError(
-            f"adapter file: {len(missing)} tensors missing{_first_of(missing)}, {len(unexpected)} unexpected{_first_of(unexpected)}; "
+            f"{len(missing)} tensors missing{_first_of(missing)}, {len(unexpected)} unexpected{_first_of(unexpected)}; "
             "it was made by another version of equizoo or another model: load it with the versions in its manifest"
         )
     for key, shape in wanted.items():
         if shape != tensors[key].shape:
             found = tuple(tensors[key].shape)
-            raise AdapterError(
-                f"adapter file: {key} has shape {found}, its settings want {tuple(shape)}; load it with the versions in its manifest"
-            )
+            raise AdapterError(f"{key} has shape {found}, its settings want {tuple(shape)}; load it with the versions in its manifest")
+
+
+def _check_range(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
+    """A number that float64 holds may be infinite in the base's precision."""
+    for key, tensor in tensors.items():
+        dtype = base[key.partition("/")[0]].dtype
+        if not bool(torch.isfinite(tensor.to(dtype)).all()):
+            largest = float(tensor.abs().max())
+            raise AdapterError(f"{key} holds {largest:.3g}, more than {dtype} holds; load the base with dtype='float64'")
 
 
 def _first_of(names: list[str]) -> str:
@@ -195,9 +204,9 @@ def _parse_manifest(text: str, path: str) -> dict[str, Any]:
     if not canonical:
         raise _damaged(path, "its manifest is not the JSON that was written")
     version = fields.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if type(version) is int and version > FORMAT_VERSION:
         raise AdapterError(f"{path}: adapter format {version}, this equizoo reads up to {FORMAT_VERSION}; update equizoo")
-    if version is True or version not in range(1, FORMAT_VERSION + 1):
+    if type(version) is not int or version < 1:
         raise AdapterError(f"{path}: adapter format {version!r}, and there is none before 1; write the file again with this equizoo")
     assert isinstance(fields, dict)
     return fields

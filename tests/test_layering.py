@@ -19,10 +19,9 @@ RULES = [
     ("zoo", ("leaderboard",), "the board reads what the zoo writes"),
     ("zoo.backbones", ("adapters",), "a backbone translates a graph and does not know that its weights are adapted"),
     ("zoo.backbones", ("zoo.training", "zoo.data", "zoo.potential", "zoo.loading", "zoo.evaluation"), "a backbone translates a graph only"),
-    (
-        "zoo.potential",
-        ("zoo.training", "zoo.loading", "zoo.evaluation", "zoo.backbones.sevennet"),
-        "prediction needs no trainer and no family",
+    *(
+        (name, ("zoo.training", "zoo.loading", "zoo.evaluation", "zoo.backbones.sevennet"), "prediction needs no trainer and no family")
+        for name in ("zoo.potential", "zoo.forces", "zoo.reference_shifts", "zoo.routing", "zoo.copies")
     ),
     ("zoo.data", ("zoo.training", "zoo.potential", "zoo.loading", "zoo.backbones", "zoo.evaluation"), "data know no model"),
     ("zoo.evaluation", ("zoo.training",), "a result is recomputed without the trainer"),

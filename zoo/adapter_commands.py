@@ -1,4 +1,4 @@
-"""``zoo adapter``: what an adapter file holds, and what distinguishes two, without a model."""
+"""``zoo adapter``: what an adapter file holds, and what distinguishes two, without a model; and one of several."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from typing import Any
 
 from adapters.inspection import AdapterFile, BlockDifference, BlockSize, compare, differing_fields
 from adapters.method import create_method
+from zoo.adapter_combination import Combination, combine_files
 from zoo.adapter_sources import local_adapter
 from zoo.errors import ZooError, nearest_name_hint
 
 _SHORT_HASH = 16
+_COMBINE = "combine"
 
 
 def adapter_command(words: Sequence[str]) -> None:
-    """``zoo adapter inspect FILE`` or ``zoo adapter diff A B``; ``--blocks`` lists block by block."""
+    """``zoo adapter inspect FILE``, ``zoo adapter diff A B`` (``--blocks`` lists block by block) or ``zoo adapter combine A B into=C``."""
+    if words and words[0] == _COMBINE:
+        print(combine_files(Combination.parse(words[1:])))
+        return
     action, files, blocks = parse_words(words)
     _ACTIONS[action][1](*files, blocks=blocks)
 
@@ -27,10 +32,12 @@ def parse_words(words: Sequence[str]) -> tuple[str, list[str], bool]:
     """
     plain = [word for word in words if word != "--blocks"]
     if not plain:
-        raise ZooError("zoo adapter: no action; pass inspect FILE, or diff A B")
+        raise ZooError("zoo adapter: no action; pass inspect FILE, diff A B, or combine A B into=C")
     action, files = plain[0], plain[1:]
+    if action == _COMBINE:
+        return action, list(Combination.parse(files).sources), False
     if action not in _ACTIONS:
-        raise ZooError(f"zoo adapter: unknown action {action!r}; {nearest_name_hint(action, _ACTIONS)}")
+        raise ZooError(f"zoo adapter: unknown action {action!r}; {nearest_name_hint(action, [*_ACTIONS, _COMBINE])}")
     count = _ACTIONS[action][0]
     unknown = [word for word in files if word.startswith("-")]
     if unknown or len(files) != count:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
+from torch import Tensor
 
 from adapters.adapter import Adapter, Provenance
+from adapters.errors import AdapterError
 from adapters.manifest import AdapterManifest
 from adapters.state import load_into, read_adapter, write_adapter
 from zoo.adapter_sources import local_adapter
@@ -18,10 +21,37 @@ if TYPE_CHECKING:
     from zoo.potential import Potential
 
 
+def read_trained(path: Path) -> tuple[AdapterManifest, dict[str, Tensor]]:
+    """What `adapters.state.read_adapter` reads, whose elements are elements.
+
+    Raises:
+        ZooError: for a symbol that is none.
+        AdapterError: a file that is damaged or of another format.
+    """
+    manifest, tensors = read_adapter(path)
+    fields: tuple[tuple[str, Iterable[str]], ...] = (
+        ("base_elements", manifest.base_elements),
+        ("reference_energies", manifest.reference_energies),
+    )
+    for field, symbols in fields:
+        unknown = [symbol for symbol in symbols if not atomic_numbers.get(symbol)]
+        if unknown:
+            raise ZooError(f"{path}: manifest field {field}: {unknown[0]!r} is no element; take the adapter from its run again")
+    return manifest, tensors
+
+
+def attach(potential: Potential, path: Path, name: str, manifest: AdapterManifest, tensors: dict[str, Tensor]) -> Adapter:
+    """`adapters.state.load_into` the potential's adapters; what it refuses names the file."""
+    try:
+        return load_into(potential.adapters, name, manifest, tensors)
+    except AdapterError as error:
+        raise AdapterError(f"{path}: {error}") from None
+
+
 def load_adapter(potential: Potential, source: str | Path, name: str) -> Adapter:
     """`zoo.potential.Potential.load_adapter`."""
     path = local_adapter(source)
-    manifest, tensors = read_adapter(path)
+    manifest, tensors = read_trained(path)
     backbone = potential.backbone
     if manifest.base_family != backbone.family:
         raise ZooError(
@@ -34,7 +64,7 @@ def load_adapter(potential: Potential, source: str | Path, name: str) -> Adapter
         raise ZooError(f"{path}: trained with forces='gradient', its own force output is untrained; load the base with forces='gradient'")
     with potential.adapters.exclusive():
         active = potential.adapters.active
-        adapter = load_into(potential.adapters, name, manifest, tensors)
+        adapter = attach(potential, path, name, manifest, tensors)
         potential.adapters.activate(active)
     return adapter
 

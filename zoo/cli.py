@@ -230,14 +230,19 @@ finite-difference forces and stress, in float64. An adapter is filled with rando
 _ADAPTER_PAGE = """
 usage: zoo adapter inspect FILE [--blocks]
        zoo adapter diff FILE FILE [--blocks]
+       zoo adapter combine FILE FILE ... into=FILE [weights=0.7,0.3] [method=svd rank=8] [backbone=CARD|FILE]
 
   zoo adapter inspect runs/quickstart/adapter.safetensors
   zoo adapter inspect hf://owner/name
   zoo adapter diff runs/a/adapter.safetensors runs/b/adapter.safetensors --blocks
+  zoo adapter combine runs/a/adapter.safetensors runs/b/adapter.safetensors weights=0.7,0.3 into=mixed.safetensors
 
 inspect   method, base, data and training of an adapter, and by role and path how many numbers it has, the norm of its change of weights,
           its stable rank (squared Frobenius over squared spectral norm) and the share of weights it changes; no model is needed
 diff      the settings in which two adapters differ, and how far apart their changes of weights are, whatever their methods
+combine   one adapter whose change of weights is the sum of theirs, each times its weight (their mean without weights), with reference
+          energies alike: elora of the ranks added up where all are elora, else a dense one; method=svd rank=R is the nearest elora of that
+          rank. backbone is the base they are of, where the files name a checkpoint of your own
 FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revision][/file.safetensors] on Hugging Face, where HF_TOKEN
           opens private repositories; what is fetched is kept in the cache and must stay the same
 --blocks  one line a block
@@ -253,7 +258,7 @@ COMMANDS: dict[str, Command] = {
         _data,
     ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
-    "adapter": Command("what an adapter file holds, and what distinguishes two", _ADAPTER_PAGE, _adapter),
+    "adapter": Command("what an adapter file holds, what distinguishes two, and one of several", _ADAPTER_PAGE, _adapter),
     "export": Command("base + adapter as one file that the base's own package loads", _EXPORT_PAGE, _export),
     "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", _CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),

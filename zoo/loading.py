@@ -14,7 +14,8 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from adapters.method import create_method
-from adapters.state import AdapterManifest, load_into, read_adapter
+from adapters.state import AdapterManifest
+from zoo.adapter_files import attach, read_trained
 from zoo.adapter_sources import is_address, local_adapter
 from zoo.backbones import family_of_checkpoint, load_family
 from zoo.backbones.base import Backbone, ForceMode, choose_head
@@ -124,12 +125,12 @@ class _TrainedAdapter:
             )
 
     def attach(self, potential: Potential) -> None:
-        load_into(potential.adapters, self.manifest.method, self.manifest, self.tensors)
+        attach(potential, self.path, self.manifest.method, self.manifest, self.tensors)
 
 
 def _trained_adapter(adapter: AdapterSpec) -> _TrainedAdapter | None:
     path = _adapter_file(adapter)
-    return None if path is None else _TrainedAdapter(path, *read_adapter(path))
+    return None if path is None else _TrainedAdapter(path, *read_trained(path))
 
 
 def _cut_to(backbone: Backbone, elements: Collection[str | int] | None) -> Backbone:

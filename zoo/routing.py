@@ -1,4 +1,4 @@
-"""Structures of one batch with different adapters: each structure's numbers are those of its own adapter alone.
+"""Predictions in batches, also of structures with different adapters: each structure's numbers are those of its own adapter alone.
 
 The structures are grouped by adapter. Where the network allows it (`Backbone.vectorises`) all groups are one pass, ``torch.vmap`` over the
 groups' weights and structures: every product with a weight becomes one batched product, and what a pass costs beside arithmetic is paid
@@ -8,7 +8,8 @@ that no real atom has a ghost for a neighbour. Elsewhere, and where arithmetic o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,51 @@ from torch import Tensor
 
 from adapters.errors import AdapterError
 from zoo.graph import AtomGraph, collate, fully_periodic
-from zoo.prediction import Prediction, predictions_of
+from zoo.prediction import Prediction, predictions_of, refuse_what_is_no_number
 from zoo.vectorised import AlikeGraph, vectorised
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
+    from zoo.data.frame import Frame
     from zoo.potential import Potential
 
 _GHOST_DISTANCE = 0.4  # of the cutoff
 _MOST_EDGES_ON_CPU = 1000  # of a group; above, one pass was no faster than several (python -m benchmarks.lifecycle)
 _MOST_FILLING = 2.0  # edges with ghosts, over edges without
 _Names = tuple[str, ...]
+
+
+def predict_in_batches(
+    potential: Potential, structures: Sequence[Frame | Atoms], batch_size: int, adapters: Sequence[str | None] | None
+) -> list[Prediction]:
+    """`zoo.potential.Potential.predict`."""
+    found: dict[int, Prediction] = {}
+    with potential.adapters.exclusive(), _evaluating(potential), torch.inference_mode(False):
+        names = None if adapters is None else checked_names(potential, adapters, len(structures))
+        order = range(len(structures)) if names is None else grouped(names)
+        for start in range(0, len(structures), batch_size):
+            chosen = order[start : start + batch_size]
+            graphs = [potential.graph(structures[position]) for position in chosen]
+            if names is None:
+                batch = collate(graphs).to(str(potential.device))
+                predictions = predictions_of(potential(batch, stress=potential.has_stress), batch)
+            else:
+                predictions = predict_routed(potential, graphs, [names[position] for position in chosen])
+            found.update(zip(chosen, predictions, strict=True))
+    in_order = [found[position] for position in range(len(structures))]
+    refuse_what_is_no_number(structures, in_order)
+    return in_order
+
+
+@contextmanager
+def _evaluating(potential: Potential) -> Iterator[None]:
+    was_training = potential.training
+    potential.eval()
+    try:
+        yield
+    finally:
+        potential.train(was_training)
 
 
 def checked_names(potential: Potential, adapters: Sequence[str | None], count: int) -> list[_Names]:

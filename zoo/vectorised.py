@@ -86,7 +86,7 @@ def vectorised(potential: Potential, weights: Mapping[str, Tensor], groups: Alik
 
 
 def _strained(fields: Mapping[str, Tensor], positions: Tensor, strain: Tensor, graph_count: int) -> _GroupGraph:
-    """The graph of one group under a symmetric strain, as `zoo.potential` applies it to a batch."""
+    """The graph of one group under a symmetric strain, as `zoo.strain` applies it to a batch."""
     symmetric = (strain + strain.transpose(1, 2)) / 2  # (G, 3, 3)
     graph = _GroupGraph(
         atomic_numbers=fields["atomic_numbers"],

@@ -105,7 +105,7 @@ def test_structures_of_one_adapter_share_batches_and_come_back_in_their_order(ro
     sizes: list[list[int]] = []
     honest = routing.predict_routed
     monkeypatch.setattr(
-        "zoo.potential.predict_routed", lambda potential, graphs, names: sizes.append([len(set(names))]) or honest(potential, graphs, names)
+        "zoo.routing.predict_routed", lambda potential, graphs, names: sizes.append([len(set(names))]) or honest(potential, graphs, names)
     )
     names = ["low", "dense", "low", "dense", "low", "dense", "low"]
     found = routed.predict(structures, batch_size=2, adapters=names)

@@ -1,7 +1,7 @@
 """The backbone contract: what a model family provides, and nothing else.
 
 A backbone translates an `AtomGraph` to its package's input and returns energies. It does no training, knows no adapters, writes no files;
-forces and stress of a conservative backbone are derived in `zoo.potential`, in one place for all families. A direct one, whose network
+forces and stress of a conservative backbone are derived in `zoo.forces`, in one place for all families. A direct one, whose network
 predicts forces, says so (``conservative = False``) and returns them.
 """
 

@@ -31,7 +31,7 @@ class SevenNet(Backbone):
     """A SevenNet network that reads an `AtomGraph` and returns energies.
 
     Args:
-        network: upstream's module, with or without its force output (it is dropped: `zoo.potential` derives forces).
+        network: upstream's module, with or without its force output (it is dropped: `zoo.forces` derives them).
         config: upstream's configuration, kept for the way back to an upstream checkpoint.
         head: modality of a multi-fidelity model.
     """
