@@ -10,7 +10,7 @@ import numpy as np
 from zoo import plots
 from zoo.data.frame import FloatArray
 from zoo.errors import ZooError
-from zoo.sweeps.figures import draw_curve, finish, mean_and_spread, seeds_note, styles
+from zoo.sweeps.figures import add_legend, draw_curve, finish, mean_and_spread, styles
 from zoo.sweeps.jobs import Job
 from zoo.sweeps.request import SweepRequest
 from zoo.sweeps.table import Row, number, read_rows
@@ -44,7 +44,8 @@ def draw_curves(rows: Sequence[Row], request: SweepRequest, path: Path) -> Path:
         metric = _COLUMNS[panel].removeprefix("valid_")
         axes.set_ylabel("validation loss" if panel == "loss" else f"validation: {plots._axis_label(metric)}")
         axes.set_xlabel(request.the_kind.axis)
-        finish(axes, "" if column else seeds_note(rows))
+        finish(axes)
+    add_legend(figure, rows)
     return plots._save(figure, path)
 
 

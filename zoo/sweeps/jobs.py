@@ -92,7 +92,7 @@ def jobs_of(request: SweepRequest, folder: Path) -> list[Job]:
 
 def default_folder(request: SweepRequest) -> Path:
     """``sweeps/KIND-BASE-DATA`` below the current folder."""
-    config = _composed([*request.words, *request.the_methods[0].words], "x", Path("x"))
+    config = _composed(request.words, "x", Path("x"))
     data = config.data
     labels = [request.kind, config.backbone.name, str(data.path or data.train or data.name)]
     return Path("sweeps") / "-".join(_label(label) for label in labels)

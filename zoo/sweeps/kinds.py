@@ -55,7 +55,7 @@ _ALL = (
         "adapter.tau_weight_decay",
         (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),  # with its two regimes, 0.01 and 0.3
         ("sparse:setting=linear", "sparse:setting=fctp", "sparse:setting=all"),
-        "threshold decay λ_τ",
+        r"threshold decay $\lambda_\tau$",
         ("energy", "forces", "sparsity", "forces_against_sparsity"),
         fixed_by=("threshold_end",),
     ),
