@@ -256,7 +256,7 @@ usage: zoo sweep KIND [values=[...]] [methods=[...]] [seeds=[...]] [key=value ..
   zoo sweep lambda_tau seeds=[0] experiment=acac backbone=sevennet-0 training.steps=400 --dry-run
   zoo sweep convergence methods=[full,elora:rank=4,sparse:setting=linear] experiment=acac backbone=sevennet-0
   zoo sweep rank draw=true sweep.folder=sweeps/rank-sevennet-0-acac test_sets=[test_300K,test_600K] show=[forces,parameters]
-  zoo sweep cuts runs=[sweeps/convergence-sevennet-0-acac/runs/*] cuts=acac/test_dihedral coordinate=dihedral_angle
+  zoo sweep cuts 'runs=[sweeps/convergence-sevennet-0-acac/runs/*]' cuts=acac/test_dihedral coordinate=dihedral_angle
 
 rank, lambda_tau, learning_rate, weight_decay, training_size     one run a value, method and seed; errors against the value
 convergence     one run a method and seed; validation loss against steps

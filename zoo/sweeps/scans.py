@@ -101,17 +101,19 @@ def _quantity(raw: RawFrame, frame: Frame, name: str) -> float:
 def _dihedral(frame: Frame, atoms: Sequence[int]) -> float:
     if max(atoms) >= len(frame) or len(set(atoms)) < 4:
         raise ZooError(f"{frame.name} has {len(frame)} atoms, and {'-'.join(map(str, atoms))} are not four of them (counted from 0)")
-    return float(frame.to_atoms().get_dihedral(*atoms, mic=bool(frame.pbc.any())))
+    first, second, third, fourth = atoms
+    return float(frame.to_atoms().get_dihedral(first, second, third, fourth, mic=bool(frame.pbc.any())))
 
 
 def _number(value: Any, index: str, what: str) -> float:
     """A number as a file has it: ``1.0``, or one of several in an array or in a text with spaces."""
     parts = value.split() if isinstance(value, str) else np.atleast_1d(value).ravel().tolist()
     try:
-        if not index and len(parts) > 1:
-            raise ZooError(f"{what} is {len(parts)} numbers; name one of them, from 0: {what.rpartition(' ')[2]}.0")
-        return float(parts[int(index or 0)])
-    except (ValueError, TypeError, IndexError) as error:
-        if isinstance(error, ZooError):
-            raise
-        raise ZooError(f"{what} is {value!r}, wanted a number; pass another coordinate=..., such as coordinate=frame") from None
+        numbers, place = [float(part) for part in parts], int(index or 0)
+    except (ValueError, TypeError):
+        numbers, place = [], 0
+    if not 0 <= place < len(numbers):
+        raise ZooError(f"{what} is {value!r}, wanted a number; pass another coordinate=..., such as coordinate=frame")
+    if not index and len(numbers) > 1:
+        raise ZooError(f"{what} is {len(numbers)} numbers; name one of them, from 0: {what.rpartition(' ')[2]}.0")
+    return numbers[place]
