@@ -17,7 +17,7 @@ from zoo.compose import compose
 from zoo.data.keys import LabelKeys
 from zoo.sweeps.cuts import make_cuts_request, run_cuts
 from zoo.sweeps.scans import Scan, read_scans
-from zoo.sweeps.table import read_rows
+from zoo.sweeps.table import read_rows, write_rows
 from zoo.training.config import parse_config
 from zoo.training.finished import load_finished
 from zoo.training.folder import RunFolder
@@ -172,3 +172,14 @@ def test_a_published_scan_is_named_by_its_set_and_the_error_is_the_records(small
     assert [row["coordinate"] for row in rows] == [1.0 + 4 * place for place in range(45)]
     error = result.results.fine_tuned["test_dihedral"]["energy_rmse_mev"]
     assert drawn[0].axes[0].lines[1].get_label() == f"one: RMSE {error:.3g} meV"
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path, drawn):
+    who = {"curve": "7", "seed": 0, "run": "7"}
+    rows = [who | {"cut": "120", "frame": n, "coordinate": 2.0 * n, "reference_ev": n - 5.0, "predicted_ev": n - 4.5} for n in range(3)]
+    write_rows(tmp_path / "cuts.csv", rows)
+    run_cuts(make_cuts_request({"draw": True, "folder": str(tmp_path)}), lambda _: None)
+    (axes,) = drawn[0].axes
+    assert axes.get_title() == "120"
+    assert [line.get_label() for line in axes.lines] == ["reference", "7: RMSE 500 meV"]
+    assert list(axes.lines[1].get_ydata()) == [0.5, 1.5, 2.5]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.refusals import cli_refusal, lacks, refusal_of
 from zoo.sweeps import KINDS, plan_sweep, run_sweep
+from zoo.sweeps.jobs import value_text
 from zoo.sweeps.request import Method, request_of_words
 from zoo.sweeps.words import items_of
 
@@ -55,6 +56,9 @@ def test_a_preset_keeps_the_rate_that_belongs_to_it_and_a_rate_in_the_words_wins
 
     assert rates() == [5e-3, 1e-2]
     assert rates("training.optimizer.learning_rate=0.25") == [0.25, 0.25]
+    own = ["methods=[elora:training.optimizer.learning_rate=0.5,sparse]", "training.optimizer.learning_rate=0.25"]
+    request = request_of_words("convergence", [TOY, "seeds=0", f"sweep.folder={tmp_path}", *own])
+    assert [job.config.training.optimizer.learning_rate for job in plan_sweep(request)] == [0.5, 0.25]
 
 
 def test_commas_within_brackets_and_addresses_separate_nothing() -> None:
@@ -136,3 +140,11 @@ def test_what_would_make_a_sweep_vary_nothing_is_refused(tmp_path: Path) -> None
 def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
     request = request_of_words("convergence", [TOY, "methods=[elora:rank=1,elora-rank-1]", f"sweep.folder={tmp_path}"])
     assert not lacks(refusal_of(plan_sweep, request), "share the name", "elora-rank-1")
+
+
+def test_the_table_of_the_documentation_is_that_of_the_kinds() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/sweeps.md").read_text(encoding="utf-8")
+    for kind in KINDS.values():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{kind.name}` |")]
+        assert not lacks(row, kind.key or "nothing", *(method.partition(":")[0] for method in kind.methods), kind.figure.partition(", ")[2])
+        assert not lacks(row, *(value_text(value) for value in kind.values[:1] + kind.values[-1:]))

@@ -19,7 +19,7 @@ Cell = str | int | float | None
 Row = dict[str, Cell]
 
 ZERO_SHOT = "zero_shot"
-_TEXT_COLUMNS = ("kind", "run", "method", "record_id")
+_TEXT_COLUMNS = ("kind", "run", "method", "record_id", "cut", "curve")  # names, though they may look like numbers
 _NOT_OF_THE_BEST = ("step", "train/loss", "learning_rate")
 
 
