@@ -81,6 +81,14 @@ def test_the_folder_is_named_after_kind_base_and_data() -> None:
     assert job.folder == Path("sweeps/rank-sevennet-0-rmd17_aspirin/runs/elora-rank-2-s0")
 
 
+def test_adapter_settings_for_all_runs_are_those_of_the_methods_and_of_no_default() -> None:
+    words = [TOY, "values=1", "seeds=0", "adapter.tau_learning_rate=0.5"]
+    jobs = plan_sweep(request_of_words("lambda_tau", words))
+    assert [job.config.adapter["tau_learning_rate"] for job in jobs] == [0.5] * 3
+    mixed = request_of_words("convergence", [*words[:1], *words[2:]])
+    assert not lacks(refusal_of(plan_sweep, mixed), "full-s0", "tau_learning_rate")
+
+
 def test_keys_may_carry_the_sweeps_prefix_and_the_dry_run_may_be_a_flag() -> None:
     assert request_of_words("rank", ["sweep.values=[2]", "--dry-run", "sweep.jobs=2"]).model_dump() == (
         request_of_words("rank", ["values=2", "dry_run=true", "jobs=2"]).model_dump()

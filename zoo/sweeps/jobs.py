@@ -92,7 +92,7 @@ def jobs_of(request: SweepRequest, folder: Path) -> list[Job]:
 
 def default_folder(request: SweepRequest) -> Path:
     """``sweeps/KIND-BASE-DATA`` below the current folder."""
-    config = _composed(request.words, "x", Path("x"))
+    config = _composed(request.words, "x", Path("x"))  # the adapter's settings may be those of no default, so they are not looked at
     data = config.data
     labels = [request.kind, config.backbone.name, str(data.path or data.train or data.name)]
     return Path("sweeps") / "-".join(_label(label) for label in labels)
@@ -112,7 +112,7 @@ def _job(request: SweepRequest, folder: Path, method: Method, value: Value | Non
     place = folder / "runs" / name
     try:
         config = _composed(words, name, place)
-        _check_varies(kind, config)
+        _check_adapter(kind, config)
     except USER_ERRORS as error:
         raise type(error)(f"{name}: {error}") from None
     return Job(name, method.text, value, seed, place, words, config)
@@ -120,14 +120,14 @@ def _job(request: SweepRequest, folder: Path, method: Method, value: Value | Non
 
 def _composed(words: Iterable[str], name: str, folder: Path) -> RunConfig:
     config: RunConfig = parse_config(compose("train", [*words, f"run.name={name}", f"run.folder={quoted(str(folder))}"]))
+    return config
+
+
+def _check_adapter(kind: Kind, config: RunConfig) -> None:
     if "path" not in config.adapter:
         from adapters.method import create_method
 
         create_method(config.adapter)
-    return config
-
-
-def _check_varies(kind: Kind, config: RunConfig) -> None:
     for key in kind.fixed_by:
         if config.adapter.get(key) is not None:
             raise ZooError(f"adapter.{key}={config.adapter[key]} fixes what {kind.name} varies; leave it out, or take methods=[sparse]")
