@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import statistics
 import subprocess
 from itertools import pairwise
@@ -140,7 +142,16 @@ def test_a_folder_with_another_configuration_is_refused_before_anything_runs(ran
     assert no_process == []
 
 
-def test_an_interruption_leaves_no_process_behind(words, monkeypatch, tmp_path):
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def terminated() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("stop", "ended"), [(interrupted, KeyboardInterrupt), (terminated, SystemExit)])
+def test_an_interruption_leaves_no_process_behind(stop, ended, words, monkeypatch, tmp_path):
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -150,12 +161,14 @@ def test_an_interruption_leaves_no_process_behind(words, monkeypatch, tmp_path):
 
     def interrupt(line: str) -> None:
         if line.startswith("[2/"):
-            raise KeyboardInterrupt
+            stop()
 
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(processes.subprocess, "Popen", sleep)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ended):
         run_sweep("rank", words, interrupt, folder=str(tmp_path), values=[1, 2], seeds=[0], jobs=2)
     assert [process.returncode for process in started] == [-15]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_cores_are_shared_out_between_processes_unless_the_user_says_how(words, monkeypatch, tmp_path):

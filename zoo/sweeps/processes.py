@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -42,6 +45,24 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, logs: Path, say: Callable[[str
     Raises:
         ZooError: where the logs cannot be written.
     """
+    with _terminated_in_order():
+        return _run(jobs, at_a_time, logs, say)
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """SIGTERM (``timeout``, SLURM) ends the process as an exception, so that it ends its own processes first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _run(jobs: Sequence[Job], at_a_time: int, logs: Path, say: Callable[[str], None]) -> dict[str, str]:
     waiting, running, failed = list(jobs), list[_Running](), dict[str, str]()
     try:
         while waiting or running:
