@@ -28,6 +28,9 @@ from zoo.errors import USER_ERRORS
 from zoo.evaluation.metrics import METRICS
 from zoo.export import keys_of_words
 from zoo.registry import describe, list_models
+from zoo.sweeps import plan_sweep
+from zoo.sweeps.cuts import cuts_of_words
+from zoo.sweeps.request import request_of_words
 from zoo.training.config import RunConfig, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +81,8 @@ def fault_of(words: list[str]) -> str | None:
         if name == "adapter":
             files = parse_words(rest)[1]
             return next((file for file in files if not is_address(file) and not file.endswith(".safetensors")), None)
+        if name == "sweep":
+            return fault_of_sweep(rest)
         config = composed(name, rest)
         if isinstance(config, RunConfig) and "path" not in config.adapter:
             create_method(config.adapter)
@@ -86,6 +91,15 @@ def fault_of(words: list[str]) -> str | None:
         return fault_of_named_set(config) if "data" in type(config).model_fields and config.data.name in data_set_names() else None
     except USER_ERRORS as error:
         return str(error)
+
+
+def fault_of_sweep(words: list[str]) -> str | None:
+    """As `fault_of`, of every run of a sweep; runs and tables that it draws are not looked for."""
+    if words[0] == "cuts":
+        return None if cuts_of_words(words[1:]) else "nothing to draw"
+    request = request_of_words(words[0], words[1:])
+    jobs = [] if request.draw else plan_sweep(request)
+    return next((f"backbone={job.config.backbone.name}" for job in jobs if job.config.backbone.name not in list_models()), None)
 
 
 def composed(name: str, rest: list[str]) -> Any:

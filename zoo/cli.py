@@ -142,6 +142,12 @@ def _adapter(words: list[str]) -> None:
     adapter_command(words)
 
 
+def _sweep(words: list[str]) -> None:
+    from zoo.sweeps.command import sweep_command
+
+    sweep_command(words)
+
+
 def _data(words: list[str]) -> None:
     from zoo.data.catalogue import data_set_names
     from zoo.listing import describe_data_set, list_data
@@ -247,8 +253,29 @@ FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revi
           opens private repositories; what is fetched is kept in the cache and must stay the same
 --blocks  one line a block
 """
+_SWEEP_PAGE = """
+usage: zoo sweep KIND [values=[...]] [methods=[...]] [seeds=[...]] [key=value ... of zoo train]
+       zoo sweep cuts runs=[FOLDER,...] cuts=[FILE,...] [coordinate=NAME]
+
+  zoo sweep rank values=[2,4,8,16] experiment=acac backbone=sevennet-0
+  zoo sweep lambda_tau seeds=[0] experiment=acac backbone=sevennet-0 training.steps=400 --dry-run
+  zoo sweep convergence methods=[full,elora:rank=4,sparse:setting=linear] experiment=acac backbone=sevennet-0
+  zoo sweep rank draw=true sweep.folder=sweeps/rank-sevennet-0-acac test_sets=[test_300K,test_600K] show=[forces,parameters]
+  zoo sweep cuts 'runs=[sweeps/convergence-sevennet-0-acac/runs/*]' cuts=acac/test_dihedral coordinate=dihedral_angle
+
+rank, lambda_tau, learning_rate, weight_decay, training_size     one run a value, method and seed; errors against the value
+convergence     one run a method and seed; validation loss against steps
+cuts            energies of finished runs along scans, against the reference; a file, or SET/TEST of a published set
+
+methods         NAME or NAME:key=value:...; a key without a group is the adapter's. seeds=[0,1,2] unless given
+sweep.folder    holds runs/, logs/, sweep.csv, sweep.png; sweeps/KIND-BASE-DATA. Finished runs are not run again, interrupted ones go on
+jobs=N          runs at a time; dry_run=true prints the commands; draw=true draws again from the table
+show            panels: loss, energy, forces, sparsity, parameters, forces_against_sparsity
+test_sets, energy_metric, force_metric      which errors are drawn
+"""
 COMMANDS: dict[str, Command] = {
     "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
+    "sweep": Command("runs over ranks, rates, thresholds or training sizes, with the figure", _SWEEP_PAGE, _sweep),
     "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
     "predict": Command("energies, forces and stress of structures, as extended XYZ", _PREDICT_PAGE, _predict),
     "list": Command("the model cards", "usage: zoo list [PATTERN]        e.g. zoo list 'sevennet*'", _list),

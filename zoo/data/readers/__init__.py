@@ -15,7 +15,7 @@ from zoo.data.labels import Label, labelled_frame, lenient_frame
 from zoo.data.raw import Format, RawFrame, ReadOptions
 from zoo.errors import ZooError, nearest_name_hint
 
-__all__ = ["FileContent", "Label", "format_names", "formats", "read_file", "read_frames", "read_structures"]
+__all__ = ["FileContent", "Label", "format_names", "formats", "read_file", "read_frames", "read_raw", "read_structures"]
 
 # in this order: the first that recognises a path reads it, and ase_files takes every file
 _FORMAT_MODULES = ("deepmd", "npz", "pymatgen_json", "zipped", "vasp", "ase_database", "oc20_lmdb", "pyg_files", "oc20_raw", "ase_files")
@@ -81,6 +81,15 @@ def read_structures(path: str | Path) -> list[Frame]:
     if not frames:
         raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
     return frames
+
+
+def read_raw(path: str | Path, keys: LabelKeys) -> list[RawFrame]:
+    """Every structure as its file gives it, with all that the file says beside labels; raises `ZooError` as `read_structures`."""
+    path = Path(path)
+    raws = list(_read(path, keys))
+    if not raws:
+        raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
+    return raws
 
 
 @cache
