@@ -104,6 +104,11 @@ class AdapterMethod(ABC):
         return False
 
     @property
+    def surrogate_gradient(self) -> bool:
+        """Whether its tensors are trained by something else than the derivative of the loss, by design (straight-through estimators)."""
+        return False
+
+    @property
     def config_dict(self) -> dict[str, Any]:
         """The settings as plain JSON values; ``create_method({"name": name, **config_dict})`` gives the method back."""
         settings = self.config.model_dump(mode="json")
