@@ -33,15 +33,19 @@ SPECS: tuple[dict[str, Any], ...] = (*({"name": name} for name in method_names()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each toy for each test that has one; with adapter methods beside it, all but the families' main toys are slow.
+    """Each toy for each test that has one, each method for each that has one."""
+    methods = "spec" in metafunc.fixturenames
+    if "toy" in metafunc.fixturenames:
+        metafunc.parametrize("toy", _toys(methods))
+    if methods:
+        metafunc.parametrize("spec", SPECS, ids=spec_label)
+
+
+def _toys(methods: bool) -> list[object]:
+    """All toys; with adapter methods beside them, all but the families' main ones are slow.
 
     The tests' own direct family is met as a registered one is: it alone has forces that are no gradient, and all its toys are quick.
     """
-    methods = "spec" in metafunc.fixturenames
-    if methods:
-        metafunc.parametrize("spec", SPECS, ids=spec_label)
-    if "toy" not in metafunc.fixturenames:
-        return
     direct = direct_family.FAMILY
     toys = [pytest.param(toy, id=str(toy)) for toy in (Toy(direct.name), *(Toy(direct.name, variant) for variant in direct.more_toys))]
     for name in family_names():
@@ -49,7 +53,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for variant in load_family(name).more_toys if is_installed(name) else ():
             toy = Toy(name, variant)
             toys.append(pytest.param(toy, id=str(toy), marks=[pytest.mark.slow] if methods else []))
-    metafunc.parametrize("toy", toys)
+    return toys
 
 
 @pytest.fixture(scope="session", autouse=True)

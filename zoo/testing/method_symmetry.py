@@ -88,6 +88,8 @@ def _reading_an_axis(potential: Potential, fault: float) -> Iterator[None]:
     own = dict(potential.backbone.named_parameters())
 
     def call(graph: AtomGraph, **settings: Any) -> Any:
+        if not stack.active:  # the bare base, beside which adapters of an aliasing backbone are held
+            return honest(graph, **settings)
         gate = 1 + fault * graph.edge_vectors()[:, 0].abs().mean()
         method = stack.active_adapters[0].method
         if isinstance(method, ActivationMethod):  # of which there is no delta: what it makes of a layer's output depends on the axis
