@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from adapters.method import method_names
 from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
 from zoo.potential import Potential
-from zoo.testing import Finding, Toy, activations_integrated_once, method_findings, registered_toys
+from zoo.testing import BACKBONE_CLAIMS, METHOD_CLAIMS, Finding, Toy, activations_integrated_once, method_findings, registered_toys
+from zoo.testing.claims import ask
 from zoo.testing.conformance import NO_WEIGHTS
 
 COLUMNS: Mapping[str, str] = {
@@ -23,7 +25,8 @@ COLUMNS: Mapping[str, str] = {
     "training step": "tensors moved",
     "detached": "detached",
     "shared tensors": "shared tensor",
-    "counts": "weights reached",
+    "coverage": "coverage",
+    "counts": "reached",
 }
 """Claim of `zoo.testing.METHOD_CLAIMS` -> heading of its column."""
 
@@ -35,16 +38,18 @@ def matrix(methods: Sequence[str], toys: Sequence[Toy]) -> Iterator[list[str]]:
     with activations_integrated_once():
         for toy in toys:
             potential = Potential(toy.build(0))
+            coverage = ask("coverage", str(toy), partial(BACKBONE_CLAIMS["coverage"], potential, None))
             for method in methods:
-                yield row(method, toy, method_findings(method, {str(toy): potential}, COLUMNS))
+                findings = method_findings(method, {str(toy): potential}, [claim for claim in COLUMNS if claim in METHOD_CLAIMS])
+                yield row(method, toy, [coverage, *findings])
 
 
 def row(method: str, toy: Toy, findings: Sequence[Finding]) -> list[str]:
     """The cells of one method on one toy."""
     name = [f"`{method}`", str(toy)]
     by_claim = {finding.claim: finding for finding in findings}
-    if by_claim.keys() == {"selects weights"}:
-        found = by_claim["selects weights"]
+    found = by_claim.get("selects weights")
+    if found is not None:
         return [*name, NO_WEIGHTS if found.holds else f"**fails**: {found.fault}", *[""] * (len(COLUMNS) - 1)]
     return [*name, *(cell(by_claim[claim]) for claim in COLUMNS)]
 
@@ -53,7 +58,7 @@ def cell(finding: Finding) -> str:
     """What was measured, or the fault."""
     if finding.figure is None:
         return f"**fails**: {finding.fault}"
-    if finding.claim == "counts" and finding.figure.value is not None:
+    if finding.claim in ("coverage", "counts") and finding.figure.value is not None:
         return f"{finding.figure.value:.1%}"
     return str(finding.figure)
 
