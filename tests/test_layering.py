@@ -30,8 +30,8 @@ RULES = [
     ("zoo", ("pytest", "tests", "benchmarks"), "the conformance kit is for any test runner, and is installed without our tests"),
     ("leaderboard", BACKBONE_PACKAGES, "the board reads records"),
 ]
-# May be used anywhere in the zoo, backbones included: `adapters.errors` is the base of the error types, `adapters.plugins` reads what installed
-# packages declare.
+# May be used anywhere in the zoo, backbones included: `adapters.errors` is the base of the error types, `adapters.plugins` reads what
+# installed packages declare.
 EVERYWHERE = ("adapters.errors", "adapters.plugins")
 
 

@@ -23,7 +23,7 @@ from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.graph import collate
 from zoo.potential import Potential
-from zoo.testing.attached import NAME, Spec, attached, frames_or_probes, method_of
+from zoo.testing.attached import NAME, SEED, Spec, attached, frames_or_probes, method_of
 from zoo.testing.claims import EXACT, Figure, hold, refusal
 from zoo.testing.measures import assert_same_state, bits, changed_tensors, forces_of, relative_difference, state_of, unfrozen
 
@@ -262,7 +262,10 @@ _SECOND_PLACE = "second_place_of_a_shared_tensor"
 
 
 def check_combination(potential: Potential, spec: Spec, frames: Sequence[Frame] | None = None) -> Figure:
-    """The exact combination of two of its adapters is the two together, each scaled; or combining is refused."""
+    """The exact combination of two of its adapters is the two together, each scaled; or combining is refused.
+
+    Where the method gives its delta as a product, the product is the delta.
+    """
     frames = frames_or_probes(potential, frames)
     with attached(potential, spec) as adapter:
         stack = potential.adapters
@@ -270,7 +273,8 @@ def check_combination(potential: Potential, spec: Spec, frames: Sequence[Frame] 
         if not adapter.method.mergeable:
             refusal(lambda: stack.combine({NAME: 0.5, "other": 0.5}, into="both"), "keep it attached")
             return Figure(None, "refused")
-        stack.randomise("other", SEED_OF_OTHER)
+        _hold_products(adapter)
+        stack.randomise("other", SEED + 1)
         stack.activate([NAME])
         one = potential.predict(frames)
         stack.activate([NAME, "other"])
@@ -290,7 +294,14 @@ def check_combination(potential: Potential, spec: Spec, frames: Sequence[Frame] 
         return Figure(difference)
 
 
-SEED_OF_OTHER = 8
+def _hold_products(adapter: Adapter) -> None:
+    for position, delta in enumerate(adapter.block_deltas()):
+        product = adapter.method.as_product(adapter.own_factors(position))
+        if product is not None:
+            whole = (product[0] @ product[1]).reshape(-1)
+            difference = float((whole - delta).abs().max() / delta.abs().max())
+            claim = f"as_product is the delta of {adapter.blocks[position].key}"
+            hold(difference < SAME_TO_ROUNDING, claim, f"a difference of {difference:.1e}", f"below {SAME_TO_ROUNDING:.0e}")
 
 
 def _hold_visible(difference: float) -> None:
