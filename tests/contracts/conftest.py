@@ -17,8 +17,8 @@ from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
 from zoo.potential import Potential
 from zoo.testing import Lender, Toy, activations_integrated_once
-from zoo.testing.attached import spec_label
 from zoo.testing.backbone_claims import backbone_frames
+from zoo.testing.trial import spec_label
 
 # a method registered later is met by its name alone, with its default settings
 VARIANTS: tuple[dict[str, Any], ...] = (

@@ -18,7 +18,6 @@ from tests.refusals import refusal_of
 from zoo.data.frame import Frame
 from zoo.potential import Potential
 from zoo.testing import METHOD_CLAIMS, Toy, attached
-from zoo.testing.attached import NAME, has_weights_for, method_frames
 from zoo.testing.measures import bits, relative_difference
 from zoo.testing.method_claims import (
     check_combination,
@@ -35,6 +34,7 @@ from zoo.testing.method_claims import (
 )
 from zoo.testing.method_symmetry import check_planted_fault, check_symmetry
 from zoo.testing.method_training import check_gradients, check_learning, check_training_step
+from zoo.testing.trial import NAME, has_weights_for, method_frames
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@
 what was wanted. Any test runner will do, or none.
 """
 
-from zoo.testing.attached import attached
 from zoo.testing.claims import ContractError, Figure, Finding
 from zoo.testing.conformance import (
     BACKBONE_CLAIMS,
@@ -17,6 +16,7 @@ from zoo.testing.conformance import (
     method_findings,
 )
 from zoo.testing.toys import Lender, Toy, activations_integrated_once, registered_toys
+from zoo.testing.trial import attached
 
 __all__ = [
     "BACKBONE_CLAIMS",

@@ -19,10 +19,10 @@ from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.potential import Potential
 from zoo.testing import backbone_claims, backbone_files, method_claims, method_symmetry, method_training
-from zoo.testing.attached import Spec, has_weights_for, method_of, spec_label
 from zoo.testing.claims import Figure, Finding, ask, hold, raise_faults
 from zoo.testing.claims import refusal as refused
 from zoo.testing.toys import activations_integrated_once, registered_toys, toys_of
+from zoo.testing.trial import Spec, has_weights_for, method_of, spec_label
 
 MethodClaim = Callable[[Potential, Spec, Sequence[Frame] | None], Figure]
 BackboneClaim = Callable[[Potential, Sequence[Frame] | None], Figure]

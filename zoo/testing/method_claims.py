@@ -23,9 +23,9 @@ from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.graph import collate
 from zoo.potential import Potential
-from zoo.testing.attached import NAME, SEED, Spec, attached, frames_or_probes, method_of
 from zoo.testing.claims import EXACT, Figure, hold, refusal
 from zoo.testing.measures import assert_same_state, bits, changed_tensors, forces_of, relative_difference, state_of, unfrozen
+from zoo.testing.trial import NAME, SEED, Spec, attached, frames_or_probes, method_of
 
 SAME_TO_ROUNDING = 1e-12
 """Relative, float64: of results that are computed in another order."""

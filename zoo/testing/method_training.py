@@ -9,9 +9,9 @@ from torch import Tensor
 
 from zoo.data.frame import Frame
 from zoo.potential import Potential
-from zoo.testing.attached import NAME, RELATIVE, SEED, Spec, attached, frames_or_probes
 from zoo.testing.claims import Figure, hold
 from zoo.testing.measures import assert_same_state, is_idle, state_of, training_loss
+from zoo.testing.trial import NAME, RELATIVE, SEED, Spec, attached, frames_or_probes
 
 DERIVATIVE_TOLERANCE = 1e-5
 """Relative, of a directional derivative against a central difference."""
