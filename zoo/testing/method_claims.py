@@ -294,6 +294,7 @@ def check_combination(potential: Potential, spec: Spec, frames: Sequence[Frame] 
         return Figure(difference)
 
 
+@torch.no_grad()
 def _hold_products(adapter: Adapter) -> None:
     for position, delta in enumerate(adapter.block_deltas()):
         product = adapter.method.as_product(adapter.own_factors(position))
