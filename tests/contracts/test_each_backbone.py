@@ -9,7 +9,6 @@ import torch
 import zoo
 from adapters.state import base_fingerprint, write_adapter
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.evaluation.probes import probe_frames
 from zoo.potential import Potential
 from zoo.testing import BACKBONE_CLAIMS, FAMILY_CLAIMS
 from zoo.testing.backbone_claims import (
@@ -26,7 +25,6 @@ from zoo.testing.backbone_claims import (
     check_weights_matter,
 )
 from zoo.testing.backbone_files import check_checkpoint, check_family, check_merged_checkpoint, check_random_weights, check_rebuilt
-from zoo.testing.measures import symmetries
 from zoo.testing.method_claims import manifest_of
 
 
@@ -113,19 +111,16 @@ def test_an_adapter_file_applied_by_zoo_load_predicts_the_same_bits(twin, frames
         assert np.array_equal(one.forces, other.forces)
 
 
-def test_constants_of_a_float64_twin_are_computed_in_float64(potential, frames, twin):
+def test_constants_of_a_float64_twin_are_computed_in_float64(potential, frames):
     """The rotation error after float32 -> float64 stays at float64's rounding, where a cast would leave 1e-8."""
     assert check_rebuilt(potential, frames).value < max(1e-10, potential.backbone.aliasing_floor)
-    assert symmetries(Potential(twin), probe_frames(twin.elements, seed=2)).passed
 
 
 def test_weights_none_draws_every_trainable_weight_and_keeps_the_statistics(toy, potential, single, checkpoint):
     drawn, _, total = check_random_weights(load_family(toy.family), potential).note.partition(" of ")
     assert 0 < int(drawn) <= int(total)
-    torch.manual_seed(11)
-    one = zoo.load(checkpoint, weights=None, head=single.head)
-    torch.manual_seed(11)
-    same = load_family(toy.family).randomise(one.backbone)
-    for (name, parameter), again in zip(one.backbone.named_parameters(), same.parameters(), strict=True):
-        assert torch.equal(parameter, again), name
-    assert one.base_sha256 != base_fingerprint(single)
+    loaded = zoo.load(checkpoint, weights=None, head=single.head)
+    assert loaded.base_sha256 not in (potential.base_sha256, base_fingerprint(single))
+    before = dict(single.named_parameters())
+    for name, parameter in loaded.backbone.named_parameters():
+        assert name not in loaded.coverage.not_adaptable or torch.equal(parameter, before[name]), name

@@ -15,7 +15,8 @@ from adapters.adapter import Adapter
 from adapters.method import method_names, register
 from tests import direct_family
 from tests.refusals import refusal_of
-from tests.unit_zoo.broken_parts import BROKEN_BACKBONES, BROKEN_FAMILIES, BROKEN_METHODS, Conservative, Sound, built
+from tests.unit_zoo.broken_backbones import BROKEN_BACKBONES, BROKEN_FAMILIES, Conservative, built
+from tests.unit_zoo.broken_methods import BROKEN_METHODS, Sound
 from zoo.potential import Potential
 from zoo.testing import (
     BACKBONE_CLAIMS,
