@@ -138,7 +138,8 @@ class Adapter(nn.Module):
             factors = self._keys_of(position)
             tensors = [self.factors[key] for key in factors.values()]
             same = tuple((name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in zip(factors, tensors, strict=True))
-            groups.setdefault(same, []).append(position)
+            # factors need not tell the block's shape: of a scale for each column they do not say how many rows there are
+            groups.setdefault((self.blocks[position].compact_shape, *same), []).append(position)
         batches = []
         for positions in groups.values():
             keys = [self._keys_of(position) for position in positions]

@@ -1,6 +1,7 @@
 """What an adapter method is: a block -> trainable factors, factors -> delta, and how its factors are optimised. Methods register by name.
 
 A new method is one file in this folder with a ``@register``-ed subclass of `AdapterMethod`, and its module's name in `_METHOD_MODULES`.
+One of another package is declared by that package (`adapters.plugins`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from adapters.blocks import Coverage, WeightBlock
 from adapters.conditions import Condition
 from adapters.errors import AdapterError, first_problem, nearest_name_hint
+from adapters.plugins import ADAPTERS, plugins
 
 if TYPE_CHECKING:
     from adapters.adapter import Adapter
@@ -101,6 +103,11 @@ class AdapterMethod(ABC):
     @property
     def decays_by_itself(self) -> bool:
         """Whether `before_step` does what AdamW's decoupled weight decay does elsewhere, so that no other optimizer's decay fits."""
+        return False
+
+    @property
+    def surrogate_gradient(self) -> bool:
+        """Whether its tensors are trained by something else than the derivative of the loss, by design (straight-through estimators)."""
         return False
 
     @property
@@ -215,7 +222,16 @@ MethodType = TypeVar("MethodType", bound=type[AdapterMethod])
 
 
 def register(method: MethodType) -> MethodType:
-    """Class decorator: make a method known under its ``name``."""
+    """Class decorator: make a method known under its ``name``.
+
+    Raises:
+        AdapterError: where another module has a method of this name.
+    """
+    known = _METHODS.get(method.name)
+    if known is not None and (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
+        raise AdapterError(
+            f"adapter method {method.name!r} of {method.__module__}: {known.__module__} has a method of this name; choose another"
+        )
     _METHODS[method.name] = method
     return method
 
@@ -231,8 +247,8 @@ def check_patterns(setting: str, patterns: Iterable[str], names: Iterable[str]) 
 
 
 def method_names() -> tuple[str, ...]:
-    """Names of all methods, sorted."""
-    return tuple(sorted(_load_methods()))
+    """Names of all methods, sorted; those of other packages among them, which are imported when one is created."""
+    return tuple(sorted({*_load_methods(), *plugins(ADAPTERS)}))
 
 
 def create_method(spec: str | Mapping[str, Any]) -> AdapterMethod:
@@ -247,10 +263,12 @@ def create_method(spec: str | Mapping[str, Any]) -> AdapterMethod:
     settings = {"name": spec} if isinstance(spec, str) else {str(key): value for key, value in spec.items()}
     methods = _load_methods()
     if "name" not in settings:
-        raise AdapterError(f"adapter configuration {settings}: no 'name'; wanted one of: {', '.join(sorted(methods))}")
+        raise AdapterError(f"adapter configuration {settings}: no 'name'; wanted one of: {', '.join(method_names())}")
     name = str(settings.pop("name"))
+    if name in plugins(ADAPTERS):
+        _load_plugin(name)
     if name not in methods:
-        raise AdapterError(f"unknown adapter method {name!r}; {nearest_name_hint(name, methods)}")
+        raise AdapterError(f"unknown adapter method {name!r}; {nearest_name_hint(name, method_names())}")
     method = methods[name]
     try:
         config = method.Config(**settings)
@@ -263,6 +281,18 @@ def _load_methods() -> dict[str, type[AdapterMethod]]:
     for module in _METHOD_MODULES:
         importlib.import_module(module)
     return _METHODS
+
+
+def _load_plugin(name: str) -> None:
+    """Import the method that another package declares under ``name``, and register it where that package did not."""
+    plugin, kind = plugins(ADAPTERS)[name], "adapter method"
+    own = [known for known, method in _METHODS.items() if method.__module__ in _METHOD_MODULES]
+    found = plugin.load(kind, own)
+    if not (isinstance(found, type) and issubclass(found, AdapterMethod)):
+        raise plugin.wrong(kind, repr(found), "a subclass of adapters.method.AdapterMethod")
+    if getattr(found, "name", None) != name:
+        raise plugin.wrong(kind, f"called {getattr(found, 'name', None)!r}", f"a method of the name {name!r}")
+    register(found)
 
 
 def _one_line(method: str, config: type[MethodConfig], error: ValidationError) -> str:

@@ -141,6 +141,11 @@ class Sparse(AdapterMethod):
         """``tau``, the logit of the layer's threshold."""
         return {"tau": torch.tensor(_logit(self.config.threshold_start), dtype=dtype)}
 
+    @property
+    def surrogate_gradient(self) -> bool:
+        """The printed form's gradient of the threshold (Eqs. 2, 3) and the straight-through one of ``start="base"``."""
+        return self.config.form == "printed" or self.starts_at_base
+
     def delta(self, factors: Mapping[str, Tensor]) -> Tensor:
         """S(D, sigmoid(tau)), (B, ...); in the printed form D, which is thresholded already, with the gradient of S."""
         raw = factors["D"]

@@ -257,6 +257,22 @@ def test_the_parity_table_has_a_row_for_every_card_and_kind_of_network_that_can_
             )
 
 
+def test_the_contract_matrix_has_every_method_on_every_toy_and_the_control_alone_breaks_the_symmetry() -> None:
+    from zoo.testing import registered_toys
+
+    table = between_markers(text_of("docs/contracts.md"), "contracts")
+    rows = {tuple(cells[1:3]): cells for line in table.splitlines() if len(cells := [cell.strip() for cell in line.split("|")]) > 3}
+    wanted = {(f"`{name}`", str(toy)) for name in method_names() for toy in registered_toys()}
+    assert wanted <= rows.keys(), "run python -m benchmarks.contracts"
+    assert "fails" not in table
+    broken = {method for (method, _), cells in rows.items() if "not equivariant" in cells[4]}
+    assert broken == {"`bottleneck`"}
+    controls = [cells for (method, _), cells in rows.items() if method == "`bottleneck`" and "no weights" not in cells[3]]
+    assert all(float(cells[4].split()[0]) > 1e-3 for cells in controls)
+    exact = [(cells[3], cells[4]) for cells in rows.values() if "own start" in cells[3]]
+    assert len(exact) < len(rows) / 4  # most start at the base
+
+
 def test_the_tables_of_counts_are_those_of_the_code() -> None:
     from benchmarks import counts
 

@@ -26,10 +26,12 @@ RULES = [
     ("zoo.data", ("zoo.training", "zoo.potential", "zoo.loading", "zoo.backbones", "zoo.evaluation"), "data know no model"),
     ("zoo.evaluation", ("zoo.training",), "a result is recomputed without the trainer"),
     ("zoo.registry", ("zoo.backbones", "zoo.loading", "torch"), "cards are listed without loading a model"),
+    ("zoo", ("pytest", "tests", "benchmarks"), "the conformance kit is for any test runner, and is installed without our tests"),
     ("leaderboard", BACKBONE_PACKAGES, "the board reads records"),
 ]
-# `adapters.errors` is the base of the error types and may be used anywhere in the zoo, backbones included.
-EVERYWHERE = ("adapters.errors",)
+# May be used anywhere in the zoo, backbones included: `adapters.errors` is the base of the error types, `adapters.plugins` reads what
+# installed packages declare.
+EVERYWHERE = ("adapters.errors", "adapters.plugins")
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -91,6 +93,7 @@ def test_every_rule_names_a_layer_that_exists() -> None:
         ("zoo/backbones/planted.py", "from .. import training"),
         ("zoo/data/planted.py", "import importlib\nimportlib.import_module('zoo.training.run')"),
         ("zoo/evaluation/planted.py", "from ..training.run import train"),
+        ("zoo/testing/planted.py", "import pytest"),
         ("leaderboard/__init__.py", "import mace"),
     ],
 )

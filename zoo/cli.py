@@ -65,9 +65,9 @@ def _dispatch(words: list[str]) -> None:
 
 
 def _adapters() -> list[str]:
-    from zoo.compose import group_options
+    from zoo.compose import adapter_names
 
-    return [name for name in group_options("adapter") if name != "file"]
+    return adapter_names()
 
 
 def _overview() -> str:

@@ -26,6 +26,21 @@ def config_root() -> Path:
     raise ZooError(f"no configuration found at {packaged} or {source}; reinstall equizoo")
 
 
+NO_METHODS = ("file", "plugin")
+"""Options of the group ``adapter`` that name no method by themselves."""
+
+
+def adapter_names() -> list[str]:
+    """What ``adapter=`` takes by name: methods with a configuration, presets, and methods of other installed packages."""
+    return sorted({name for name in group_options("adapter") if name not in NO_METHODS} | set(_methods_of_other_packages()))
+
+
+def _methods_of_other_packages() -> tuple[str, ...]:
+    from adapters.plugins import ADAPTERS, plugins
+
+    return tuple(plugins(ADAPTERS))
+
+
 def group_options(group: str) -> list[str]:
     """The files of one Hydra group, by name."""
     return sorted(path.stem for path in (config_root() / group).glob("*.yaml"))
@@ -60,6 +75,8 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
     options = group_options(key)
     if value in options or value == "null":
         return [argument]
+    if key == "adapter" and value in _methods_of_other_packages():
+        return ["adapter=plugin", f"++adapter.name={value}"]
     if key == "data" and _names_published_sets(value):
         return ["data=named", f"data.name={value}"]
     if "," in value and not _is_there(value):  # a sweep: -m adapter=elora,full
@@ -74,6 +91,8 @@ def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
         if not _is_there(value):
             raise ZooError(f"{key}={value}: no such file{_or_name(value, options)}")
         return [f"{key}=file", f"{key}.path={quoted(value)}"]
+    if key == "adapter":
+        options = adapter_names()
     raise ZooError(f"{key}={value}: not an option; {nearest_name_hint(value, options)}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ import torch
 
 from adapters.method import method_names
 from tests import direct_family
-from tests.contracts.toys import Lender, Toy
 from tests.families import skip_without
 from zoo.backbones import family_names, is_installed, load_family
 from zoo.backbones.base import Backbone
 from zoo.data.frame import Frame
-from zoo.evaluation.probes import probe_frames
 from zoo.potential import Potential
+from zoo.testing import Lender, Toy, activations_integrated_once
+from zoo.testing.backbone_claims import backbone_frames
+from zoo.testing.trial import spec_label
 
 # a method registered later is met by its name alone, with its default settings
 VARIANTS: tuple[dict[str, Any], ...] = (
@@ -32,18 +32,20 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 SPECS: tuple[dict[str, Any], ...] = (*({"name": name} for name in method_names()), *VARIANTS)
 
 
-def spec_id(spec: dict[str, Any]) -> str:
-    return " ".join([spec["name"], *(f"{key}={value}" for key, value in spec.items() if key != "name")])
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each toy for each test that has one; with adapter methods beside it, all but the families' main toys are slow.
+    """Each toy for each test that has one, each method for each that has one."""
+    methods = "spec" in metafunc.fixturenames
+    if "toy" in metafunc.fixturenames:
+        metafunc.parametrize("toy", _toys(methods))
+    if methods:
+        metafunc.parametrize("spec", SPECS, ids=spec_label)
+
+
+def _toys(methods: bool) -> list[object]:
+    """All toys; with adapter methods beside them, all but the families' main ones are slow.
 
     The tests' own direct family is met as a registered one is: it alone has forces that are no gradient, and all its toys are quick.
     """
-    if "toy" not in metafunc.fixturenames:
-        return
-    methods = "spec" in metafunc.fixturenames
     direct = direct_family.FAMILY
     toys = [pytest.param(toy, id=str(toy)) for toy in (Toy(direct.name), *(Toy(direct.name, variant) for variant in direct.more_toys))]
     for name in family_names():
@@ -51,18 +53,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for variant in load_family(name).more_toys if is_installed(name) else ():
             toy = Toy(name, variant)
             toys.append(pytest.param(toy, id=str(toy), marks=[pytest.mark.slow] if methods else []))
-    metafunc.parametrize("toy", toys)
-    if methods:
-        metafunc.parametrize("spec", SPECS, ids=spec_id)
+    return toys
 
 
 @pytest.fixture(scope="session", autouse=True)
 def activations_are_integrated_once() -> Iterator[None]:
-    """e3nn draws the same million numbers for each activation function of each network that it builds."""
-    from e3nn.math import _normalize_activation
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_normalize_activation, "moment", functools.cache(_normalize_activation.moment))
+    with activations_integrated_once():
         yield
 
 
@@ -91,9 +87,9 @@ def potential(backbone: Backbone) -> Potential:
 
 
 @pytest.fixture
-def frames(backbone: Backbone) -> list[Frame]:
+def frames(potential: Potential) -> list[Frame]:
     """A molecule, a wire, a slab and a sheared crystal."""
-    return probe_frames(backbone.elements)
+    return backbone_frames(potential)
 
 
 @pytest.fixture

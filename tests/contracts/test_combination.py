@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from adapters.method import create_method
-from tests.contracts.checks import bits, relative_difference, rotation_residual
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import FLOOR_FACTOR
 from zoo.evaluation.probes import probe_frames
 from zoo.potential import Potential
+from zoo.testing.measures import bits, relative_difference, rotation_residual
 
 
 @pytest.fixture

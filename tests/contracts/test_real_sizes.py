@@ -13,22 +13,13 @@ from torch import Tensor
 import zoo
 from adapters.method import create_method
 from benchmarks.shapes import MATERIALS_PROJECT, mace_shape
-from tests.contracts.checks import (
-    bits,
-    force_change,
-    relative_difference,
-    relative_sizes,
-    rotation_residual,
-    save_and_attach_again,
-    small_frames,
-    weights_without_gradient,
-)
-from tests.contracts.toys import Uncopied, assert_same_state, state_of
+from tests.contracts.checks import force_change, save_and_attach_again, small_frames, weights_without_gradient
 from zoo.backbones.base import Backbone
 from zoo.backbones.nequip import NequIPFramework
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.potential import Potential
+from zoo.testing.measures import Uncopied, assert_same_state, bits, relative_difference, relative_sizes, rotation_residual, state_of
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,11 @@ from ase import Atoms
 
 from adapters.adapter import Provenance
 from adapters.method import create_method
-from tests.contracts.checks import bits, relative_difference
-from tests.contracts.toys import assert_same_state, state_of
 from tests.refusals import refusal_of
 from zoo import routing
 from zoo.data.frame import Frame
 from zoo.potential import Potential
+from zoo.testing.measures import assert_same_state, bits, relative_difference, state_of
 
 # every reach: low rank, dense on a part, thresholded, nothing at all
 SPECS = {

@@ -8,20 +8,11 @@ from ase.build import bulk, fcc111
 
 import zoo
 from adapters.method import create_method
-from tests.contracts.checks import (
-    bits,
-    force_change,
-    relative_difference,
-    relative_sizes,
-    rotation_residual,
-    save_and_attach_again,
-    small_frames,
-    weights_without_gradient,
-)
-from tests.contracts.toys import Uncopied, assert_same_state, state_of
+from tests.contracts.checks import force_change, save_and_attach_again, small_frames, weights_without_gradient
 from zoo.data.frame import Frame
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.potential import Potential
+from zoo.testing.measures import Uncopied, assert_same_state, bits, relative_difference, relative_sizes, rotation_residual, state_of
 
 ELORA = {"name": "elora", "rank": 16}
 

@@ -12,7 +12,7 @@ import pytest
 from adapters.method import create_method, method_names
 from adapters.sparse import threshold_after
 from tests.refusals import refusal_of
-from zoo.compose import compose, config_root, group_options
+from zoo.compose import NO_METHODS, compose, config_root, group_options
 from zoo.data.source import load_splits
 from zoo.loading import load
 from zoo.training.config import RunConfig, parse_config
@@ -39,7 +39,7 @@ def test_every_method_has_a_configuration_of_its_name_and_a_line_in_the_help(zoo
         assert f"name: {name}\n" in (config_root() / "adapter" / f"{name}.yaml").read_text(encoding="utf-8")
     page = zoo("train", "--help").out
     (listed,) = [line for line in page.splitlines() if line.strip().startswith("adapter (")]
-    assert set(listed.strip().removeprefix("adapter (").removesuffix(")").split(", ")) == set(group_options("adapter")) - {"file"}
+    assert set(listed.strip().removeprefix("adapter (").removesuffix(")").split(", ")) == set(group_options("adapter")) - {*NO_METHODS}
 
 
 @pytest.mark.parametrize("method", [name for name in method_names() if name != "bias"])

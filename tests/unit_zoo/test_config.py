@@ -7,7 +7,7 @@ import yaml
 
 from tests.refusals import refusal_of
 from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
-from zoo.compose import compose, config_root, group_options, rewrite_overrides
+from zoo.compose import NO_METHODS, compose, config_root, group_options, rewrite_overrides
 from zoo.errors import ZooError
 from zoo.training.config import RunConfig, TrainingConfig, parse_config
 
@@ -17,6 +17,7 @@ TRAIN_GROUPS = ("backbone", "data", "training", "strategy", "adapter", "experime
 NEEDS = {
     ("data", "named"): ["data.name=acac"],
     ("adapter", "file"): ["adapter.path=some.safetensors"],
+    ("adapter", "plugin"): ["adapter.name=elora"],
     ("training", "sparse_paper"): ["adapter=sparse"],
     # the other methods' files bring rates of their own
     **{("training", name): ["adapter=full_scratch"] for name in group_options("training") if name.startswith("equiformer_v2_")},
@@ -84,7 +85,7 @@ def test_experiment_alone_takes_the_default_steps_unless_it_has_a_training_of_it
 
 
 @pytest.mark.parametrize("experiment", group_options("experiment"))
-@pytest.mark.parametrize("adapter", [name for name in group_options("adapter") if name != "file"])
+@pytest.mark.parametrize("adapter", [name for name in group_options("adapter") if name not in NO_METHODS])
 def test_every_experiment_takes_every_adapter(experiment, adapter):
     config = _composed(f"experiment={experiment}", f"adapter={adapter}")
     assert config.adapter["name"] in adapter

@@ -10,11 +10,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from tests.contracts.checks import bits
-from tests.contracts.toys import assert_same_state, state_of
 from zoo.backbones import load_family
 from zoo.graph import collate
 from zoo.potential import Potential
+from zoo.testing.measures import assert_same_state, bits, state_of
 
 STRUCTURES = [molecule("CH3OH"), bulk("CuAu", "rocksalt", a=5.2)]
 NAMES = ["one", "other"]
