@@ -142,6 +142,12 @@ def _adapter(words: list[str]) -> None:
     adapter_command(words)
 
 
+def _analyse(words: list[str]) -> None:
+    from zoo.analysis.command import analyse_command
+
+    analyse_command(words)
+
+
 def _data(words: list[str]) -> None:
     from zoo.data.catalogue import data_set_names
     from zoo.listing import describe_data_set, list_data
@@ -242,6 +248,20 @@ FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revi
           opens private repositories; what is fetched is kept in the cache and must stay the same
 --blocks  one line a block
 """
+_ANALYSE_PAGE = """
+usage: zoo analyse RUN [out=FOLDER]
+       zoo analyse FILE [backbone=CARD|FILE] [out=FOLDER]
+
+  zoo analyse runs/quickstart
+  zoo analyse runs/quickstart/adapter.safetensors backbone=sevennet-0 out=results
+
+What fine-tuning did to the base's weights, as a CSV and a PNG each in RUN/analysis: coverage (which weights are adapted), r2_species and
+r2_paths (1 - R^2 of weights before and after, by channel and element or path), stable_rank, singular_values, irreps (norms by irrep) and
+sparsity (zeros by parameter). docs/analysis.md explains every column. No data are needed; the base has to be at hand.
+
+FILE      an adapter file or its address (zoo adapter --help); its base is the card that it names, or backbone=
+out       the folder to write; an earlier analysis there is replaced
+"""
 COMMANDS: dict[str, Command] = {
     "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
     "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
@@ -254,6 +274,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
     "adapter": Command("what an adapter file holds, and what distinguishes two", _ADAPTER_PAGE, _adapter),
+    "analyse": Command("what an adapter did to its base: coverage, ranks, norms, spectra", _ANALYSE_PAGE, _analyse),
     "export": Command("base + adapter as one file that the base's own package loads", _EXPORT_PAGE, _export),
     "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", _CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),

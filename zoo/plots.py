@@ -21,7 +21,9 @@ from zoo.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
+COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "vermilion": "#D55E00", "purple": "#CC79A7", "sky": "#56B4E9"}
+GREY = "#666666"
+_BLUE, _ORANGE, _GREEN, _GREY = COLOURS["blue"], COLOURS["orange"], COLOURS["green"], GREY
 _SPLIT_STYLES = {"train": (_BLUE, "-"), "valid": (_ORANGE, "--"), "test": (_GREEN, ":")}
 _SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 _LEARNING_RATE = "learning rate"
@@ -60,7 +62,7 @@ def plot_learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, x: st
         axes.grid(True, which="both", alpha=0.25)
         if any(curves):
             axes.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_energy_parity(path: Path, labels: Sequence[Frame], fine_tuned: Predictions, zero_shot: Predictions | None = None) -> Path:
@@ -155,7 +157,7 @@ def _parity(path: Path, series: list[tuple[str, str, FloatArray, FloatArray]], q
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _curves_by_quantity(rows: Sequence[Mapping[str, Any]], x: str) -> dict[str, dict[str, FloatArray]]:
@@ -197,15 +199,21 @@ def _axis_label(quantity: str) -> str:
 
 
 def _figure(columns: int, rows: int) -> Figure:
+    return new_figure(5.2 * columns, 4.6 * rows)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, to be filled and handed to `save_figure`."""
     # Figure and the Agg canvas directly: pyplot would keep global state and may look for a display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * columns, 4.6 * rows), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all; raises `ZooError` where it cannot be written."""
     write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
     return path
