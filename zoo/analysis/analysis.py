@@ -68,8 +68,12 @@ class Analysis:
                 figure.unlink(missing_ok=True)
                 continue
             write_table(table, row_type, rows)
-            written += [table, draw(rows, self.title, figure)]
+            written += [table, draw(rows, self._title_of(name), figure)]
         return written
+
+    def _title_of(self, name: str) -> str:
+        lacks_species = name == "r2_paths" and not self.r2_species
+        return f"{self.title}, in which no weights belong to single elements" if lacks_species else self.title
 
 
 _FILES: dict[str, tuple[type[Any], _Draw]] = {

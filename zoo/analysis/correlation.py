@@ -160,13 +160,14 @@ def correlations(changes: Changes) -> tuple[list[SpeciesRow], list[PathRow]]:
     backbone = changes.potential.backbone
     of_species, of_paths = _Cells(), _Cells()
     for change in changes:
-        block, parts = change.block, parts_of(change.block, backbone)
+        block, parts, of_elements = change.block, parts_of(change.block, backbone), rows_by_species(change.block, backbone)
+        # one-hot elements are scalars, and so is what a linear map makes of them
+        default = 0 if of_elements else _NO_DEGREE
         for part in parts:
-            key = (block.layer, block.role, _NO_DEGREE if part.channel.degree is None else part.channel.degree, _ALL)
+            key = (block.layer, block.role, default if part.channel.degree is None else part.channel.degree, _ALL)
             for weights, moved in zip(part.of(change.base), part.of_change(change.delta), strict=True):
                 of_paths.add(key, change, weights, moved)
-        for number, rows in rows_by_species(block, backbone).items():
-            # one-hot elements are scalars, and so is what a linear map makes of them
+        for number, rows in of_elements.items():
             key = (block.layer, block.role, parts[0].channel.degree or 0, number)
             of_species.add(key, change, change.base[:, rows], None if change.delta is None else change.delta[:, rows])
     provenance = changes.adapter.provenance
