@@ -49,7 +49,18 @@ class Analysis:
     notes: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> list[Path]:
-        """Write ``NAME.csv`` and ``NAME.png`` of each table that has rows, and remove those of an earlier analysis that has no more.
+        """`write_tables` and `draw`.
+
+        Returns:
+            The files written.
+
+        Raises:
+            ZooError: where the folder cannot be written.
+        """
+        return [*self.write_tables(folder), *self.draw(folder)]
+
+    def write_tables(self, folder: Path) -> list[Path]:
+        """Write ``NAME.csv`` of each table that has rows; the files of an earlier analysis, tables and figures, are removed.
 
         Returns:
             The files written.
@@ -59,17 +70,23 @@ class Analysis:
         """
         if folder.exists() and not folder.is_dir():
             raise ZooError(f"{folder}: is a file; pass another out=FOLDER")
-        written = []
-        for name, (row_type, draw) in _FILES.items():
-            rows = getattr(self, name)
-            table, figure = folder / f"{name}.csv", folder / f"{name}.png"
-            if not rows:
-                table.unlink(missing_ok=True)
-                figure.unlink(missing_ok=True)
-                continue
-            write_table(table, row_type, rows)
-            written += [table, draw(rows, self._title_of(name), figure)]
-        return written
+        if folder.is_dir():
+            _remove_earlier(folder)
+        return [write_table(folder / f"{name}.csv", row_type, getattr(self, name)) for name, (row_type, _) in self._filled().items()]
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Write ``NAME.png`` of each table that has rows.
+
+        Returns:
+            The files written.
+
+        Raises:
+            ZooError: where the folder cannot be written.
+        """
+        return [draw(getattr(self, name), self._title_of(name), folder / f"{name}.png") for name, (_, draw) in self._filled().items()]
+
+    def _filled(self) -> dict[str, tuple[type[Any], _Draw]]:
+        return {name: kind for name, kind in _FILES.items() if getattr(self, name)}
 
     def _title_of(self, name: str) -> str:
         lacks_species = name == "r2_paths" and not self.r2_species
@@ -85,6 +102,15 @@ _FILES: dict[str, tuple[type[Any], _Draw]] = {
     "irreps": (IrrepRow, draw_irreps),
     "sparsity": (SparsityRow, draw_sparsity),
 }
+
+
+def _remove_earlier(folder: Path) -> None:
+    try:
+        for name in _FILES:
+            (folder / f"{name}.csv").unlink(missing_ok=True)
+            (folder / f"{name}.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be written ({error.strerror or error}); pass another out=FOLDER") from None
 
 
 def analyse(potential: Potential, adapter: str | None = None) -> Analysis:

@@ -37,8 +37,8 @@ def analyse_command(words: Sequence[str]) -> None:
     analysis = analyse(choose_model(config))
     written = analysis.write(folder)
     print(f"{analysis.title}: {len(written)} files in {folder}/")
-    for path in written[::2]:
-        print(f"  {path.stem:<16} {_SAYS[path.stem]}")
+    for name in dict.fromkeys(path.stem for path in written):
+        print(f"  {name:<16} {_SAYS[name]}")
     for note in analysis.notes:
         print(f"note: {note}")
 
