@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.families import skip_without
-from zoo.backbones import family_names, load_family
+from zoo.backbones import family_names, is_installed, load_family
 from zoo.backbones.base import Backbone
 
 
@@ -32,7 +32,5 @@ def toys() -> Iterator[object]:
     """Every toy of every family; all but the main ones are slow."""
     for name in family_names():
         yield pytest.param(name, "", id=name, marks=skip_without(name))
-        for variant in load_family(name).more_toys if name in ("mace", "equiformer_v2") else ():
-            yield pytest.param(name, variant, id=f"{name} {variant}", marks=[skip_without(name), pytest.mark.slow])
-    for variant in ("direct", "grid", "experts"):
-        yield pytest.param("uma", variant, id=f"uma {variant}", marks=[skip_without("uma"), pytest.mark.slow])
+        for variant in load_family(name).more_toys if is_installed(name) else ():
+            yield pytest.param(name, variant, id=f"{name} {variant}", marks=pytest.mark.slow)

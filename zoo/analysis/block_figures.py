@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def draw_singular_values(rows: Sequence[SingularValueRow], title: str, path: Pat
             shown = [row for row in members if row.normalised >= _SMALLEST]
             style = {"marker": "."} if len(shown) == 1 else {"linewidth": 1.0}
             colour = colours.to_rgba(members[0].layer)  # type: ignore[arg-type]
-            axes.plot([row.index for row in shown], [row.normalised for row in shown], color=colour, alpha=0.8, **style)  # type: ignore[arg-type]
+            axes.plot([row.index for row in shown], [row.normalised for row in shown], color=colour, alpha=0.8, **style)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: "")
@@ -133,7 +133,7 @@ def _scatter(axes: Axes, ordered: Sequence[SparsityRow], values: Sequence[float]
     _mark_layers(axes, np.array([row.layer for row in ordered]))
 
 
-def _styles(roles: Iterable[str]) -> list[tuple[dict[str, str], str]]:
+def _styles(roles: Iterable[str]) -> list[tuple[dict[str, Any], str]]:
     colours = list(COLOURS.values())
     names = sorted(set(roles))
     return [({"color": colours[place % len(colours)], "marker": _MARKERS[place % len(_MARKERS)]}, role) for place, role in enumerate(names)]

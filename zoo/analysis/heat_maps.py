@@ -20,6 +20,7 @@ from zoo.plots import COLOURS, new_figure, save_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 _DECADES = 4  # below the largest value; what is smaller has the lightest colour
 _UNDEFINED, _NOT_THERE = "#BBBBBB", "#EDEDED"
@@ -149,7 +150,8 @@ def _draw(figure: Figure, axes: Axes, grid: _Grid, name: str) -> None:
     found = image[np.isfinite(image)]
     highest = float(found.max()) if found.size else 1.0
     lowest = max(float(found.min()) if found.size else 0.1, highest * 10.0**-_DECADES)
-    norm = LogNorm(min(lowest, 0.5 * highest), highest, clip=True)
+    lowest = min(lowest, 0.5 * highest)
+    norm = LogNorm(lowest, highest, clip=True)
     colours = ListedColormap(colormaps["Blues"](np.linspace(_LIGHTEST, 1.0, 256)))
     axes.set_facecolor(_NOT_THERE)
     drawn = axes.imshow(image, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
@@ -158,7 +160,7 @@ def _draw(figure: Figure, axes: Axes, grid: _Grid, name: str) -> None:
     axes.set_xticks(range(shape[1]), grid.columns, fontsize=8)
     axes.set_yticks(range(shape[0]), grid.rows, fontsize=8)
     bar = figure.colorbar(drawn, ax=axes, label=f"{name} (white: unchanged)", shrink=0.9, pad=0.015)
-    narrow = highest < 10 * float(norm.vmin)  # less than a decade: its smaller ticks may be all there are
+    narrow = highest < 10 * lowest  # less than a decade: its smaller ticks may be all there are
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
     bar.ax.yaxis.set_minor_formatter(lambda value, _: f"{value:.2g}" if narrow else "")
     if shape[1] <= _MOST_WRITTEN[0] and len(grid.values) <= _MOST_WRITTEN[1]:
@@ -168,7 +170,7 @@ def _draw(figure: Figure, axes: Axes, grid: _Grid, name: str) -> None:
             axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
 
 
-def _square(place: tuple[int, int], **style: object) -> object:
+def _square(place: tuple[int, int], **style: object) -> Patch:
     from matplotlib.patches import Rectangle
 
     return Rectangle((place[1] - 0.5, place[0] - 0.5), 1, 1, **style)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from adapters.blocks import WeightBlock
 from adapters.sparse import Sparse
 from zoo.analysis.changes import Changes
 from zoo.analysis.channels import Channel, parts_of
@@ -96,7 +97,7 @@ def sparsities(changes: Changes) -> list[SparsityRow]:
     """One row a parameter with a delta, in the order of the model's parameters."""
     adapted: dict[str, int] = {}
     zeros: dict[str, int] = {}
-    first = {}
+    first: dict[str, WeightBlock] = {}
     for change, delta in changes.adapted():
         name = change.block.parameter
         first.setdefault(name, change.block)

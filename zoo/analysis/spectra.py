@@ -88,9 +88,11 @@ def spectra(changes: Changes) -> tuple[list[StableRankRow], list[SingularValueRo
 def singular_values(change: BlockChange, delta: Tensor) -> Tensor:
     """(stack, k) float64, descending; of a product A B those of R_A R_B^T, from the factors' QR decompositions, so that k is its r."""
     if change.product is None or change.product[0].shape[2] >= min(change.block.rows, change.block.cols):
-        return torch.linalg.svdvals(delta)
+        dense: Tensor = torch.linalg.svdvals(delta)
+        return dense
     left, right = change.product
-    return torch.linalg.svdvals(torch.linalg.qr(left).R @ torch.linalg.qr(right.transpose(1, 2)).R.transpose(1, 2))
+    found: Tensor = torch.linalg.svdvals(torch.linalg.qr(left).R @ torch.linalg.qr(right.transpose(1, 2)).R.transpose(1, 2))
+    return found
 
 
 def stable_rank_of(values: Tensor) -> float:
