@@ -139,10 +139,11 @@ class Elora(AdapterMethod):
         return normal if self.config.initialisation == "reference" else normal / math.sqrt(rank)
 
     def as_product(self, factors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """((alpha / r) A, B); None for a dense delta."""
-        if "D" in factors:
+        """((alpha / r) A, B) with the block's own r; None for a dense delta, and with ``magnitude``, which is no product."""
+        if "D" in factors or self.config.magnitude:
             return None
-        return (self.config.alpha or self.config.rank) / self.config.rank * factors["A"], factors["B"]
+        rank = int(factors["A"].shape[-1])
+        return (self.config.alpha or rank) / rank * factors["A"], factors["B"]
 
     def _is_extra(self, block: WeightBlock) -> bool:
         if self.config.extra_trainable == "reference":

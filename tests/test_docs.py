@@ -18,6 +18,8 @@ from benchmarks.tables import between_markers, markdown_table, replace_between_m
 from tests.documented_files import write_documented_files
 from zoo.adapter_commands import parse_words
 from zoo.adapter_sources import is_address
+from zoo.analysis.command import AnalyseConfig
+from zoo.analysis.command import keys_of_words as analysis_keys_of_words
 from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
 from zoo.compose import compose
 from zoo.data.cards import DataCard
@@ -43,7 +45,9 @@ CONFIGS: dict[str, type[Any]] = {
     "predict": PredictConfig,
     "export": ExportConfig,
     "check-equivariance": CheckConfig,
+    "analyse": AnalyseConfig,
 }
+WITHOUT_KEYS = {"export": keys_of_words, "analyse": analysis_keys_of_words}  # commands that take words without a key
 
 
 def text_of(page: str) -> str:
@@ -104,7 +108,7 @@ def fault_of_sweep(words: list[str]) -> str | None:
 
 def composed(name: str, rest: list[str]) -> Any:
     """The validated configuration of a command; of a sweep its first job."""
-    rest = keys_of_words(rest) if name == "export" else rest
+    rest = WITHOUT_KEYS[name](rest) if name in WITHOUT_KEYS else rest
     given = [first_of_sweep(word) if "-m" in rest else word for word in rest if not word.startswith("-")]
     return parse_config(compose(name, [*given, *(["run.folder=x"] if name == "train" else [])]), CONFIGS[name])
 

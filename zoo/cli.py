@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from zoo import help_pages
 from zoo.errors import USER_ERRORS, ZooError, nearest_name_hint
 
 
@@ -148,6 +149,12 @@ def _sweep(words: list[str]) -> None:
     sweep_command(words)
 
 
+def _analyse(words: list[str]) -> None:
+    from zoo.analysis.command import analyse_command
+
+    analyse_command(words)
+
+
 def _data(words: list[str]) -> None:
     from zoo.data.catalogue import data_set_names
     from zoo.listing import describe_data_set, list_data
@@ -160,124 +167,11 @@ def _data(words: list[str]) -> None:
         list_data(words[0] if words else "*")
 
 
-_TRAIN_PAGE = """
-usage: zoo train [experiment=NAME] [backbone=CARD|FILE] [adapter=METHOD|FILE] [data=SET|FILE] [key=value ...] [-m]
-
-  zoo train experiment=quickstart                              SevenNet-0 + ELoRA on the embedded Cu-Au set
-  zoo train backbone=sevennet-0 adapter=elora data=my.extxyz   your own frames
-  zoo train experiment=acac adapter=full                       real DFT data, full fine-tuning
-  zoo train -m experiment=acac adapter=elora,full training.seed=0,1,2      a sweep
-
-groups   backbone, data (emt-cuau, file, or a name of: zoo data), training (default, elora_paper, sparse_paper),
-         strategy (finetune, scratch), experiment (quickstart, acac),
-         adapter (ADAPTERS)
-often    training.steps=200 training.batch_size=5 training.seed=0 training.optimizer.learning_rate=5e-3 training.ema_decay=0.99
-         adapter.rank=16 adapter.roles=[linear,readout] data.n_train=50 data.n_valid=50 data.energy_key=energy data.forces_key=forces
-         data.level_of_theory=PBE backbone.dtype=float64 backbone.device=cpu
-base     backbone.head=PBE (of several), backbone.elements=data (MACE: cut to the elements of the data), backbone.trust_pickle=true
-run      run.name=NAME (folder runs/NAME) run.resume=true (continue a killed run, to the same bits)
-look     --cfg job prints the composed config without running
-
-The run folder holds config.yaml, environment.json, log.txt, history.csv, adapter.safetensors, record.json, plots/, checkpoints/,
-tensorboard/. Every key is checked; a misspelt one is refused with the nearest name.
-"""
-_EVALUATE_PAGE = """
-usage: zoo evaluate run=FOLDER | backbone=CARD [adapter=FILE]  [data=SET|FILE] [split=PART] [key=value ...]
-
-  zoo evaluate run=runs/acac-elora-r16
-  zoo evaluate run=runs/acac-elora-r16 data=acac split=test_600K
-  zoo evaluate backbone=sevennet-0 data=acac reference_energies=model record=zero-shot.json
-
-data                the run's own when left out beside run=; a FILE is evaluated whole unless a split or sizes are given
-split               train, valid or a test set; all test sets when left out
-reference_energies  base (the model's own), model or least_squares (fitted on the data's training split: to the model's error, to the
-                    labels), isolated_atoms or linear (the data set's tables)
-task                labels, or relaxation: relax every frame and compare with its relaxed energy and structure (OC20 IS2RE, IS2RS);
-                    relaxation.fmax_ev_per_angstrom=0.02 relaxation.max_steps=300 relaxation.output=FILE relaxation.single_points=FILE
-metrics             protocol (those the data's protocol asks for, the default) or all
-record              write the result of a base without adapter in the leaderboard's schema
-"""
-_PREDICT_PAGE = """
-usage: zoo predict run=FOLDER | backbone=CARD [adapter=FILE]  input=FILE output=FILE.extxyz [batch_size=16]
-
-Energies (eV), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3) of anything ASE reads.
-"""
-_EXPORT_PAGE = """
-usage: zoo export RUN | run=FOLDER | backbone=CARD|FILE [adapter=FILE]  [format=native] [output=FILE]
-
-  zoo export runs/acac-elora-r16
-  zoo export runs/acac-elora-r16 --format native --output acac.pth
-  zoo export backbone=sevennet-0 adapter=runs/quickstart/adapter.safetensors output=cu-au.pth
-
-Base + adapter + reference energies as one file that the base's own package loads, without equizoo and in the run's precision.
-
-native      SevenNet .pth (SevenNetCalculator, sevenn get_model), MACE .model (MACECalculator, mace_create_lammps_model),
-            NequIP and Allegro .ckpt (nequip-compile, nequip-package), Nequix .nqx (NequixCalculator)
-package     NequIP and Allegro .nequip.zip, made by nequip-package
-output      exported.SUFFIX in the run's folder when left out; a file of that name is replaced
-"""
-_CONVERT_PAGE = """
-usage: zoo convert FILE.model [output=FILE.mace.safetensors] [trust_pickle=true]
-       zoo convert FILE.pt backbone=CARD|FILE [alpha=1.0] [backbone.elements=[H,C,O]] [backbone.head=NAME] [output=FILE.safetensors]
-
-A MACE .model (a pickle of the module, tied to the e3nn that wrote it) as configuration and safetensors, every number as it was; beside
-the original where output is left out. zoo.load and backbone=FILE take both; a .model is converted into the cache when it is first loaded.
-Nothing of the file is run; one that names packages no model needs is refused unless trust_pickle=true.
-
-With backbone=, the base that it was trained on: LoRA of mace_run_train --lora, from a checkpoint of the training (alpha is its
---lora_alpha, which a checkpoint does not hold) or a pickled model with the wrappers in it, as an adapter file of the method lora-mace.
-"""
-_CHECK_PAGE = """
-usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]] [input=FILE frames=4] [randomise=true] [seed=0]
-
-Rotation, translation, periodic images, permutation, extensivity, batching, inversion (where the backbone claims O(3)) and
-finite-difference forces and stress, in float64. An adapter is filled with random weights first (randomise=false keeps its own).
-"""
-_ADAPTER_PAGE = """
-usage: zoo adapter inspect FILE [--blocks]
-       zoo adapter diff FILE FILE [--blocks]
-       zoo adapter combine FILE FILE ... into=FILE [weights=0.7,0.3] [method=svd rank=8] [backbone=CARD|FILE]
-
-  zoo adapter inspect runs/quickstart/adapter.safetensors
-  zoo adapter inspect hf://owner/name
-  zoo adapter diff runs/a/adapter.safetensors runs/b/adapter.safetensors --blocks
-  zoo adapter combine runs/a/adapter.safetensors runs/b/adapter.safetensors weights=0.7,0.3 into=mixed.safetensors
-
-inspect   method, base, data and training of an adapter, and by role and path how many numbers it has, the norm of its change of weights,
-          its stable rank (squared Frobenius over squared spectral norm) and the share of weights it changes; no model is needed
-diff      the settings in which two adapters differ, and how far apart their changes of weights are, whatever their methods
-combine   one adapter whose change of weights is the sum of theirs, each times its weight (their mean without weights), with reference
-          energies alike: elora of the ranks added up where all are elora, else a dense one; method=svd rank=R is the nearest elora of that
-          rank. backbone is the base they are of, where the files name a checkpoint of your own
-FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revision][/file.safetensors] on Hugging Face, where HF_TOKEN
-          opens private repositories; what is fetched is kept in the cache and must stay the same
---blocks  one line a block
-"""
-_SWEEP_PAGE = """
-usage: zoo sweep KIND [values=[...]] [methods=[...]] [seeds=[...]] [key=value ... of zoo train]
-       zoo sweep cuts runs=[FOLDER,...] cuts=[FILE,...] [coordinate=NAME]
-
-  zoo sweep rank values=[2,4,8,16] experiment=acac backbone=sevennet-0
-  zoo sweep lambda_tau seeds=[0] experiment=acac backbone=sevennet-0 training.steps=400 --dry-run
-  zoo sweep convergence methods=[full,elora:rank=4,sparse:setting=linear] experiment=acac backbone=sevennet-0
-  zoo sweep rank draw=true sweep.folder=sweeps/rank-sevennet-0-acac test_sets=[test_300K,test_600K] show=[forces,parameters]
-  zoo sweep cuts 'runs=[sweeps/convergence-sevennet-0-acac/runs/*]' cuts=acac/test_dihedral coordinate=dihedral_angle
-
-rank, lambda_tau, learning_rate, weight_decay, training_size     one run a value, method and seed; errors against the value
-convergence     one run a method and seed; validation loss against steps
-cuts            energies of finished runs along scans, against the reference; a file, or SET/TEST of a published set
-
-methods         NAME or NAME:key=value:...; a key without a group is the adapter's. seeds=[0,1,2] unless given
-sweep.folder    holds runs/, logs/, sweep.csv, sweep.png; sweeps/KIND-BASE-DATA. Finished runs are not run again, interrupted ones go on
-jobs=N          runs at a time; dry_run=true prints the commands; draw=true draws again from the table
-show            panels: loss, energy, forces, sparsity, parameters, forces_against_sparsity
-test_sets, energy_metric, force_metric      which errors are drawn
-"""
 COMMANDS: dict[str, Command] = {
-    "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
-    "sweep": Command("runs over ranks, rates, thresholds or training sizes, with the figure", _SWEEP_PAGE, _sweep),
-    "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
-    "predict": Command("energies, forces and stress of structures, as extended XYZ", _PREDICT_PAGE, _predict),
+    "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", help_pages.TRAIN_PAGE, _train),
+    "sweep": Command("runs over ranks, rates, thresholds or training sizes, with the figure", help_pages.SWEEP_PAGE, _sweep),
+    "evaluate": Command("metrics of a run or a base model on a data set", help_pages.EVALUATE_PAGE, _evaluate),
+    "predict": Command("energies, forces and stress of structures, as extended XYZ", help_pages.PREDICT_PAGE, _predict),
     "list": Command("the model cards", "usage: zoo list [PATTERN]        e.g. zoo list 'sevennet*'", _list),
     "data": Command(
         "the published data sets; of one set its files, protocols and licence",
@@ -285,8 +179,9 @@ COMMANDS: dict[str, Command] = {
         _data,
     ),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
-    "adapter": Command("what an adapter file holds, what distinguishes two, and one of several", _ADAPTER_PAGE, _adapter),
-    "export": Command("base + adapter as one file that the base's own package loads", _EXPORT_PAGE, _export),
-    "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", _CONVERT_PAGE, _convert),
-    "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),
+    "adapter": Command("what an adapter file holds, what distinguishes two, and one of several", help_pages.ADAPTER_PAGE, _adapter),
+    "analyse": Command("what an adapter did to its base: coverage, ranks, norms, spectra", help_pages.ANALYSE_PAGE, _analyse),
+    "export": Command("base + adapter as one file that the base's own package loads", help_pages.EXPORT_PAGE, _export),
+    "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", help_pages.CONVERT_PAGE, _convert),
+    "check-equivariance": Command("every symmetry and derivative a potential claims", help_pages.CHECK_PAGE, _check_equivariance),
 }

@@ -21,7 +21,9 @@ from zoo.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
+COLOURS = {"blue": "#0072B2", "orange": "#E69F00", "green": "#009E73", "vermilion": "#D55E00", "purple": "#CC79A7", "sky": "#56B4E9"}
+GREY = "#666666"
+_BLUE, _ORANGE, _GREEN, _GREY = COLOURS["blue"], COLOURS["orange"], COLOURS["green"], GREY
 _SPLIT_STYLES = {"train": (_BLUE, "-"), "valid": (_ORANGE, "--"), "test": (_GREEN, ":")}
 _SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 _LEARNING_RATE = "learning rate"
@@ -46,7 +48,7 @@ def plot_learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, x: st
         found = ", ".join(sorted({column for row in rows for column in row})) or "no rows"
         raise ZooError(f"{path}: nothing to plot; wanted columns such as {x!r} and 'valid/force_mae_mev_per_angstrom' (found: {found})")
     columns = min(3, len(panels))
-    figure = _figure(columns, -(-len(panels) // columns))
+    figure = new_grid(columns, -(-len(panels) // columns))
     for index, (quantity, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(-(-len(panels) // columns), columns, index + 1)
         for split, points in curves.items():
@@ -56,11 +58,11 @@ def plot_learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, x: st
         if quantity != _LEARNING_RATE and all((points[:, 1] > 0).all() for points in curves.values()):
             axes.set_yscale("log")
         axes.set_xlabel(x)
-        axes.set_ylabel(_axis_label(quantity))
+        axes.set_ylabel(axis_label(quantity))
         axes.grid(True, which="both", alpha=0.25)
         if any(curves):
             axes.legend(frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_energy_parity(path: Path, labels: Sequence[Frame], fine_tuned: Predictions, zero_shot: Predictions | None = None) -> Path:
@@ -132,7 +134,7 @@ def _named(fine_tuned: Predictions, zero_shot: Predictions | None, labels: Seque
 
 
 def _parity(path: Path, series: list[tuple[str, str, FloatArray, FloatArray]], quantity: str) -> Path:
-    figure = _figure(1, 1)
+    figure = new_grid(1, 1)
     axes = figure.add_subplot(1, 1, 1)
     ends = np.array([[values.min(), values.max()] for _, _, x, y in series for values in (x, y)])
     low, high = ends[:, 0].min(), ends[:, 1].max()
@@ -155,7 +157,7 @@ def _parity(path: Path, series: list[tuple[str, str, FloatArray, FloatArray]], q
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1.0)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _curves_by_quantity(rows: Sequence[Mapping[str, Any]], x: str) -> dict[str, dict[str, FloatArray]]:
@@ -189,23 +191,31 @@ def _number(value: Any) -> float:
         return float("nan")
 
 
-def _axis_label(quantity: str) -> str:
+def axis_label(quantity: str) -> str:
+    """Words and unit of a metric's axis; of another quantity its name."""
     metric = METRICS.get(quantity)
     if metric is None:
         return quantity.replace("_", " ")
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
 
 
-def _figure(columns: int, rows: int) -> Figure:
+def new_grid(columns: int, rows: int) -> Figure:
+    """An empty figure with room for ``columns`` by ``rows`` panels."""
+    return new_figure(5.2 * columns, 4.6 * rows)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, to be filled and handed to `save_figure`."""
     # Figure and the Agg canvas directly: pyplot would keep global state and may look for a display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * columns, 4.6 * rows), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all; raises `ZooError` where it cannot be written."""
     write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
     return path

@@ -106,6 +106,14 @@ def test_the_linear_combination_is_the_weighted_sum_of_the_deltas(stack, first, 
     assert stack.active == ("a",)  # else its parts would count twice
 
 
+@pytest.mark.parametrize("spec", [{"alpha": 7.0, "ranks": {"radial": 1, "*/1e": 3}}, {"magnitude": True}], ids=["ranks", "magnitude"])
+def test_a_combination_holds_elora_deltas_whose_blocks_differ_in_rank_or_are_no_product(stack, spec):
+    filled(stack, {**ELORA, **spec}, ELORA)
+    stack.combine({"a": 0.75, "b": -0.5}, into="c")
+    one, other = changes(stack, "a"), changes(stack, "b")
+    assert_equal_changes(changes(stack, "c"), {name: 0.75 * one[name] - 0.5 * other[name] for name in one})
+
+
 def test_combined_elora_adapters_have_their_ranks_added_up(stack):
     filled(stack, ELORA, {"name": "elora", "rank": 3})
     tensors = stack.combine({"a": 0.5, "b": 0.5}, into="c").tensors

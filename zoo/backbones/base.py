@@ -21,6 +21,7 @@ from zoo.graph import AtomGraph, GraphRecipe
 
 Symmetry = Literal["SO(3)", "O(3)"]
 ForceMode = Literal["gradient", "direct"]
+SpeciesRows = Literal["inner", "outer"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Backbone(nn.Module):
         adapter_roles: fnmatch patterns of parameter names whose role an adapter cannot tell from the layer type (readout, embedding).
         adapter_layers: regular expression that finds the number of the interaction layer, from 0, in a parameter's name; None for a
             network that is one layer between embedding and readout.
+        species_weights: fnmatch patterns of names of parameters that hold weights of their own for each element -> how the rows of their
+            blocks count elements: ``"inner"`` for rows (..., element), ``"outer"`` for (element, ...).
     """
 
     family: str
@@ -97,6 +100,7 @@ class Backbone(nn.Module):
     convention: str = ""
     adapter_roles: ClassVar[dict[str, str]]
     adapter_layers: ClassVar[str | None] = None
+    species_weights: ClassVar[dict[str, SpeciesRows]] = {}
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
@@ -127,6 +131,11 @@ class Backbone(nn.Module):
     def graph_recipe(self) -> GraphRecipe:
         """Which pairs of atoms are edges: for training, evaluation and prediction alike."""
         return GraphRecipe(self.cutoff, self.max_neighbours, self.strict_neighbours)
+
+    @property
+    def species_order(self) -> tuple[int, ...]:
+        """Atomic numbers in the order in which `species_weights` count elements; 0 for a place that no element has."""
+        return self.elements
 
     def on_finer_grid(self) -> Backbone:
         """The same weights on a finer grid, of a backbone with an `aliasing_floor`: there its error under rotations is smaller.

@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from e3nn.o3._spherical_harmonics import _spherical_harmonics
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
+from zoo.backbones.base import Backbone, Family, SpeciesRows, UpstreamFormat, choose_head
 from zoo.backbones.clebsch_gordan import convention, in_signs_of, is_coupling
 from zoo.backbones.default_dtype import default_dtype
 from zoo.backbones.mace_checkpoint import recognises
@@ -55,6 +55,13 @@ class Mace(Backbone):
         "*.radial_embedding.*": "radial_basis",
         "*.pair_repulsion_fn.*": "pair_repulsion",
     }
+    species_weights: ClassVar[dict[str, SpeciesRows]] = {
+        "*node_embedding.*": "inner",
+        "*.source_embedding.*": "inner",
+        "*.target_embedding.*": "inner",
+        "*.skip_tp.*": "inner",
+        "*.symmetric_contractions.*": "outer",
+    }
 
     def __init__(self, network: nn.Module, config: MaceConfig, head: str | None, convention: str) -> None:
         super().__init__()
@@ -70,6 +77,11 @@ class Mace(Backbone):
         species_of_number = torch.full((HIGHEST_ATOMIC_NUMBER + 1,), -1, dtype=torch.long)
         species_of_number[list(config.atomic_numbers)] = torch.arange(len(config.atomic_numbers))
         self.register_buffer("species_of_number", species_of_number, persistent=False)
+
+    @property
+    def species_order(self) -> tuple[int, ...]:
+        """As the configuration has them."""
+        return tuple(self.config.atomic_numbers)
 
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
         """``{"energy": (G,)}`` in eV, float64."""

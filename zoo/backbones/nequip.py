@@ -17,7 +17,7 @@ from nequip.data import AtomicDataDict as keys
 from nequip.nn import InteractionBlock
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, Family, Symmetry, choose_head
+from zoo.backbones.base import Backbone, Family, SpeciesRows, Symmetry, choose_head
 from zoo.backbones.convolution import PathConvolution
 from zoo.backbones.nequip_build import build_graph_model, energy_network
 from zoo.backbones.nequip_checkpoint import checkpoint_payload, read_model, recognises
@@ -50,6 +50,12 @@ class NequIPFramework(Backbone):
         "*.radial_chemical_embed.spline.*": "radial",
         "*.scalar_embed_mlp.*": "radial",
     }
+    # tensor products see what the embedding makes of an element, so that no element has weights of its own there
+    species_weights: ClassVar[dict[str, SpeciesRows]] = {
+        "*type_embed.embed_module.weight": "inner",
+        "*type_embed.center_embed.weight": "inner",
+        "*type_embed.neighbor_embed.weight": "inner",
+    }
 
     def __init__(self, config: Config, dtype: torch.dtype) -> None:
         super().__init__()
@@ -67,6 +73,11 @@ class NequIPFramework(Backbone):
         type_of_number = torch.full((119,), -1, dtype=torch.long)
         type_of_number[torch.tensor(types)] = torch.arange(len(types))
         self.register_buffer("type_of_number", type_of_number, persistent=False)
+
+    @property
+    def species_order(self) -> tuple[int, ...]:
+        """As the configuration has them."""
+        return tuple(atomic_numbers[symbol] for symbol in self.config["type_names"])
 
     @property
     def dtype(self) -> torch.dtype:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
+from zoo.backbones.base import Backbone, Family, SpeciesRows, UpstreamFormat, choose_head
 from zoo.backbones.nequix_checkpoint import parse_settings, read_file, recognises, upstream_leaves, write_file
 from zoo.backbones.nequix_model import NequixNetwork
 from zoo.graph import AtomGraph
@@ -37,6 +37,7 @@ class Nequix(Backbone):
         "*layers.0.linear_1.*": "embedding",
         "*layers.0.skip.*": "embedding",
     }
+    species_weights: ClassVar[dict[str, SpeciesRows]] = {"*layers.0.linear_1.*": "inner", "*layers.0.skip.*": "inner"}
 
     def __init__(self, network: NequixNetwork, settings: Mapping[str, Any], tail: bytes = b"") -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from sevenn.nn.convolution import IrrepsConvolution
 from sevenn.nn.sequential import AtomGraphSequential
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, Family, UpstreamFormat, choose_head
+from zoo.backbones.base import Backbone, Family, SpeciesRows, UpstreamFormat, choose_head
 from zoo.backbones.convolution import PathConvolution
 from zoo.backbones.sevennet_checkpoint import SafeCheckpoint, read_payload, recognises
 from zoo.graph import AtomGraph
@@ -42,6 +42,10 @@ class SevenNet(Backbone):
         "*onehot_to_feature_x.*": "embedding",
         "*reduce_input_to_hidden.*": "readout",
         "*reduce_hidden_to_energy.*": "readout",
+    }
+    species_weights: ClassVar[dict[str, SpeciesRows]] = {
+        "*onehot_to_feature_x.*": "inner",
+        "*_self_connection_intro.fc_tensor_product.*": "inner",
     }
 
     def __init__(self, network: AtomGraphSequential, config: dict[str, Any], head: str | None = None) -> None:
@@ -70,6 +74,12 @@ class SevenNet(Backbone):
         self.heads = tuple(sorted(modal_map))
         self.head = head
         self.modal_index = modal_map[head] if head is not None else None
+
+    @property
+    def species_order(self) -> tuple[int, ...]:
+        """As the file's map of types has them."""
+        type_map: dict[int, int] = self.config[keys.TYPE_MAP]
+        return tuple(sorted(type_map, key=lambda number: type_map[number]))
 
     def forward(self, graph: AtomGraph) -> dict[str, Tensor]:
         """``{"energy": (G,)}`` in eV."""

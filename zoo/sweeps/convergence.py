@@ -35,18 +35,18 @@ def draw_curves(rows: Sequence[Row], request: SweepRequest, path: Path) -> Path:
         ZooError: where the rows lack what a panel shows, or a method's seeds share no step.
     """
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
-    figure = plots._figure(len(request.panels), 1)
+    figure = plots.new_grid(len(request.panels), 1)
     for column, panel in enumerate(request.panels):
         axes = figure.add_subplot(1, len(request.panels), column + 1)
         for method, style in zip(methods, styles(len(methods)), strict=True):
             points = _points([row for row in rows if row["method"] == method], _COLUMNS[panel])
             draw_curve(axes, method, points, style, markers=len(points) < 30)
         metric = _COLUMNS[panel].removeprefix("valid_")
-        axes.set_ylabel("validation loss" if panel == "loss" else f"validation: {plots._axis_label(metric)}")
+        axes.set_ylabel("validation loss" if panel == "loss" else f"validation: {plots.axis_label(metric)}")
         axes.set_xlabel(request.the_kind.axis)
         finish(axes)
     add_legend(figure, rows)
-    return plots._save(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def _points(rows: Sequence[Row], column: str) -> FloatArray:

@@ -154,7 +154,7 @@ def _draw(rows: Sequence[Row], request: CutsRequest, path: Path) -> Path:
     """One panel a cut: the reference in black, and each curve's mean with a band over its seeds."""
     cuts = list(dict.fromkeys(str(row["cut"]) for row in rows))
     curves = list(dict.fromkeys(str(row["curve"]) for row in rows))
-    figure = plots._figure(len(cuts), 1)
+    figure = plots.new_grid(len(cuts), 1)
     for column, cut in enumerate(cuts):
         axes = figure.add_subplot(1, len(cuts), column + 1)
         here = [row for row in rows if row["cut"] == cut]
@@ -172,7 +172,7 @@ def _draw(rows: Sequence[Row], request: CutsRequest, path: Path) -> Path:
         axes.set_title(cut, fontsize=9)
         axes.grid(True, alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
-    return plots._save(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def _energies(rows: Sequence[Row], zero: float | None) -> FloatArray:

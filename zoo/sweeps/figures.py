@@ -52,7 +52,7 @@ def draw_rows(rows: Sequence[Row], request: SweepRequest, path: Path) -> Path:
     # what is of no test set is the same for each of them
     panels = [(panel, test) for test in tests for panel in request.panels if panel in _OF_A_TEST or test == tests[0]]
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
-    figure = plots._figure(columns, -(-len(panels) // columns))
+    figure = plots.new_grid(columns, -(-len(panels) // columns))
     for place, (panel, test) in enumerate(panels):
         axes = figure.add_subplot(-(-len(panels) // columns), columns, place + 1)
         for method, style in zip(methods, styles(len(methods)), strict=True):
@@ -62,7 +62,7 @@ def draw_rows(rows: Sequence[Row], request: SweepRequest, path: Path) -> Path:
             _scale(axes, request.the_kind, sorted({value for row in rows if (value := value_of(row)) is not None}))
         finish(axes)
     add_legend(figure, rows)
-    return plots._save(figure, path)
+    return plots.save_figure(figure, path)
 
 
 def styles(count: int) -> list[tuple[str, str, str]]:
@@ -165,7 +165,7 @@ def _sparsity(row: Row) -> float:
 def _label(axes: Any, panel: str, test: str, request: SweepRequest) -> None:
     metric = request.energy_metric if panel == "energy" else request.force_metric
     words = {"loss": "lowest validation loss", "sparsity": "layer-wise sparsity (%)", "parameters": "trained parameters (% of the base's)"}
-    axes.set_ylabel(words.get(panel) or f"{test}: {plots._axis_label(metric)}")
+    axes.set_ylabel(words.get(panel) or f"{test}: {plots.axis_label(metric)}")
     axes.set_xlabel(words["sparsity"] if panel == _AGAINST_SPARSITY else request.the_kind.axis)
 
 

@@ -14,7 +14,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from zoo.backbones.base import Backbone, DropoutRates, ForceMode
+from zoo.backbones.base import Backbone, DropoutRates, ForceMode, SpeciesRows
 from zoo.backbones.equiformer_v2.claims import Network, aliasing_floor, convention, has_forces, idle_weights
 from zoo.backbones.equiformer_v2.dropout import dropout_rates, set_dropout
 from zoo.backbones.equiformer_v2.network import HydraNetwork, Structures, build_network, rebuilt_network
@@ -39,6 +39,11 @@ class EquiformerV2(Backbone):
     family = "equiformer_v2"
     adapter_layers = r"\bblocks\.(\d+)\."
     adapter_roles: ClassVar[dict[str, str]] = {"*energy_block.*": "readout", "*force_block.*": "readout", "*output_heads.*": "readout"}
+    species_weights: ClassVar[dict[str, SpeciesRows]] = {
+        "*sphere_embedding.weight": "inner",
+        "*source_embedding.weight": "inner",
+        "*target_embedding.weight": "inner",
+    }
     element_references: Tensor | None
 
     def __init__(self, network: Network, normalisers: Mapping[str, Normaliser], element_references: Tensor | None) -> None:
@@ -94,6 +99,11 @@ class EquiformerV2(Backbone):
     def rebuilt(self, dtype: torch.dtype) -> EquiformerV2:
         """The same model in ``dtype``."""
         return self._with_network(rebuilt_network(self.network, dtype))
+
+    @property
+    def species_order(self) -> tuple[int, ...]:
+        """The row of an element is its atomic number."""
+        return tuple(range(self.network.architecture.config.max_num_elements))
 
     def restricted_to(self, elements: Sequence[int]) -> EquiformerV2:
         """The same model, claiming fewer elements; it keeps all weights, since an element's number is its row in the tables."""

@@ -14,7 +14,7 @@ import torch
 from fairchem.core.models.uma.escn_md import Linear_Force_Head, MLP_Stress_Head
 from torch import Tensor, nn
 
-from zoo.backbones.base import Backbone, DropoutRates, ForceMode, choose_head
+from zoo.backbones.base import Backbone, DropoutRates, ForceMode, SpeciesRows, choose_head
 from zoo.backbones.uma.checkpoint import checkpoint_record
 from zoo.backbones.uma.config import UmaConfig
 from zoo.backbones.uma.network import Structures, aliasing_floor, build, check_is_not_merged, mixes_extensively, outputs
@@ -51,6 +51,11 @@ class Uma(Backbone):
         "*.routing_mlp.*": "routing",
         "*.mix_csd.*": "embedding",
     }
+    species_weights: ClassVar[dict[str, SpeciesRows]] = {
+        "*sphere_embedding.weight": "inner",
+        "*source_embedding.weight": "inner",
+        "*target_embedding.weight": "inner",
+    }
 
     def __init__(self, config: UmaConfig, tasks: Tasks, dataset: str, dtype: torch.dtype) -> None:
         super().__init__()
@@ -73,6 +78,11 @@ class Uma(Backbone):
         self._set_unused_aside()
         energies = torch.tensor([0.0] * known if references is None else references[:known], dtype=torch.float64)
         self.register_buffer("element_references", energies, persistent=False)  # eV; float64 whatever the network's precision
+
+    @property
+    def species_order(self) -> tuple[int, ...]:
+        """The row of an element is its atomic number."""
+        return tuple(range(int(self.config.settings["max_num_elements"])))
 
     def forward(self, graph: AtomGraph, *, forces: ForceMode = "direct") -> dict[str, Tensor]:
         """``{"energy": (G,)}`` in eV, float64; of a direct model ``forces`` and ``stress`` too, unless the gradient is asked for."""
