@@ -78,11 +78,17 @@ class AdapterFile:
         """Block key -> delta (stack, in, out), float64.
 
         Raises:
-            AdapterError: for a method that changes activations and has none, or factors that do not make a delta of the block's shape.
+            AdapterError: for a method that changes activations and has none, one whose deltas depend on the base's weights, or factors
+                that do not make a delta of the block's shape.
         """
         method = create_method({**self.manifest.config, "name": self.manifest.method})
         if not method.mergeable:
             raise AdapterError(f"{self.path}: method {method.name} changes activations, so that there is no change of weights to measure")
+        if method.needs_base:
+            raise AdapterError(
+                f"{self.path}: with its settings {method.name} makes a delta of the base's weights, which a file does not hold; load it on "
+                f"its base ({self.manifest.base_card}) and take deltas() there"
+            )
         found = {}
         for entry in self.manifest.blocks:
             try:

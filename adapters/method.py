@@ -47,7 +47,7 @@ class MethodConfig(BaseModel):
             concerns only the blocks that have the number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     roles: tuple[str, ...] | None = None
     exclude_roles: tuple[str, ...] = ()

@@ -100,7 +100,7 @@ class NamedAdapters(nn.Module):
         return adapter
 
     def _check_new_name(self, name: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or (name not in self.adapters and hasattr(self.adapters, name)):
             raise AdapterError(
                 f"adapter name {name!r}: wanted letters, digits, '_' and '-', and no word of torch.nn.ModuleDict; choose another"
             )

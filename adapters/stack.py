@@ -149,10 +149,11 @@ class AdapterStack(NamedAdapters):
 
     def randomise(self, name: str, seed: int, relative: float = 0.1) -> None:
         """Fill an adapter with random factors, norm(dW)/norm(W) >= ``relative`` (Frobenius) in each block: for equivariance tests."""
-        self._refuse_when_merged("randomise an adapter")
-        adapter = self.get(name)
-        base = {block.key: float(block.view(self.model.get_parameter(block.parameter)).double().norm()) for block in adapter.blocks}
-        randomise_factors(adapter, base, seed, relative)
+        with self.exclusive():
+            self._refuse_when_merged("randomise an adapter")
+            adapter = self.get(name)
+            base = {block.key: float(block.view(self.model.get_parameter(block.parameter)).double().norm()) for block in adapter.blocks}
+            randomise_factors(adapter, base, seed, relative)
 
     @property
     def state(self) -> tuple[object, ...]:

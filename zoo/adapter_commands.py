@@ -66,8 +66,12 @@ def inspect(source: str, *, blocks: bool = False) -> None:
             "made with": _settings(manifest.versions),
         }
     )
-    if not create_method({**manifest.config, "name": manifest.method}).mergeable:
+    method = create_method({**manifest.config, "name": manifest.method})
+    if not method.mergeable:
         print(f"\n{manifest.method} changes activations: there is no change of weights to measure")
+        return
+    if method.needs_base:
+        print(f"\n{manifest.method} with these settings makes its change of weights of the base's, which are not in the file")
         return
     sizes = file.sizes()
     print()

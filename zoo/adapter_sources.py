@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 _HUB = "https://huggingface.co"
 _DEFAULT_FILE = "adapter.safetensors"
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_REPOSITORY = re.compile(rf"(?P<owner>{_PART})/(?P<name>{_PART})(@(?P<revision>[A-Za-z0-9._-]+))?(?P<file>(/{_PART})*)")
+_REPOSITORY = re.compile(rf"(?P<owner>{_PART})/(?P<name>{_PART})(@(?P<revision>{_PART}))?(?P<file>(/{_PART})*)")
 _SCHEMES = ("file", "http", "https", "hf")
 
 

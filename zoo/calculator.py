@@ -53,6 +53,7 @@ class ZooCalculator(Calculator):
 
     def calculate(self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes) -> None:
         """Fill ``results`` for ``atoms``; raises `ZooError` for an unknown element."""
+        self.results = {}  # those of the structure before, which must not pass for this one's if it is refused
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert isinstance(self.atoms, Atoms)
         with self.potential.adapters.exclusive():  # what is remembered is what was computed with

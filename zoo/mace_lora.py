@@ -54,12 +54,10 @@ class TrainedLora:
     def rank(self) -> int:
         """r, read off a layer whose factors have it as a dimension, or found from the sizes of an ``o3.Linear``'s."""
         for name in self.layers:
-            plain = self.state.get(f"{name}.lora_A")
-            if plain is not None:  # a radial network's layer
-                return int(plain.shape[1])
-            factor = self.state[f"{name}.lora_A.weight"]
-            if factor.ndim == 2:  # a torch.nn.Linear
-                return int(factor.shape[0])
+            first, _ = self.factors_of(name)
+            if first.ndim == 2:
+                # a radial network's layer (in, r), or a torch.nn.Linear's (r, in)
+                return int(first.shape[1] if f"{name}.lora_A" in self.state else first.shape[0])
         raise ZooError(
             f"{self.source}: holds no radial network with LoRA, off which the rank could be read; pass a MACE model's checkpoint"
         )
@@ -67,7 +65,15 @@ class TrainedLora:
     def factors_of(self, name: str) -> tuple[Tensor, Tensor]:
         """The two factors of a wrapped layer, as mace stores them."""
         bare = f"{name}.lora_A" in self.state
-        first, second = (self.state[f"{name}.lora_{letter}{'' if bare else '.weight'}"] for letter in "AB")
+        keys = [f"{name}.lora_{letter}{'' if bare else '.weight'}" for letter in "AB"]
+        for key in keys:
+            if key not in self.state:
+                raise ZooError(
+                    f"{self.source}: has {name}.base.weight and no {key}; pass a checkpoint (.pt) that mace_run_train --lora wrote"
+                )
+            if not (self.state[key].is_floating_point() and bool(torch.isfinite(self.state[key]).all())):
+                raise ZooError(f"{self.source}: {key} holds what is no finite number: training diverged; train again at a lower rate")
+        first, second = (self.state[key] for key in keys)
         return first, second
 
 
@@ -118,15 +124,41 @@ def attach_lora(potential: Potential, lora: TrainedLora, alpha: float | None = N
         raise ZooError(f"{lora.source}: was trained with alpha={found:g}, not {alpha:g}; leave alpha out")
     _check_base(potential, lora)
     method = create_method({"name": "lora-mace", "rank": rank, "alpha": found if alpha is None else alpha})
+    shifts = _energy_shifts(potential, lora)
     adapter = potential.adapters.add(method.name, method)
-    wrapped = {f"network.{name}.weight": name for name in lora.layers}
-    with torch.no_grad():
-        for position, block in enumerate(adapter.blocks):
-            if block.parameter in wrapped:  # a layer without LoRA keeps B = 0
-                for factor, value in _factors_of_block(potential, lora, wrapped[block.parameter], block, rank).items():
-                    adapter.own_factors(position)[factor].copy_(value)
-    potential.set_reference_shifts(_energy_shifts(potential, lora))
+    try:
+        _fill(potential, lora, adapter, rank)
+    except ZooError:
+        potential.adapters.delete(method.name)
+        raise
+    potential.set_reference_shifts(shifts)
     return adapter
+
+
+@torch.no_grad()
+def _fill(potential: Potential, lora: TrainedLora, adapter: Adapter, rank: int) -> None:
+    """Put every factor of the file where it belongs; refuse those that belong nowhere, and sizes that would be stretched to fit."""
+    wrapped = {f"network.{name}.weight": name for name in lora.layers}
+    unknown = sorted(wrapped.keys() - {block.parameter for block in adapter.blocks})
+    if unknown:
+        raise ZooError(
+            f"{lora.source}: has LoRA on {wrapped[unknown[0]]}, which {potential.source} has not; pass the base it was trained on"
+        )
+    for position, block in enumerate(adapter.blocks):
+        if block.parameter not in wrapped:
+            continue  # a layer without LoRA keeps B = 0
+        name, own = wrapped[block.parameter], adapter.own_factors(position)
+        for factor, value in _factors_of_block(potential, lora, name, block, rank).items():
+            if value.shape != own[factor].shape:
+                raise _misfit(lora, name, rank, tuple(value.shape), tuple(own[factor].shape))
+            own[factor].copy_(value)
+
+
+def _misfit(lora: TrainedLora, name: str, rank: int, found: tuple[int, ...], wanted: tuple[int, ...]) -> ZooError:
+    return ZooError(
+        f"{lora.source}: a LoRA factor of {name} has shape {found}, wanted {wanted} for its base and rank {rank}; pass a checkpoint that "
+        "mace wrote"
+    )
 
 
 def convert_lora(source: Path, potential: Potential, output: Path, alpha: float | None = None, trust_pickle: bool = False) -> Path:
@@ -218,7 +250,13 @@ def _factors_of_block(potential: Potential, lora: TrainedLora, name: str, block:
     if first.ndim == 2:  # a torch.nn.Linear: (r, in) and (out, r)
         return {"A_plain": first.T, "B_plain": second.T}
     network: Any = potential.backbone.network
-    return _factors_of_path(network.get_submodule(name), block, first, second, rank)
+    linear = network.get_submodule(name)
+    shared = {mul_ir.ir for mul_ir in linear.irreps_in} & {mul_ir.ir for mul_ir in linear.irreps_out}
+    for flat, irreps in ((first, linear.irreps_in), (second, linear.irreps_out)):
+        count = rank * sum(multiplicity for multiplicity, irrep in irreps if irrep in shared)
+        if flat.shape != (count,):
+            raise _misfit(lora, name, rank, tuple(flat.shape), (count,))
+    return _factors_of_path(linear, block, first, second, rank)
 
 
 def _factors_of_path(linear: Any, block: WeightBlock, first: Tensor, second: Tensor, rank: int) -> dict[str, Tensor]:

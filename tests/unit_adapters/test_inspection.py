@@ -108,3 +108,13 @@ def test_two_architectures_are_not_compared(stack, files, tmp_path):
     tensors = {**file.tensors, f"{entry.key}/D": torch.ones(4)}
     changed = AdapterFile(file.path, file.manifest.model_copy(update={"blocks": (other, *file.manifest.blocks[1:])}), tensors, 1)
     assert "different architectures" in refusal_of(compare, file, changed)
+
+
+def test_deltas_that_depend_on_the_base_are_said_to_need_it(stack, tmp_path, capsys):
+    from zoo.adapter_commands import inspect
+
+    stack.add("magnitude", create_method({"name": "elora", "rank": 2, "magnitude": True}))
+    file = written(stack, "magnitude", tmp_path / "magnitude.safetensors")
+    assert "makes a delta of the base's weights, which a file does not hold" in refusal_of(file.deltas)
+    inspect(str(file.path))
+    assert "makes its change of weights of the base's" in capsys.readouterr().out

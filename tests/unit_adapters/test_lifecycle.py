@@ -177,6 +177,14 @@ def test_reference_energies_are_combined_as_the_deltas_are(stack):
         (lambda stack: stack.combine({"a": 1.0}, into="c", method="svd"), "found rank=None; pass rank=1 or more"),
         (lambda stack: stack.combine({"a": 1.0}, into="c", method="svd", rank=0), "found rank=0"),
         (lambda stack: stack.combine({"a": 1.0}, into="c", rank=4), "leave rank out"),
+        (lambda stack: stack.add("training", "elora"), "adapter name 'training'"),  # an attribute of every module, of no class
+        (lambda stack: stack.combine({"a": 1.0}, into="training"), "adapter name 'training'"),
+        (lambda stack: stack.add("c", create_method({"name": "elora", "alpha": float("inf")})), "adapter.alpha: .*finite"),
+        (lambda stack: stack.add("c", create_method({"name": "sparse", "sigma": float("inf")})), "adapter.sigma: .*finite"),
+        (
+            lambda stack: stack.add("c", create_method({"name": "freeze", "rate_factors": {"*": float("inf")}})),
+            "adapter.rate_factors.*finite",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_the_stack_as_it_was(stack, action, message):

@@ -173,6 +173,7 @@ def test_the_hub_is_hugging_face():
         ("hf://owner/../secret", "not of the form hf://owner/name"),
         ("hf://owner/name/../../x.safetensors", "not of the form hf://owner/name"),
         ("hf://owner/name@a/b@c", "not of the form hf://owner/name"),
+        ("hf://owner/name@../other/main/adapter.safetensors", "not of the form hf://owner/name"),  # the cache of another repository
         ("https://host/", "names no file"),
         ("file://runs/adapter.safetensors", "a file on the host 'runs'"),
     ],

@@ -159,3 +159,12 @@ def test_an_isolated_atom_and_an_unknown_element(potential):
     assert np.array_equal(with_calculator(potential, Atoms("Cu")).get_forces(), np.zeros((1, 3)))
     with pytest.raises(ZooError, match="has Po, which sevennet does not know"):
         with_calculator(potential, Atoms("Po")).get_potential_energy()
+
+
+def test_a_structure_that_is_refused_does_not_get_the_energy_of_the_one_before(potential):
+    calculator = potential.calculator()
+    calculator.calculate(bulk("Cu"))
+    assert "energy" in calculator.results
+    collapsed = Atoms("Cu2", [[0, 0, 0], [0, 0, 0]])
+    assert "at one place" in refusal_of(calculator.calculate, collapsed)
+    assert "at one place" in refusal_of(calculator.get_potential_energy, collapsed)

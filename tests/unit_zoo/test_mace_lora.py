@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,29 @@ def test_a_layer_that_was_not_wrapped_keeps_a_delta_of_zero(tmp_path):
     assert {block.role for block, delta in zip(adapter.blocks, adapter.block_deltas(), strict=True) if delta.any()} == {"radial"}
     assert differences(ours.predict(frames()), Potential(twin).predict(frames())) < 1e-12
     assert Path(file).exists()
+
+
+def _first(state: dict[str, Any], dimensions: int) -> str:
+    return next(name for name in state if ".lora_A" in name and state[name].ndim == dimensions)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {_first(state, 1): None}, "has .*base.weight and no .*lora_A"),
+        (lambda state: {_first(state, 1): state[_first(state, 1)][:-1]}, "has shape .* wanted"),
+        (lambda state: {_first(state, 1): torch.cat([state[_first(state, 1)]] * 2)}, "has shape .* wanted"),
+        # of another rank than the first layer's: a copy would spread one column over all
+        (lambda state: {name: state[name][:, :1] for name in [n for n in state if n.endswith(".lora_A")][1:2]}, "has shape .* wanted"),
+        (lambda state: {_first(state, 1): state[_first(state, 1)] * float("nan")}, "no finite number"),
+        (lambda state: {f"ghost.{end}": torch.ones(9) for end in ("base.weight", "lora_A.weight", "lora_B.weight")}, "LoRA on ghost"),
+    ],
+)
+def test_factors_that_fit_no_layer_are_refused_and_leave_nothing_behind(change, message, tmp_path):
+    state = dict(with_upstreams_lora(toy()).backbone.network.state_dict())
+    changed = {name: value for name, value in {**state, **change(state)}.items() if value is not None}
+    file = tmp_path / "broken.pt"
+    torch.save({"model": changed}, file)
+    ours = Potential(toy())
+    assert re.search(message, refusal_of(attach_lora, ours, read_lora(file), 5.0))
+    assert ours.adapters.names == ()
