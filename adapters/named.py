@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from adapters.activation import not_weights
@@ -109,7 +110,8 @@ class NamedAdapters(nn.Module):
 
     def _fresh(self, method: AdapterMethod, seed: int = 0) -> Adapter:
         self.model.requires_grad_(False)
-        return Adapter(method, self.coverage, dict(self.model.named_parameters()), seed)
+        with torch.inference_mode(False):  # a tensor made in inference mode can neither be trained nor watched for changes
+            return Adapter(method, self.coverage, dict(self.model.named_parameters()), seed)
 
     def get(self, name: str) -> Adapter:
         """The adapter of this name; raises `AdapterError` with the nearest one."""

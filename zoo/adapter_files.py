@@ -62,6 +62,11 @@ def load_adapter(potential: Potential, source: str | Path, name: str) -> Adapter
         raise ZooError(f"{path}: trained on head {manifest.head!r}, and this potential's is {backbone.head!r}; load that head for it")
     if manifest.forces == "gradient" and potential.forces == "direct":
         raise ZooError(f"{path}: trained with forces='gradient', its own force output is untrained; load the base with forces='gradient'")
+    if manifest.reference_energies and bool(potential.reference_shifts.any()):
+        raise ZooError(
+            f"{path}: brings reference energies, and this potential adds some whatever is active, so that both would count; call "
+            "potential.set_reference_shifts({}) with no adapter active first"
+        )
     with potential.adapters.exclusive():
         active = potential.adapters.active
         adapter = attach(potential, path, name, manifest, tensors)

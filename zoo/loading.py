@@ -29,6 +29,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CHECKPOINT_SUFFIXES = {".pt", ".pth", ".model", ".ckpt", ".zip", ".nqx", ".safetensors", ".yaml", ".yml"}
 
 
+@torch.inference_mode(False)  # its tensors may be trained, and are watched for changes
 def load(  # noqa: PLR0913 - the signature is fixed by the project's users
     name_or_path: str | Path,
     adapter: AdapterSpec = None,

@@ -235,6 +235,16 @@ def test_an_adapter_of_another_base_family_or_way_to_forces_is_refused_in_one_li
     assert "unmerge" in refusal_of(potential.load_adapter, adapter_file, "b")
 
 
+def test_reference_energies_of_a_file_are_not_added_to_those_of_the_potential(adapter_file, toy_checkpoint):
+    potential = load(toy_checkpoint)
+    potential.set_reference_shifts({8: 1.0})
+    assert not lacks(refusal_of(potential.load_adapter, adapter_file, "a"), "both would count", "set_reference_shifts({})")
+    potential.set_reference_shifts({})
+    potential.load_adapter(adapter_file, "a")
+    potential.adapters.activate(["a"])
+    assert potential.get_reference_shifts() == load(toy_checkpoint, adapter=adapter_file).get_reference_shifts()
+
+
 def test_reference_energies_that_are_set_belong_to_the_one_active_adapter(adapter_file, toy_checkpoint):
     potential = load(toy_checkpoint, adapter=adapter_file)
     bare = energy(load(toy_checkpoint))

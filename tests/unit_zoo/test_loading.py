@@ -18,6 +18,7 @@ from tests.refusals import lacks, refusal_of
 from zoo import registry
 from zoo.backbones import family_names, load_family
 from zoo.backbones.sevennet_checkpoint import read_payload
+from zoo.data.frame import Frame
 from zoo.errors import USER_ERRORS, ZooError
 from zoo.potential import Potential
 from zoo.weights import file_sha256, local_weights
@@ -375,3 +376,13 @@ def test_a_single_atom_of_every_element_of_sevennet_0_is_predicted():
     numbers = potential.backbone.elements
     predictions = potential.predict([Atoms([number]) for number in numbers], batch_size=len(numbers))
     assert len({round(p.energy, 6) for p in predictions}) > 80
+
+
+def test_a_potential_that_is_loaded_in_inference_mode_can_be_trained_and_watched(checkpoint):
+    with torch.inference_mode():
+        potential = zoo.load(checkpoint, adapter="elora")
+        potential.adapters.add("more", "full")
+        assert potential.base_sha256 == zoo.load(checkpoint).base_sha256
+    potential.train()
+    potential(potential.graph(Frame.unlabelled(molecule("H2O"))))["forces"].square().sum().backward()
+    assert all(tensor.grad is not None for tensor in potential.adapters.get("more").tensors.values())
