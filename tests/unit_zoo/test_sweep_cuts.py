@@ -56,8 +56,8 @@ def runs(small_run, tmp_path_factory) -> Path:
 @pytest.fixture
 def drawn(monkeypatch) -> list[Any]:
     figures: list[Any] = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or save(figure, path))
+    save = plots.save_figure
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
     return figures
 
 

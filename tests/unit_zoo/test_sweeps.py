@@ -78,8 +78,8 @@ def no_process(monkeypatch):
 def drawn(monkeypatch) -> list[Any]:
     """The matplotlib figures that were saved."""
     figures: list[Any] = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or save(figure, path))
+    save = plots.save_figure
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
     return figures
 
 
