@@ -37,8 +37,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     methods = "spec" in metafunc.fixturenames
     if "toy" in metafunc.fixturenames:
         metafunc.parametrize("toy", _toys(methods))
-    if methods:
+    if methods and not _names_its_own(metafunc, "spec"):
         metafunc.parametrize("spec", SPECS, ids=spec_label)
+
+
+def _names_its_own(metafunc: pytest.Metafunc, argument: str) -> bool:
+    marks = metafunc.definition.iter_markers("parametrize")
+    return any(argument in (mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]) for mark in marks)
 
 
 def _toys(methods: bool) -> list[object]:

@@ -222,7 +222,7 @@ def test_damaged_checkpoint_is_one_line(damage, zoo, small_run, finished_run, tm
 
 def test_missing_best_weights_are_one_line(zoo, small_run, finished_run, tmp_path):
     folder = _resumable(finished_run, tmp_path / "run")
-    for path in folder.glob("checkpoints/best-*"):
+    for path in folder.glob("checkpoints/kept-*"):
         path.unlink()
     words = [*small_run, "adapter.rank=2", "training.steps=3", f"hydra.run.dir={folder}", "run.name=run", "run.resume=true"]
     assert not lacks(cli_refusal(zoo("train", *words)), "kept-", "cannot be read", "run again")

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.refusals import refusal_of
+from zoo.analysis.command import AnalyseConfig
 from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
 from zoo.compose import NO_METHODS, compose, config_root, group_options, rewrite_overrides
 from zoo.errors import ZooError
@@ -30,10 +31,13 @@ def _composed(*words: str) -> RunConfig:
     return parse_config(compose("train", [*words, "run.folder=runs/x", "run.name=x"]))
 
 
+COMMANDS = ("train", "evaluate", "predict", "export", "check-equivariance", "analyse")
+
+
 def test_no_config_file_is_missed_by_the_tests_below():
     files = {path.relative_to(config_root()) for path in config_root().rglob("*.yaml")}
     top = {path for path in files if len(path.parts) == 1}
-    assert {str(path) for path in top} == {"train.yaml", "evaluate.yaml", "predict.yaml", "export.yaml", "check-equivariance.yaml"}
+    assert {str(path) for path in top} == {f"{name}.yaml" for name in COMMANDS}
     assert {(path.parts[0], path.stem) for path in files - top if path.parts[0] != NETWORKS} == set(OPTIONS)
 
 
@@ -98,6 +102,7 @@ def test_every_experiment_takes_every_adapter(experiment, adapter):
         ("predict", ["input=a.xyz", "output=b.xyz"], PredictConfig),
         ("export", ["run=runs/x", "output=b.pth"], ExportConfig),
         ("check-equivariance", ["backbone=sevennet-0", "adapter=elora"], CheckConfig),
+        ("analyse", ["run=runs/x"], AnalyseConfig),
     ],
 )
 def test_every_other_command_composes_and_validates(name, words, model):

@@ -116,9 +116,9 @@ def test_a_name_that_two_packages_declare_is_refused_and_both_are_named(package)
 def test_a_package_that_cannot_be_imported_is_reported_in_one_line_and_disturbs_no_other(package, tmp_path, toy_checkpoint, zoo):
     broken = "import no_such_package_anywhere\n"
     package("guest_broken", broken, adapters={"broken": "guest_broken:Guest"}, backbones={"broken": "guest_broken:FAMILY"})
-    package("guest_sound", METHOD.format(name="Guest", label="sound"), adapters={"sound": "guest_sound:Guest"})
-    assert {"broken", "sound"} <= set(method_names())
-    assert create_method("sound").name == "sound"
+    package("guest_sound", METHOD.format(name="Guest", label="guest-sound"), adapters={"guest-sound": "guest_sound:Guest"})
+    assert {"broken", "guest-sound"} <= set(method_names())
+    assert create_method("guest-sound").name == "guest-sound"
     assert create_method("elora").name == "elora"
     for ask in (create_method, load_family):
         message = refusal_of(ask, "broken")

@@ -70,7 +70,7 @@ def draw_singular_values(rows: Sequence[SingularValueRow], title: str, path: Pat
     layers = sorted({row.layer for row in rows})
     colours = ScalarMappable(BoundaryNorm(np.arange(layers[0], layers[-1] + 2) - 0.5, 256), colormaps["cividis"])
     columns = min(4, len(lines))
-    figure = new_figure(3.4 * columns + 1.2, 2.9 * -(-len(lines) // columns) + 0.5)
+    figure = new_figure(max(3.4 * columns + 1.2, 6.6), 2.9 * -(-len(lines) // columns) + 0.5)
     for place, (role, matrices) in enumerate(sorted(lines.items())):
         axes = figure.add_subplot(-(-len(lines) // columns), columns, place + 1)
         for members in matrices.values():

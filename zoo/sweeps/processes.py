@@ -27,6 +27,7 @@ class _Running:
     process: subprocess.Popen[bytes]
     stream: IO[bytes]
     log: Path
+    log_begins: int
     started: float
 
 
@@ -97,11 +98,12 @@ def _start(job: Job, at_a_time: int, logs: Path) -> _Running:
     try:
         logs.mkdir(parents=True, exist_ok=True)
         stream = log.open("ab")
+        begins = stream.seek(0, os.SEEK_END)  # what comes before is of an earlier attempt
     except OSError as error:
         raise ZooError(f"{log}: cannot be written ({error.strerror or error}); pass another sweep.folder=...") from None
     command = [sys.executable, "-m", "zoo", "train", *job.command(resume=job.is_begun)]
     process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
-    return _Running(job, process, stream, log, time.monotonic())
+    return _Running(job, process, stream, log, begins, time.monotonic())
 
 
 def _failure(one: _Running) -> str | None:
@@ -109,7 +111,8 @@ def _failure(one: _Running) -> str | None:
     code = one.process.returncode
     if code == 0 and one.job.is_finished:
         return None
-    lines = [line for line in one.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = one.log.read_bytes()[one.log_begins :].decode("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith(("zoo: ", "Error"))]
     reason = (said or lines or ["it said nothing"])[-1].removeprefix(_ERROR)
     return f"killed by signal {-code} ({one.log})" if code < 0 else reason
