@@ -92,7 +92,7 @@ combine   one adapter whose change of weights is the sum of theirs, each times i
           energies alike: elora of the ranks added up where all are elora, else a dense one; method=svd rank=R is the nearest elora of that
           rank. backbone is the base they are of, where the files name a checkpoint of your own
 FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revision][/file.safetensors] on Hugging Face, where HF_TOKEN
-          opens private repositories; what is fetched is kept in the cache and must stay the same
+          opens private repositories; what is fetched over the network is kept in the cache and must stay the same
 --blocks  one line a block
 """
 SWEEP_PAGE = """
