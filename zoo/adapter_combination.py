@@ -123,7 +123,7 @@ def _base_of(combination: Combination) -> Potential:
 
 
 def _names(sources: Sequence[str]) -> list[str]:
-    """``runs/acac/adapter.safetensors`` -> ``acac``; what the combined file calls its parts, each name once."""
+    """``runs/acac-full/adapter.safetensors`` -> ``acac-full``; what the combined file calls its parts, each name once."""
     names: list[str] = []
     for source in sources:
         parts = [part for part in re.split(r"[/\\]", source.removesuffix(_SUFFIX)) if part]

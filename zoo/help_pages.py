@@ -10,8 +10,8 @@ usage: zoo train [experiment=NAME] [backbone=CARD|FILE] [adapter=METHOD|FILE] [d
   zoo train experiment=acac adapter=full                       real DFT data, full fine-tuning
   zoo train -m experiment=acac adapter=elora,full training.seed=0,1,2      a sweep
 
-groups   backbone, data (emt-cuau, file, or a name of: zoo data), training (default, elora_paper, sparse_paper),
-         strategy (finetune, scratch), experiment (quickstart, acac),
+groups   backbone, data (emt-cuau, file, or a name of: zoo data), training (default, elora_paper, sparse_paper,
+         equiformer_v2_*), strategy (finetune, scratch), experiment (quickstart, acac, equiformer_v2_overfit, equiformer_v2_ethanol),
          adapter (ADAPTERS)
 often    training.steps=200 training.batch_size=5 training.seed=0 training.optimizer.learning_rate=5e-3 training.ema_decay=0.99
          adapter.rank=16 adapter.roles=[linear,readout] data.n_train=50 data.n_valid=50 data.energy_key=energy data.forces_key=forces
@@ -92,7 +92,7 @@ combine   one adapter whose change of weights is the sum of theirs, each times i
           energies alike: elora of the ranks added up where all are elora, else a dense one; method=svd rank=R is the nearest elora of that
           rank. backbone is the base they are of, where the files name a checkpoint of your own
 FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revision][/file.safetensors] on Hugging Face, where HF_TOKEN
-          opens private repositories; what is fetched is kept in the cache and must stay the same
+          opens private repositories; what is fetched over the network is kept in the cache and must stay the same
 --blocks  one line a block
 """
 SWEEP_PAGE = """

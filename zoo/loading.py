@@ -48,7 +48,7 @@ def load(  # noqa: PLR0913 - the signature is fixed by the project's users
         name_or_path: a card's name (`zoo.list_models`), a checkpoint of any known family, or a ``nequip-train`` configuration
             (``weights=None``).
         adapter: a method's name (``"elora"``) or configuration (``{"name": "elora", "rank": 4}``) for a fresh adapter, or the path of a
-            trained one (``"runs/acac/adapter.safetensors"``) or its address (``"hf://owner/name"``, `zoo.adapter_sources`), whose
+            trained one (``"runs/quickstart/adapter.safetensors"``) or its address (``"hf://owner/name"``, `zoo.adapter_sources`), whose
             reference energies then apply too. A fresh adapter is drawn with seed 0; for another start add it yourself:
             ``potential.adapters.add("elora", "elora", seed=1)``.
         dtype: ``"float32"`` or ``"float64"``; None keeps the checkpoint's.
