@@ -142,6 +142,17 @@ def test_a_folder_with_another_configuration_is_refused_before_anything_runs(ran
     assert no_process == []
 
 
+def test_a_run_that_fails_again_is_named_with_the_reason_of_this_time(words, monkeypatch, tmp_path):
+    popen = subprocess.Popen
+    says = iter(["zoo: error: no such weights", "Killed by a full disk"])
+    monkeypatch.setattr(
+        processes.subprocess, "Popen", lambda command, **options: popen(["sh", "-c", f"echo '{next(says)}'; exit 1"], **options)
+    )
+    for reason in ("no such weights", "Killed by a full disk"):
+        result = run_sweep("rank", words, quietly, folder=str(tmp_path), values=[1], seeds=[0])
+        assert result.failed == {"elora-rank-1-s0": reason}
+
+
 def interrupted() -> None:
     raise KeyboardInterrupt
 
