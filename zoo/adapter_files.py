@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
@@ -83,10 +83,33 @@ def save_adapter(potential: Potential, name: str, path: Path) -> Path:
             f"adapter {name!r} is scaled by {scale}, which a file does not hold; save potential.adapters.combine({{{name!r}: {scale}}}, "
             "into=...) instead, or scale it back to 1"
         )
-    provenance = adapter.provenance or Provenance({}, potential.level_of_theory)
+    own = adapter.provenance or Provenance({}, potential.level_of_theory)
     shifts = potential.shifts_with([name])
+    energies = {number: float(value) for number, value in enumerate(shifts) if value != 0}
+    write_adapter(path, adapter, manifest_of(potential, adapter, energies, own.level_of_theory, own.data, own.training))
+    return path
+
+
+def manifest_of(
+    potential: Potential,
+    adapter: Adapter,
+    reference_energies_ev: Mapping[int, float],
+    level_of_theory: str = "",
+    data: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> AdapterManifest:
+    """What the file of an adapter says of its base, its method and where it came from.
+
+    Args:
+        potential: whose adapter it is.
+        adapter: to be written.
+        reference_energies_ev: atomic number -> eV per atom that its energies want added.
+        level_of_theory: of the labels.
+        data: data set's name and split hashes.
+        training: summary of the run.
+    """
     backbone = potential.backbone
-    manifest = AdapterManifest(
+    return AdapterManifest(
         method=adapter.method.name,
         config=adapter.method.config_dict,
         base_card=base_name(potential),
@@ -97,11 +120,9 @@ def save_adapter(potential: Potential, name: str, path: Path) -> Path:
         base_licence=potential.card.licence if potential.card else "",
         head=backbone.head,
         forces=potential.forces,
-        reference_energies={chemical_symbols[number]: float(value) for number, value in enumerate(shifts) if value != 0},
-        level_of_theory=provenance.level_of_theory,
-        data=dict(provenance.data),
-        training=dict(provenance.training),
+        reference_energies={chemical_symbols[number]: value for number, value in reference_energies_ev.items()},
+        level_of_theory=level_of_theory,
+        data=dict(data or {}),
+        training=dict(training or {}),
         versions=versions(),
     )
-    write_adapter(path, adapter, manifest)
-    return path

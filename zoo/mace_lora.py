@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from torch import Tensor
 
 from adapters.adapter import Adapter
 from adapters.blocks import WeightBlock
 from adapters.method import create_method
-from adapters.state import AdapterManifest, write_adapter
+from adapters.state import write_adapter
+from zoo.adapter_files import manifest_of
 from zoo.backbones.clebsch_gordan import is_coupling
 from zoo.backbones.inert_objects import Inert, RefusedError
 from zoo.backbones.inert_pickle import DAMAGED, read_module, readable_error, state_of
 from zoo.backbones.torch_archive import check_archive, load_archive, searchable_pickle
 from zoo.errors import ZooError
-from zoo.evaluation.provenance import base_name, versions
 from zoo.potential import Potential
 
 _ENERGIES = "atomic_energies_fn.atomic_energies"
@@ -176,21 +175,7 @@ def convert_lora(source: Path, potential: Potential, output: Path, alpha: float 
         adapters.errors.AdapterError: a file that cannot be written.
     """
     adapter = attach_lora(potential, read_lora(source, trust_pickle), alpha)
-    manifest = AdapterManifest(
-        method=adapter.method.name,
-        config=adapter.method.config_dict,
-        base_card=base_name(potential),
-        base_family=potential.backbone.family,
-        base_sha256=potential.base_sha256,
-        base_elements=tuple(chemical_symbols[number] for number in potential.backbone.elements),
-        base_convention=potential.backbone.convention,
-        base_licence=potential.card.licence if potential.card else "",
-        head=potential.backbone.head,
-        forces=potential.forces,
-        reference_energies={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
-        versions=versions(),
-    )
-    write_adapter(output, adapter, manifest)
+    write_adapter(output, adapter, manifest_of(potential, adapter, potential.get_reference_shifts()))
     return output
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase.data import chemical_symbols
-
-from adapters.state import AdapterManifest, write_adapter
+from adapters.state import write_adapter
+from zoo.adapter_files import manifest_of
 from zoo.data.parts import DataSplits
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
-from zoo.evaluation.provenance import base_name, base_record, data_record, made_here, reference_energy_record, versions
+from zoo.evaluation.provenance import base_record, data_record, made_here, reference_energy_record
 from zoo.evaluation.record import build_record, metric_records, write_record
 from zoo.evaluation.record_parts import (
     AdapterRecord,
@@ -63,19 +62,11 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, material: Material,
     potential, splits = material.potential, material.splits
     (name,) = potential.adapters.active
     adapter = potential.adapters.get(name)
-    manifest = AdapterManifest(
-        method=adapter.method.name,
-        config=adapter.method.config_dict,
-        base_card=base_name(potential),
-        base_family=potential.backbone.family,
-        base_sha256=potential.base_sha256,
-        base_elements=tuple(chemical_symbols[number] for number in potential.backbone.elements),
-        base_convention=potential.backbone.convention,
-        base_licence=potential.card.licence if potential.card else "",
-        head=potential.backbone.head,
-        forces=potential.forces,
-        reference_energies={chemical_symbols[number]: value for number, value in potential.get_reference_shifts().items()},
-        level_of_theory=splits.level_of_theory,
+    manifest = manifest_of(
+        potential,
+        adapter,
+        potential.get_reference_shifts(),
+        splits.level_of_theory,
         data={"name": splits.name, "protocol": splits.protocol, "licence": splits.licence, **splits.hashes},
         training={
             "steps": material.plan.steps,
@@ -83,7 +74,6 @@ def write_adapter_file(config: RunConfig, folder: RunFolder, material: Material,
             "kept_step": validation.kept_step,
             "seed": config.training.seed,
         },
-        versions=versions(),
     )
     write_adapter(folder.adapter, adapter, manifest)
     return folder.adapter
