@@ -70,7 +70,9 @@ def read_adapter(path: Path) -> tuple[AdapterManifest, dict[str, Tensor]]:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise AdapterError(f"{path}: cannot be read ({error.strerror or error}); pass the path of an adapter file") from None
+        inside = Path(path) / "adapter.safetensors"  # of a run's folder
+        wanted = f"pass {inside}" if inside.is_file() else "pass the path of an adapter file"
+        raise AdapterError(f"{path}: cannot be read ({error.strerror or error}); {wanted}") from None
     text = _metadata_text(content, str(path))
     fields = _parse_manifest(text, str(path))
     try:
