@@ -49,7 +49,7 @@ slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
 
 benchmarks: $(INSTALLED)
-	for name in cards counts imports parity step_cost attach lifecycle contracts; do OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in cards counts imports parity step_cost attach lifecycle routing_parts contracts; do OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 benchmark-acac: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.acac

@@ -83,7 +83,7 @@ class AdapterFile:
         """
         method = create_method({**self.manifest.config, "name": self.manifest.method})
         if not method.mergeable:
-            raise AdapterError(f"{self.path}: method {method.name} changes activations, so that there is no change of weights to measure")
+            raise AdapterError(f"{self.path}: method {method.name} changes activations, which no change of weights in a file can stand for")
         if method.needs_base:
             raise AdapterError(
                 f"{self.path}: with its settings {method.name} makes a delta of the base's weights, which a file does not hold; load it on "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -131,7 +132,10 @@ class NamedAdapters(nn.Module):
             self._active = tuple(active for active in self._active if active != name)
 
     def activate(self, names: Iterable[str]) -> None:
-        """Make exactly these adapters active, in this order; none for the base."""
+        """Make exactly these adapters active, in this order; none for the base.
+
+        Warns where several bring reference energies and their scales do not add up to 1.
+        """
         if isinstance(names, str):
             raise AdapterError(f"activate takes a list of names, found {names!r}; pass [{names!r}]")
         with self.exclusive():
@@ -140,6 +144,17 @@ class NamedAdapters(nn.Module):
             for name in names:
                 self.get(name)
             self._active = names
+            self._warn_of_added_energies()
+
+    def _warn_of_added_energies(self) -> None:
+        """Energies of several zeros added up are of none; forces do not mind, so it is no error."""
+        brought = {name: self.scale_of(name) for name in self._active if (own := self.get(name).provenance) and own.reference_energies}
+        if len(brought) > 1 and not math.isclose(sum(brought.values()), 1):
+            warnings.warn(
+                f"adapters {', '.join(brought)} each bring reference energies, which add up as their deltas do: total energies are of no "
+                "one's zero, forces are not concerned; scale() them to a sum of 1 before, or combine() them with such weights",
+                stacklevel=3,
+            )
 
     def deactivate(self) -> None:
         """Make no adapter active: the base."""

@@ -1,7 +1,7 @@
 """What eight structures with eight adapters cost, part by part: ``python -m benchmarks.routing_parts``.
 
-Processor time and not time by the clock, so that what else the machine does counts less. Says what routing can save and where it cannot;
-``docs/adapters.md`` quotes it.
+Processor time and not time by the clock, so that what else the machine does counts less. The table of ``docs/adapters.md`` that says
+what routing can save and where it cannot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 
 from benchmarks.lifecycle import NAMES, potentials, structures, with_adapters
-from benchmarks.tables import markdown_table, stamp
+from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
 from zoo.graph import collate
 from zoo.potential import Potential
 from zoo.routing import _in_one_pass, _one_by_one, _stacked
@@ -83,4 +83,5 @@ def table(rounds: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    print(f"{table(parser.parse_args().rounds)}\n\nProcessor time, one thread. {stamp('python -m benchmarks.routing_parts')}")
+    content = f"{table(parser.parse_args().rounds)}\n\nProcessor time, one thread. {stamp('python -m benchmarks.routing_parts')}"
+    write_between_markers(ROOT / "docs" / "adapters.md", "routing parts", content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -340,3 +341,17 @@ def test_without_the_lock_threads_would_see_each_others_weights(stack, toy, inpu
     stack.call(*inputs)
     thread.join()
     assert waits == [True]
+
+
+def test_energies_of_several_zeros_that_add_up_are_warned_of(stack):
+    for name in ("a", "b"):
+        stack.add(name, "full")
+        stack.get(name).provenance = Provenance({"H": 1.0})
+    with pytest.warns(UserWarning, match="a, b each bring reference energies.*forces are not concerned"):
+        stack.activate(["a", "b"])
+    stack.scale("a", 0.25)
+    stack.scale("b", 0.75)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stack.activate(["b", "a"])
+        stack.activate(["b"])
