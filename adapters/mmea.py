@@ -48,7 +48,7 @@ class MmeaConfig(BottleneckConfig):
 
 @register
 class Mmea(BottleneckMethod):
-    """Invariant gates on the outputs of equivariant linear layers, in Allegro of its tensor products."""
+    """Invariant gates on the outputs of equivariant linear layers, in Allegro of its tensor products, in UMA of its norms too."""
 
     name = "mmea"
     Config = MmeaConfig

@@ -111,15 +111,7 @@ def _attention(module: Any) -> list[WeightBlock]:
     return [vector_block("alpha_dot", heads * channels, "attention", path=f"{heads} heads x {channels} -> 1")]
 
 
-@rule(
-    f"{_HERE}.norms.SeparableLayerNorm",
-    f"{_HERE}.norms.RootMeanSquareNorm",
-    f"{_HERE}.norms.DegreewiseLayerNorm",
-    f"{_FAIRCHEM}.nn.layer_norm.EquivariantLayerNormArray",
-    f"{_FAIRCHEM}.nn.layer_norm.EquivariantLayerNormArraySphericalHarmonics",
-    f"{_FAIRCHEM}.nn.layer_norm.EquivariantRMSNormArraySphericalHarmonics",
-    f"{_FAIRCHEM}.nn.layer_norm.EquivariantRMSNormArraySphericalHarmonicsV2",
-)
+@rule(f"{_HERE}.norms.SeparableLayerNorm", f"{_HERE}.norms.RootMeanSquareNorm", f"{_HERE}.norms.DegreewiseLayerNorm")
 def _degree_norm(module: Any) -> list[WeightBlock]:
     """Scales (degrees, channels), a vector a degree; the scalars have a shift too, or a norm of their own."""
     blocks = []
@@ -136,6 +128,23 @@ def _degree_norm(module: Any) -> list[WeightBlock]:
     if shifts is not None:
         blocks.append(replace(vector_block("affine_bias", shifts.numel(), "norm"), degree=0))
     return blocks
+
+
+@rule(
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantLayerNormArray",
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantLayerNormArraySphericalHarmonics",
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantRMSNormArraySphericalHarmonics",
+    f"{_FAIRCHEM}.nn.layer_norm.EquivariantRMSNormArraySphericalHarmonicsV2",
+)
+def _norm_of_atoms(module: Any) -> list[WeightBlock]:
+    """As `_degree_norm`, with features: where UMA's feed-forwards are on the grid, no other layer turns features of atoms into such."""
+    blocks = _degree_norm(module)
+    scales = [block for block in blocks if block.parameter == "affine_weight"]
+    if not scales:
+        return blocks
+    groups = tuple((scales[0].numel, degree, (-1) ** degree) for degree in range(1 + max(block.degree or 0 for block in scales)))
+    features = LayerFeatures(groups, groups, "degrees")
+    return [replace(block, features=features) if block.parameter == "affine_weight" else block for block in blocks]
 
 
 @rule(f"{_FAIRCHEM}.escn_md.eSCNMDBackbone")
