@@ -108,11 +108,11 @@ def _predicted(potential: Potential, name: str, frames: Sequence[Frame], batch_s
 
 def prepare_parts(
     potential: Potential, splits: DataSplits, part: str | None, batch_size: int, reference_energies: ReferenceChoice
-) -> tuple[dict[str, list[Frame]], list[str]]:
+) -> tuple[dict[str, Sequence[Frame]], list[str]]:
     """(the parts to evaluate, lines to print), with every frame checked and the reference energies set; raises as `evaluate_parts`."""
     chosen = _chosen(splits, part)
     notes = [f"protocol: {splits.protocol}", *splits.notes]
-    notes.append(LabelReport.of(frame for frames in chosen.values() for frame in frames).text())
+    notes.append(LabelReport.of(*chosen.values()).text())
     for frames in chosen.values():
         check_elements(frames, potential.backbone.elements, potential.source)
         check_charges(frames, potential.backbone.reads_charge, potential.source)
@@ -145,7 +145,7 @@ def overlap_with_training(run: str, trained_on: DataConfig, evaluated: Mapping[s
     return tuple(f"warning: {run}: {note}" for note in notes)
 
 
-def _chosen(splits: DataSplits, part: str | None) -> dict[str, list[Frame]]:
+def _chosen(splits: DataSplits, part: str | None) -> dict[str, Sequence[Frame]]:
     if part is None:
         return splits.tested
     if part not in splits.parts:

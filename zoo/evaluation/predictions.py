@@ -106,6 +106,12 @@ def predict_frames(
     )
 
 
+def predict_energies(potential: Predictor, frames: Sequence[Frame], batch_size: int = 8) -> FloatArray:
+    """(F,) eV: the energies of `predict_frames`, which keeps the forces of all frames too."""
+    energies = [answer.energy for batch in _batches(frames, batch_size) for answer in potential.predict(batch, batch_size=len(batch))]
+    return np.array(energies, dtype=np.float64)
+
+
 def _batches(frames: Sequence[Frame], batch_size: int) -> Iterator[list[Frame]]:
     batch: list[Frame] = []
     for frame in frames:

@@ -14,7 +14,7 @@ from zoo.data.parts import DataSplits
 from zoo.data.reference_choice import ReferenceChoice, needs_training_split
 from zoo.data.reference_energies import ElementShifts, fit_element_shifts
 from zoo.errors import ZooError
-from zoo.evaluation.predictions import predict_frames
+from zoo.evaluation.predictions import predict_energies
 from zoo.potential import Potential
 
 
@@ -76,9 +76,8 @@ def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: 
         frames: the training split; validation and test energies must not shift the baseline.
         batch_size: for the predictions.
     """
-    predictions = predict_frames(potential, frames, batch_size=batch_size)
     labels = np.array([frame.energy for frame in frames])
-    fitted = fit_element_shifts(frames, labels - predictions.energies)
+    fitted = fit_element_shifts(frames, labels - predict_energies(potential, frames, batch_size=batch_size))
     total = potential.get_reference_shifts()
     for number, value in fitted.shifts.items():
         total[number] = total.get(number, 0.0) + value
