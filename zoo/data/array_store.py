@@ -195,10 +195,10 @@ def _check_file(path: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def _skip_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(stream)  # type: ignore[no-untyped-call]
+    version = npy.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"it is an .npy file of version {version}")
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = npy.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = npy.read_array_header_1_0(stream)
     return header
 
 
