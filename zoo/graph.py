@@ -64,7 +64,7 @@ class AtomGraph(Data):
 
     @classmethod
     def of_edges(cls, frame: Frame, edge_index: NDArray[np.int64], edge_shift: NDArray[np.int64]) -> AtomGraph:
-        """The graph of ``frame`` with edges that are known already: ``edge_index`` (2, E) and ``edge_shift`` (E, 3) of `zoo.edges.edges_of`."""
+        """The graph of ``frame`` with edges that are known: ``edge_index`` (2, E) and ``edge_shift`` (E, 3) of `zoo.edges.edges_of`."""
         graph = cls(
             atomic_numbers=torch.from_numpy(frame.atomic_numbers),
             positions=torch.from_numpy(frame.positions),

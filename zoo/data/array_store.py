@@ -230,7 +230,9 @@ def obtain_store(kind: str, key: str, build: Callable[[StoreWriter], Mapping[str
         try:
             return open_store(folder)
         except BrokenStoreError as broken:
-            raise ZooError(f"{folder}: what was written to the cache does not read back ({broken}); check that disk, or set ZOO_CACHE") from broken
+            raise ZooError(
+                f"{folder}: what was written to the cache does not read back ({broken}); check that disk, or set ZOO_CACHE"
+            ) from broken
 
 
 def _build(folder: Path, build: Callable[[StoreWriter], Mapping[str, Any]]) -> None:

@@ -72,8 +72,8 @@ class BatchPlan:
             if self._count and sizes.max() > limit:
                 frame = graphs[int(sizes.argmax())]
                 raise ZooError(
-                    f"{frame.source}: frame {int(frame.frame_id)} has {sizes.max()} {name}, more than training.max_{name}_per_batch={limit}; "
-                    f"raise that to {sizes.max()} or leave the frame out"
+                    f"{frame.source}: frame {int(frame.frame_id)} has {sizes.max()} {name}, more than "
+                    f"training.max_{name}_per_batch={limit}; raise that to {sizes.max()} or leave the frame out"
                 )
         self._begins = [0]  # the step at which each pass begins, as far as they are known
         self._latest: tuple[int, list[NDArray[np.int64]]] | None = None
@@ -150,9 +150,7 @@ class BatchStream:
         readers: processes that make the batches ahead of time; 0 for none. They change no number.
     """
 
-    def __init__(
-        self, graphs: Graphs, batch_size: int | BatchLimits, steps: int, seed: int, first_step: int = 0, readers: int = 0
-    ) -> None:
+    def __init__(self, graphs: Graphs, batch_size: int | BatchLimits, steps: int, seed: int, first_step: int = 0, readers: int = 0) -> None:
         self._graphs = graphs
         self.plan = BatchPlan(graphs, BatchLimits(batch_size) if isinstance(batch_size, int) else batch_size, seed)
         self._steps = steps

@@ -18,8 +18,8 @@ class CacheChoice:
     """Where frames and graphs are kept while they are used.
 
     Attributes:
-        mode: ``memory``; ``disk``; or ``auto``: on disk where a source has more than `LARGE_SOURCE_BYTES`, and the graphs of a part where it
-            has more than `LARGE_PART_ATOMS`.
+        mode: ``memory``; ``disk``; or ``auto``: on disk where a source has more than `LARGE_SOURCE_BYTES`, and the graphs of a part where
+            it has more than `LARGE_PART_ATOMS`.
         workers: processes that convert frames and look for edges, and that read batches ahead; for the former as many as there are cores,
             and for the latter none, where None.
     """

@@ -1,7 +1,7 @@
 """From a file or folder to frames on disk: read, checked and converted once, in parallel where the format allows it.
 
-The store is named by what it follows from: the content of every file of the source, the label keys, the reading code and ASE's version. What
-the frames are needed for is not part of it: labels that a run needs are looked up in the facts of the store.
+The store is named by what it follows from: the content of every file of the source, the label keys, the reading code and ASE's version.
+What the frames are needed for is not part of it: labels that a run needs are looked up in the facts of the store.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from zoo.data.raw import Chunk, Format, ReadOptions
 from zoo.data.readers import FileContent, empty_file_error, file_notes, format_of, formats, guarded, labelled, read_file
 from zoo.data.source_files import content_of, total_bytes
 from zoo.data.stored_frames import StoredFrames
-from zoo.errors import ZooError
 
 _FRAMES_OF_A_PIECE = 2_000
 _ATOMS_OF_A_PIECE = 50_000
+
 
 def read_source(
     path: str | Path,

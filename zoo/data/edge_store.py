@@ -144,7 +144,7 @@ def _as_int16(frame: Frame, edge_shift: NDArray[np.int64]) -> NDArray[np.int16]:
     narrow = edge_shift.astype(np.int16)
     if not np.array_equal(narrow, edge_shift):
         raise ZooError(
-            f"{frame.name} has atoms {np.abs(edge_shift).max()} cells away from others, more than the cache on disk holds; wrap its positions "
-            "into the cell, or pass data.cache=memory"
+            f"{frame.name} has atoms {np.abs(edge_shift).max()} cells away from others, more than the cache on disk holds; wrap its "
+            "positions into the cell, or pass data.cache=memory"
         )
     return narrow

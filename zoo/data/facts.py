@@ -24,8 +24,9 @@ _WORD_BITS = 64
 def facts_of(frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
     """Arrays over F frames.
 
-    ``sha256`` (F, 32) uint8, `zoo.data.content.frame_sha256`; ``atoms`` (F,) int32; ``labels`` (F,) uint8, bits of `LABEL_BITS`, and 8 for a
-    charge; ``labelled_atoms`` (F,) int32, atoms with a force; ``energy`` (F,) eV; ``elements`` (F, 2) uint64, bit z for an element of atomic number z; and those of `geometry_facts`.
+    ``sha256`` (F, 32) uint8, `zoo.data.content.frame_sha256`; ``atoms`` (F,) int32; ``labels`` (F,) uint8, bits of `LABEL_BITS`, and 8 for
+    a charge; ``labelled_atoms`` (F,) int32, atoms with a force; ``energy`` (F,) eV; ``elements`` (F, 2) uint64, bit z for an element of
+    atomic number z; and those of `geometry_facts`.
     """
     return {
         "sha256": np.array([list(bytes.fromhex(frame_sha256(frame))) for frame in frames], dtype=np.uint8).reshape(-1, 32),
@@ -39,8 +40,11 @@ def facts_of(frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
 
 
 def geometry_facts(frames: Sequence[Frame]) -> dict[str, NDArray[Any]]:
-    """``composition`` (F,) uint64, the same for the same elements in the same order and periodicity; ``exact`` (F,) uint64, the same for the
-    same bytes of structure and magnetic moments; ``invariants`` (F, 5), of a scale of Å."""
+    """What structures are told apart by.
+
+    ``composition`` (F,) uint64, the same for the same elements in the same order and periodicity; ``exact`` (F,) uint64, the same for the
+    same bytes of structure and magnetic moments; ``invariants`` (F, 5), of a scale of Å.
+    """
     return {
         "composition": np.array([_composition(frame) for frame in frames], dtype=np.uint64),
         "exact": np.array([_exact(frame) for frame in frames], dtype=np.uint64),
@@ -91,7 +95,9 @@ def _composition(frame: Frame) -> int:
 
 def _exact(frame: Frame) -> int:
     moments = b"" if frame.magnetic_moments is None else frame.magnetic_moments.tobytes()
-    return _short_hash(frame.atomic_numbers.astype("<i8").tobytes(), frame.pbc.tobytes(), frame.positions.tobytes(), frame.cell.tobytes(), moments)
+    return _short_hash(
+        frame.atomic_numbers.astype("<i8").tobytes(), frame.pbc.tobytes(), frame.positions.tobytes(), frame.cell.tobytes(), moments
+    )
 
 
 def _short_hash(*parts: bytes) -> int:

@@ -112,6 +112,10 @@ class FrameStore:
             **rare,
         )
 
+    def numbers(self, row: int) -> NDArray[np.int64]:
+        """(N,) the atomic numbers of one frame."""
+        return self._store["numbers"][self._first_atom[row] : self._first_atom[row + 1]]
+
     def fact(self, name: str) -> NDArray[Any]:
         """One fact of every frame (`zoo.data.facts.facts_of`)."""
         return self._store[f"fact_{name}"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import atomic_numbers
 
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.card_files import local_path, read_card_file
 from zoo.data.cards import VALID_FROM_TRAINING, DataCard, Pool, Protocol, Selection
 from zoo.data.catalogue import data_card

@@ -56,7 +56,9 @@ class DataSplits:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: DataConfig, train: Sequence[Frame], valid: Sequence[Frame], tests: dict[str, Sequence[Frame]], origin: Origin) -> DataSplits:
+    def of(
+        cls, config: DataConfig, train: Sequence[Frame], valid: Sequence[Frame], tests: dict[str, Sequence[Frame]], origin: Origin
+    ) -> DataSplits:
         """With hashes and notes worked out."""
         return cls(
             train=train,

@@ -127,7 +127,8 @@ class Format:
         recognises: whether a path is of this kind, from names and first bytes alone.
         read: the structures of a path, in order; raises `ZooError` with the path where the format is broken, and may raise anything else,
             which the caller turns into one line.
-        files: every file that is read for a path, so that a copy on disk can be told to be of these very files; None where that is not known.
+        files: every file that is read for a path, so that a copy on disk can be told to be of these very files; None where that is not
+            known.
         chunks: the source in pieces of about so many frames, from a look at it and not by reading it; None where it has to be read from the
             beginning (the function itself may also return None).
         read_chunk: the structures of one piece; together the pieces are what ``read`` gives.

@@ -22,6 +22,10 @@ class FrameSource(Protocol):
         """One frame."""
         ...
 
+    def numbers(self, row: int) -> NDArray[np.int64]:
+        """(N,) the atomic numbers of one frame."""
+        ...
+
     def fact(self, name: str) -> NDArray[Any]:
         """One fact of every frame."""
         ...
@@ -44,6 +48,10 @@ class HeldFrames:
     def frame(self, row: int) -> Frame:
         """One frame."""
         return self._frames[row]
+
+    def numbers(self, row: int) -> NDArray[np.int64]:
+        """(N,) the atomic numbers of one frame."""
+        return self._frames[row].atomic_numbers
 
     def fact(self, name: str) -> NDArray[Any]:
         """One fact of every frame, worked out once."""
@@ -87,11 +95,17 @@ class StoredFrames(Sequence[Frame]):
     def __getitem__(self, index: int | slice) -> Frame | StoredFrames:
         if isinstance(index, slice):
             return StoredFrames(self._sources, self._which[index], self._rows[index])
-        return self._sources[self._which[index]].frame(int(self._rows[index]))
+        source: FrameSource = self._sources[self._which[index]]
+        return source.frame(int(self._rows[index]))
 
     def __iter__(self) -> Iterator[Frame]:
         for which, row in zip(self._which, self._rows, strict=True):
             yield self._sources[which].frame(int(row))
+
+    def atomic_numbers(self) -> Iterator[NDArray[np.int64]]:
+        """(N,) of each frame, without the rest of it."""
+        for which, row in zip(self._which, self._rows, strict=True):
+            yield self._sources[which].numbers(int(row))
 
     def take(self, indices: ArrayLike) -> StoredFrames:
         """The frames at ``indices``, in that order."""
@@ -151,6 +165,16 @@ def atom_counts(frames: Sequence[Frame]) -> NDArray[np.int64]:
     """(F,) atoms of each frame."""
     counts = frames.fact("atoms") if isinstance(frames, StoredFrames) else np.array([len(frame) for frame in frames])
     return counts.astype(np.int64)
+
+
+def atomic_numbers_of(frames: Sequence[Frame]) -> Iterator[NDArray[np.int64]]:
+    """(N,) of each frame."""
+    return frames.atomic_numbers() if isinstance(frames, StoredFrames) else (frame.atomic_numbers for frame in frames)
+
+
+def energies_of(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """(F,) eV, NaN where a frame has none."""
+    return frames.fact("energy") if isinstance(frames, StoredFrames) else np.array([frame.energy for frame in frames], dtype=np.float64)
 
 
 def content_digests(frames: Sequence[Frame]) -> NDArray[np.uint8]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
@@ -13,6 +12,7 @@ from zoo.data.frame import Frame
 from zoo.data.parts import DataSplits
 from zoo.data.reference_choice import ReferenceChoice, needs_training_split
 from zoo.data.reference_energies import ElementShifts, fit_element_shifts
+from zoo.data.stored_frames import energies_of
 from zoo.errors import ZooError
 from zoo.evaluation.predictions import predict_energies
 from zoo.potential import Potential
@@ -55,7 +55,7 @@ def set_reference_energies(choice: ReferenceChoice, potential: Potential, splits
             fitted = fit_to_own_error(potential, splits.train, batch_size)
             return Estimate(fitted.note + _unseen(fitted, splits), fitted)
         case "least_squares":
-            fitted = fit_element_shifts(splits.train, np.array([frame.energy for frame in splits.train]))
+            fitted = fit_element_shifts(splits.train, energies_of(splits.train))
             place_isolated_atoms(potential, fitted.shifts)
             return Estimate(f"from the labels alone, {fitted.note}{_unseen(fitted, splits)}")
         case "isolated_atoms":
@@ -76,7 +76,7 @@ def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: 
         frames: the training split; validation and test energies must not shift the baseline.
         batch_size: for the predictions.
     """
-    labels = np.array([frame.energy for frame in frames])
+    labels = energies_of(frames)
     fitted = fit_element_shifts(frames, labels - predict_energies(potential, frames, batch_size=batch_size))
     total = potential.get_reference_shifts()
     for number, value in fitted.shifts.items():

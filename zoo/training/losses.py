@@ -11,9 +11,7 @@ from zoo.graph import AtomGraph
 from zoo.training.config import LossConfig, LossTerm
 
 
-def loss_terms(
-    results: dict[str, Tensor], graph: AtomGraph, config: LossConfig, per_batch: LabelCounts | None = None
-) -> dict[str, Tensor]:
+def loss_terms(results: dict[str, Tensor], graph: AtomGraph, config: LossConfig, per_batch: LabelCounts | None = None) -> dict[str, Tensor]:
     """Unweighted loss of every label with a nonzero weight that the batch has at least once.
 
     Args:

@@ -85,7 +85,12 @@ def _read_back(config: RunConfig, folder: RunFolder, record: Record, say: Say) -
 
 def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: Path | None, stopwatch: Stopwatch) -> Validation:
     """The training itself; leaves the best weights in the adapters."""
-    training, limits, device, readers = config.training, config.training.batch_limits, material.potential.device, config.data.cache_choice.readers
+    training, limits, device, readers = (
+        config.training,
+        config.training.batch_limits,
+        material.potential.device,
+        config.data.cache_choice.readers,
+    )
     valid_batches = ValidationBatches(material.valid, limits, device, readers)
     stream = BatchStream(material.train, limits, material.plan.steps, training.seed, material.first_step, readers)
     per_batch, valid_per_batch = None, None

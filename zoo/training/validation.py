@@ -40,9 +40,7 @@ class Validation(Callback):
         history: one row a validation: step, losses, force and energy errors, learning rate, the adapters' own report.
     """
 
-    def __init__(
-        self, batches: Iterable[AtomGraph], folder: Path, stopwatch: Stopwatch, per_batch: LabelCounts | None = None
-    ) -> None:
+    def __init__(self, batches: Iterable[AtomGraph], folder: Path, stopwatch: Stopwatch, per_batch: LabelCounts | None = None) -> None:
         self._per_batch = per_batch
         self._batches = batches
         self._folder = folder
