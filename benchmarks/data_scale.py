@@ -163,7 +163,8 @@ def measure(count: int, folder: Path, steps: int) -> tuple[list[list[str]], str]
     sentence = (
         f"{count:,} frames of 4 to 8 atoms, a file of {path.stat().st_size / 1e6:.0f} MB; in the cache {size['frames']:.0f} MB of frames "
         f"and {size['edges']:.0f} MB of edges (cutoff {CUTOFF_ANGSTROM:g} Å). Two processes find edges "
-        f"{alone['edges'] / first['edges']:.1f} times as fast as one (the machine was shared), and the second start is {ratio:.0f} times as fast as the first. "
+        f"{alone['edges'] / first['edges']:.1f} times as fast as one (the machine was shared), and "
+        f"the second start is {ratio:.0f} times as fast as the first. "
         f"Processes that convert or look for edges take up to {first['memory_of_children']:.0f} MiB each. The toy's own graphs "
         "(cutoff 4 Å) are built in the training's row."
     )

@@ -8,6 +8,7 @@ lacks its manifest, or differs from it, is no store and is built anew.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import shutil
@@ -95,7 +96,14 @@ class _Growing:
         assert self.stream.tell() == self._begin
         _flush(self.stream)
         self.stream.close()
-        return {"dtype": self.dtype.str, "shape": [self.rows, *self.row_shape], "crc32": self.crc}
+        with Path(self.stream.name).open("rb") as written:
+            header = written.read(self._begin)
+        return {
+            "dtype": self.dtype.str,
+            "shape": [self.rows, *self.row_shape],
+            "header_bytes": self._begin,
+            "crc32": [zlib.crc32(header), self.crc],
+        }
 
     def _header(self) -> None:
         description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.row_shape)}
@@ -124,13 +132,13 @@ class ArrayStore:
 
     folder: Path
     meta: dict[str, Any]
-    _shapes: dict[str, tuple[str, tuple[int, ...]]]
+    _layout: dict[str, tuple[str, tuple[int, ...], int]]
     _arrays: dict[str, Array] = field(default_factory=dict, repr=False)
     _maps: list[mmap.mmap] = field(default_factory=list, repr=False)
     _process: int = 0
 
     def __contains__(self, name: object) -> bool:
-        return name in self._shapes
+        return name in self._layout
 
     def __getitem__(self, name: str) -> Array:
         if self._process != os.getpid():
@@ -149,15 +157,14 @@ class ArrayStore:
                 one.madvise(mmap.MADV_DONTNEED)
 
     def _mapped(self, name: str) -> Array:
-        dtype, shape = self._shapes[name]
-        count = int(np.prod(shape))
+        dtype, shape, begin = self._layout[name]
+        count = math.prod(shape)
         if count == 0:
             return np.empty(shape, dtype)
         with (self.folder / f"{name}.npy").open("rb") as stream:
-            _skip_header(stream)
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             self._maps.append(mapped)
-            return np.frombuffer(mapped, np.dtype(dtype), count, stream.tell()).reshape(shape)
+            return np.frombuffer(mapped, np.dtype(dtype), count, begin).reshape(shape)
 
 
 def open_store(folder: Path) -> ArrayStore:
@@ -173,33 +180,23 @@ def open_store(folder: Path) -> ArrayStore:
         arrays: dict[str, Any] = content["arrays"]
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # checksums are computed outside of Python's lock
             list(pool.map(lambda name: _check_file(folder / f"{name}.npy", arrays[name]), arrays))
-        shapes = {name: (one["dtype"], tuple(one["shape"])) for name, one in arrays.items()}
-        return ArrayStore(folder, content["meta"], shapes)
+        layout = {name: (one["dtype"], tuple(one["shape"]), one["header_bytes"]) for name, one in arrays.items()}
+        return ArrayStore(folder, content["meta"], layout)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenStoreError(first_line(error) or type(error).__name__) from None
 
 
 def _check_file(path: Path, wanted: Mapping[str, Any]) -> None:
-    dtype, shape = np.dtype(wanted["dtype"]), tuple(wanted["shape"])
+    size = wanted["header_bytes"] + math.prod(wanted["shape"]) * np.dtype(wanted["dtype"]).itemsize
     with path.open("rb") as stream:
-        if _skip_header(stream) != (shape, False, dtype):
-            raise BrokenStoreError(f"{path.name} has another header than its manifest says")
-        size = stream.tell() + int(np.prod(shape)) * dtype.itemsize
         if os.fstat(stream.fileno()).st_size != size:
             raise BrokenStoreError(f"{path.name} has {os.fstat(stream.fileno()).st_size} bytes where {size} are expected")
-        crc = 0
+        # the header apart, since it is written last; it says what the manifest says, to other readers
+        found = [zlib.crc32(stream.read(wanted["header_bytes"])), 0]
         while block := stream.read(_BLOCK_BYTES):
-            crc = zlib.crc32(block, crc)
-    if crc != wanted["crc32"]:
+            found[1] = zlib.crc32(block, found[1])
+    if found != wanted["crc32"]:
         raise BrokenStoreError(f"{path.name} differs from its checksum")
-
-
-def _skip_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"it is an .npy file of version {version}")
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = npy.read_array_header_1_0(stream)
-    return header
 
 
 def obtain_store(kind: str, key: str, build: Callable[[StoreWriter], Mapping[str, Any]]) -> ArrayStore:
