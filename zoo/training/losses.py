@@ -43,7 +43,7 @@ def loss_terms(results: dict[str, Tensor], graph: AtomGraph, config: LossConfig,
         _add(terms, "stress", (results["stress"] - graph.stress).flatten(1), labelled["stress"], config.stress)  # (G, 9)
     if per_batch is None:
         return terms
-    return {name: term * (labelled[name].sum() / getattr(per_batch, name)) for name, term in terms.items()}
+    return {name: term * (labelled[name].sum(dtype=torch.float64) / getattr(per_batch, name)) for name, term in terms.items()}
 
 
 def weighted_sum(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
