@@ -90,6 +90,11 @@ class AtomGraph(Data):
         return graph
 
     @property
+    def name(self) -> str:
+        """How errors name a single structure, as `zoo.data.frame.Frame.name`."""
+        return f"{self.source}: frame {int(self.frame_id)}"
+
+    @property
     def graph_count(self) -> int:
         """G: how many structures the (batched) graph holds."""
         return int(self.cell.shape[0])

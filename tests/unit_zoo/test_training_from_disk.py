@@ -135,10 +135,13 @@ def test_a_frame_beyond_the_limit_is_refused_before_anything_is_written(words, z
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluation_reads_through_the_cache_to_the_same_numbers(words, toy_checkpoint, zoo, cache):
+def test_evaluation_reads_through_the_cache_to_the_same_numbers(words, toy_checkpoint, zoo, cache, monkeypatch):
     (path,) = [word for word in words if word.startswith("data=")]
     told = [zoo("evaluate", f"backbone={toy_checkpoint}", path, f"data.cache={mode}", "metrics=all") for mode in ("memory", "disk")]
     assert [one.code for one in told] == [0, 0], told[1].err
     assert told[0].out == told[1].out
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.graph.edges_of", lambda *_: pytest.fail("edges were looked for again"))
+        assert zoo("evaluate", f"backbone={toy_checkpoint}", path, "data.cache=disk", "metrics=all").out == told[0].out
     assert list((cache / "frames").glob("*/manifest.json"))
     assert list((cache / "edges").glob("*/manifest.json"))

@@ -70,9 +70,8 @@ class BatchPlan:
         self._sizes = limits.sizes(graphs)
         for (sizes, limit), name in zip(self._sizes[limits.graphs is not None :], _names(limits), strict=True):
             if self._count and sizes.max() > limit:
-                frame = graphs[int(sizes.argmax())]
                 raise ZooError(
-                    f"{frame.source}: frame {int(frame.frame_id)} has {sizes.max()} {name}, more than "
+                    f"{graphs[int(sizes.argmax())].name} has {sizes.max()} {name}, more than "
                     f"training.max_{name}_per_batch={limit}; raise that to {sizes.max()} or leave the frame out"
                 )
         self._begins = [0]  # the step at which each pass begins, as far as they are known

@@ -109,6 +109,12 @@ def make_graphs(frames: Sequence[Frame], recipe: GraphRecipe, choice: CacheChoic
     return GraphDataset(frames, recipe)
 
 
+def stored_graphs(frames: Sequence[Frame], recipe: GraphRecipe, choice: CacheChoice) -> StoredGraphs | None:
+    """The graphs of ``frames`` where ``choice`` keeps them on disk; None where they are as well made from the frames."""
+    graphs = make_graphs(frames, recipe, choice) if choice.graphs_on_disk(int(atom_counts(frames).sum())) else None
+    return graphs if isinstance(graphs, StoredGraphs) else None
+
+
 def check_edges(frames: Sequence[Frame], recipe: GraphRecipe, choice: CacheChoice | None = None) -> None:
     """Refuse a frame of several atoms without any edge; a single isolated atom is legitimate.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.checks import LabelReport, elements_of
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
@@ -45,6 +46,7 @@ class DataSplits:
         origin: what the frames are.
         hashes: the name of each part to `frames_sha256`.
         notes: lines to print before the run: how files were read, and frames shared by training and test.
+        cache: where frames and graphs are kept.
     """
 
     train: Sequence[Frame]
@@ -54,6 +56,7 @@ class DataSplits:
     origin: Origin
     hashes: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cache: CacheChoice = field(default_factory=CacheChoice)
 
     @classmethod
     def of(
@@ -68,6 +71,7 @@ class DataSplits:
             origin=origin,
             hashes={name: frames_sha256(frames) for name, frames in {"train": train, "valid": valid, **tests}.items() if frames},
             notes=(*origin.notes, *overlap_notes(train, valid, tests)),
+            cache=config.cache_choice,
         )
 
     @property

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.frame import Frame
+from zoo.data.loader import stored_graphs
 from zoo.data.parts import DataSplits
 from zoo.data.reference_choice import ReferenceChoice, needs_training_split
 from zoo.data.reference_energies import ElementShifts, fit_element_shifts
@@ -52,7 +54,7 @@ def set_reference_energies(choice: ReferenceChoice, potential: Potential, splits
         case "base":
             return Estimate("")
         case "model":
-            fitted = fit_to_own_error(potential, splits.train, batch_size)
+            fitted = fit_to_own_error(potential, splits.train, batch_size, splits.cache)
             return Estimate(fitted.note + _unseen(fitted, splits), fitted)
         case "least_squares":
             fitted = fit_element_shifts(splits.train, energies_of(splits.train))
@@ -68,16 +70,18 @@ def set_reference_energies(choice: ReferenceChoice, potential: Potential, splits
             return Estimate("reference energies: the data set's linear references, added to what the model predicts")
 
 
-def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: int) -> ElementShifts:
+def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: int, cache: CacheChoice | None = None) -> ElementShifts:
     """Add to the potential's per-element energies what the training labels say they lack.
 
     Args:
         potential: its reference shifts are changed.
         frames: the training split; validation and test energies must not shift the baseline.
         batch_size: for the predictions.
+        cache: where the frames' graphs are kept; made anew without one.
     """
+    graphs = stored_graphs(frames, potential.backbone.graph_recipe, cache or CacheChoice())
     labels = energies_of(frames)
-    fitted = fit_element_shifts(frames, labels - predict_energies(potential, frames, batch_size=batch_size))
+    fitted = fit_element_shifts(frames, labels - predict_energies(potential, frames, batch_size, graphs))
     total = potential.get_reference_shifts()
     for number, value in fitted.shifts.items():
         total[number] = total.get(number, 0.0) + value

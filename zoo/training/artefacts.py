@@ -11,6 +11,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from adapters.state import AdapterManifest, write_adapter
+from zoo.data.loader import stored_graphs
 from zoo.data.parts import DataSplits
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
@@ -44,7 +45,11 @@ class TestResults:
 
 def predict_tests(potential: Potential, splits: DataSplits, batch_size: int) -> dict[str, Predictions]:
     """Predictions for every test set, or for the validation frames where the data has no test set."""
-    return {name: predict_frames(potential, frames, batch_size=batch_size) for name, frames in splits.tested.items()}
+    recipe = potential.backbone.graph_recipe
+    return {
+        name: predict_frames(potential, frames, batch_size, graphs=stored_graphs(frames, recipe, splits.cache))
+        for name, frames in splits.tested.items()
+    }
 
 
 def score(splits: DataSplits, zero_shot: Mapping[str, Predictions], fine_tuned: Mapping[str, Predictions]) -> TestResults:

@@ -133,7 +133,7 @@ def _finish(
     potential, splits, batch_size = material.potential, material.splits, config.evaluation.batch_size
     zero_shot = _zero_shot(config, potential, splits) if config.evaluation.zero_shot else {}
     if config.strategy.refit_reference_energies:
-        tell(f"after training, {fit_to_own_error(potential, splits.train, batch_size).note}")
+        tell(f"after training, {fit_to_own_error(potential, splits.train, batch_size, splits.cache).note}")
     fine_tuned = artefacts.predict_tests(potential, splits, batch_size)
     potential.level_of_theory = splits.level_of_theory
     results = artefacts.score(splits, zero_shot, fine_tuned)
