@@ -32,7 +32,7 @@ from zoo.errors import ZooError
 
 _ATOMS_OF_A_PIECE = 20_000
 _FRAMES_OF_A_PIECE = 4_000
-_READS_BEFORE_RELEASE = 500
+_READS_BEFORE_RELEASE = 100
 
 
 class EdgeStore:

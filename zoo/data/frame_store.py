@@ -33,7 +33,7 @@ _PER_FRAME: dict[str, type] = {
     "spin": np.int64,
     "relaxed_energy": np.float64,
 }
-_READS_BEFORE_RELEASE = 500
+_READS_BEFORE_RELEASE = 100
 
 
 def arrays_of(frames: Sequence[Frame]) -> dict[str, Array]:
@@ -117,7 +117,8 @@ class FrameStore:
         return self._store["numbers"][self._first_atom[row] : self._first_atom[row + 1]]
 
     def fact(self, name: str) -> NDArray[Any]:
-        """One fact of every frame (`zoo.data.facts.facts_of`)."""
+        """One fact of every frame (`zoo.data.facts.facts_of`), valid as long as the store is."""
+        self._store.release()
         return self._store[f"fact_{name}"]
 
     def source_names(self, rows: NDArray[np.int64]) -> list[str]:

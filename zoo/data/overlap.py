@@ -28,8 +28,10 @@ REPEAT_ANGSTROM = 1e-6
 _SAME_MOMENT = 1e-3  # μ_B
 _SLACK_OF_TOLERANCE = 20  # an invariant moves by less than that times what atoms do
 _SMALLEST_SLACK = 2e-4
-_GRID = slice(0, 2)
+# the mean of all atoms, and two single ones, which say most beside it
+_GRID = [0, 2, 4]
 _ROWS_AT_ONCE = 20_000
+_PAIRS_AT_ONCE = 4_000_000
 
 
 def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) -> tuple[str, ...]:
@@ -81,27 +83,31 @@ def _matches(first: Sequence[Frame], facts: Facts, second: Sequence[Frame], othe
 def _candidates(first: Facts, second: Facts, tolerance: float) -> Iterator[tuple[int, int]]:
     """(index in first, index in second), the latter ascending, of all pairs whose invariants leave it open whether they are one structure.
 
-    Two of the invariants make a grid of cells, in which each structure of ``second`` has at most four to look into.
+    Three of the invariants make a grid of cells, in which each structure of ``second`` has at most eight to look into.
     """
     slack = max(_SLACK_OF_TOLERANCE * tolerance, _SMALLEST_SLACK)
     width = 2 * slack
     keys = _cell_keys(first["composition"], np.floor(first["invariants"][:, _GRID] / width))
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    for start in range(0, len(second["composition"]), _ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(second["composition"])))
-        own = second["invariants"][rows]
+    count = len(second["composition"])
+    blocks = [(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE)][::-1]
+    while blocks:
+        start, stop = blocks.pop()
+        own, compositions = second["invariants"][start:stop], second["composition"][start:stop]
         low, high = (np.floor((own[:, _GRID] + side) / width) for side in (-slack, slack))
-        pairs: list[NDArray[np.int64]] = []
-        for corner in product((False, True), repeat=low.shape[1]):
-            chosen = np.where(corner, high, low)
+        found = []
+        for corner in product((False, True), repeat=len(_GRID)):
             apart = ~np.any(np.array(corner) & (low == high), axis=1)  # else this cell was another corner's already
-            wanted = _cell_keys(second["composition"][rows], chosen)
+            wanted = _cell_keys(compositions, np.where(corner, high, low))
             begin, end = np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
-            counts = np.where(apart, end - begin, 0)
-            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            pairs.append(np.stack([order[np.repeat(begin, counts) + within], np.repeat(rows, counts)]))
-        one, other = np.concatenate(pairs, axis=1)
+            found.append((begin, np.where(apart, end - begin, 0)))
+        if sum(int(counts.sum()) for _, counts in found) > _PAIRS_AT_ONCE and stop - start > 1:
+            middle = (start + stop) // 2
+            blocks += [(middle, stop), (start, middle)]
+            continue
+        one, other = np.concatenate([_pairs(begin, counts) for begin, counts in found], axis=1)
+        one, other = order[one], other + start
         close = (np.abs(first["invariants"][one] - second["invariants"][other]) <= slack).all(axis=1)
         close &= first["composition"][one] == second["composition"][other]
         one, other = one[close], other[close]
@@ -109,8 +115,14 @@ def _candidates(first: Facts, second: Facts, tolerance: float) -> Iterator[tuple
         yield from zip(one[in_order].tolist(), other[in_order].tolist(), strict=True)
 
 
+def _pairs(begin: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(2, sum of counts) every place of the ranges that begin there, and the number of its range."""
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([np.repeat(begin, counts) + within, np.repeat(np.arange(len(counts)), counts)])
+
+
 def _cell_keys(composition: NDArray[Any], cells: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """(F,) one number for a composition and a cell of the grid (F, 2); two cells with one number only cost a comparison."""
+    """(F,) one number for a composition and a cell of the grid (F, 3); two cells with one number only cost a comparison."""
     mixed: NDArray[np.uint64] = composition.astype(np.uint64)
     for column in cells.T:
         mixed = (mixed ^ column.astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)

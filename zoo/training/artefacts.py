@@ -96,7 +96,7 @@ def write_whole_model(config: RunConfig, folder: RunFolder, potential: Potential
 
 def training_settings(config: RunConfig) -> dict[str, Any]:
     """The config as a record carries it: files by name alone, since where they lie is nobody else's business."""
-    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}})
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}, "data": {"cache", "workers"}})
     for group, keys in _FILES.items():
         for key in keys:
             if settings[group].get(key) is not None:
