@@ -18,7 +18,14 @@ from zoo.training.checkpoints import LAST
 from zoo.training.config import RunConfig, parse_config
 
 # what may differ between a run and its resumption: none of it changes a number
-_FREE_TO_CHANGE = {("run", "resume"), ("run", "folder"), ("training", "progress_bar"), ("evaluation",)}
+_FREE_TO_CHANGE = {
+    ("run", "resume"),
+    ("run", "folder"),
+    ("training", "progress_bar"),
+    ("evaluation",),
+    ("data", "cache"),
+    ("data", "workers"),
+}
 
 
 class RunFolder:
