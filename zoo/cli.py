@@ -119,6 +119,14 @@ def _check_equivariance(words: list[str]) -> None:
     check_equivariance(words)
 
 
+def _doctor(words: list[str]) -> None:
+    from zoo.doctor.command import doctor
+
+    code = doctor(words)
+    if code:
+        raise SystemExit(code)
+
+
 def _list(words: list[str]) -> None:
     from zoo.listing import list_cards
 
@@ -227,6 +235,20 @@ usage: zoo check-equivariance [run=FOLDER | backbone=CARD [adapter=METHOD|FILE]]
 Rotation, translation, periodic images, permutation, extensivity, batching, inversion (where the backbone claims O(3)) and
 finite-difference forces and stress, in float64. An adapter is filled with random weights first (randomise=false keeps its own).
 """
+_DOCTOR_PAGE = """
+usage: zoo doctor [backbone=CARD|FILE] [adapter=METHOD|FILE] [data=SET|FILE] [key=value ...] [json=FILE] [html=FILE] [--json]
+
+  zoo doctor backbone=sevennet-0 data=my.extxyz                everything that would go wrong in silence, before training
+  zoo doctor experiment=acac html=acac.html                    with histograms
+  zoo doctor data=my.extxyz only=[labels,forces] --json        some checks, for a script
+
+words    those of zoo train; nothing is trained, and nothing written but what is asked for
+looks at labels and keys, units, zero and precision of energies, forces and stress against energies and against the base, structures in
+         several parts, elements, neighbours, outliers, level of theory, heads, step 0, time and memory (docs/doctor.md)
+sample   sample=24: how many frames the base predicts
+only     only=[NAME,...]: names of checks, or of families of them
+exit     0 without errors; 1 where one was found, or the words are wrong (one line on standard error); 2 for a bug
+"""
 _ADAPTER_PAGE = """
 usage: zoo adapter inspect FILE [--blocks]
        zoo adapter diff FILE FILE [--blocks]
@@ -244,6 +266,7 @@ FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revi
 """
 COMMANDS: dict[str, Command] = {
     "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
+    "doctor": Command("what is wrong with data, model and settings, before training", _DOCTOR_PAGE, _doctor),
     "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
     "predict": Command("energies, forces and stress of structures, as extended XYZ", _PREDICT_PAGE, _predict),
     "list": Command("the model cards", "usage: zoo list [PATTERN]        e.g. zoo list 'sevennet*'", _list),
