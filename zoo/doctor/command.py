@@ -18,7 +18,7 @@ def doctor(arguments: Sequence[str]) -> int:
     Raises:
         ZooError: words that are wrong, or a file that cannot be written.
     """
-    own, words = _own_words(arguments)
+    own, words = split_words(arguments)
     targets = {name: _writable(own[name]) for name in ("json", "html") if name in own}  # refused before minutes of work
     report = examine(words, sample=_sample(own.get("sample")), only=_names(own.get("only", "")))
     print(report.to_json() if "--json" in arguments else report.text())
@@ -27,7 +27,7 @@ def doctor(arguments: Sequence[str]) -> int:
     return report.exit_code
 
 
-def _own_words(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def split_words(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """``json=``, ``html=``, ``sample=`` and ``only=``, and the words that are those of ``zoo train``."""
     own: dict[str, str] = {}
     words: list[str] = []

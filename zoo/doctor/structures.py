@@ -41,7 +41,8 @@ def leakage(subject: Subject) -> Iterator[Finding]:
         for second, others in later.items():
             matches = [frame for frame in others if near.match(frame)]
             copies = [frame for frame in matches if exact.match(frame) or _same_energy(frame, frames)]
-            yield from _shared(first, second, copies, [frame for frame in matches if frame not in copies])
+            copied = set(map(id, copies))
+            yield from _shared(first, second, copies, [frame for frame in matches if id(frame) not in copied])
 
 
 def _shared(first: str, second: str, copies: Sequence[Frame], near: Sequence[Frame]) -> Iterator[Finding]:

@@ -52,11 +52,17 @@ def check_labels(splits: DataSplits, loss: LossConfig) -> None:
 
 
 def describe_data(splits: DataSplits, say: Say) -> None:
-    """Labels found per file, the split, and what the splits share."""
+    """Labels found per file, the split, what the splits share, and what the cheap checks of ``zoo doctor`` have to say of the frames."""
+    from zoo.doctor.registry import cheap_findings
+    from zoo.doctor.subject import Subject
+
     say(f"data: {splits.protocol} ({splits.level_of_theory or 'level of theory not stated'})")
     say(splits.label_report().text())
     for note in splits.notes:
         say(f"note: {note}")
+    for finding in cheap_findings(Subject(splits)):
+        frames = f" ({finding.frames_text})" if finding.frames else ""
+        say(f"warning: {finding.check}: {finding.line}{frames}; zoo doctor says more")
 
 
 def check_model_knows(potential: Potential, splits: DataSplits) -> None:
