@@ -213,9 +213,8 @@ def test_frames_in_another_length_unit_have_no_neighbours() -> None:
     assert len(finding.frames) == 20
 
 
-def test_positions_in_bohr_taken_for_angstrom_contradict_energies() -> None:
-    report = diagnosis(acac(change=lambda frame: replace(frame, positions=frame.positions * 1.8897)), ("forces", "structures"))
-    assert "Bohr" in errors(report, "forces.energies") + warnings(report, "forces.energies") or not report.of_check("forces.energies")
+def test_forces_per_bohr_are_told_from_forces_per_angstrom() -> None:
+    assert "per Bohr" in errors(diagnosis(acac(change=forces_times(0.529177)), ("forces",)), "forces.energies")
 
 
 def test_atoms_on_top_of_each_other_are_found() -> None:

@@ -21,8 +21,7 @@ TOO_CLOSE = 0.5
 """Of the sum of covalent radii: H-H at 0.31 Å, C-C at 0.76 Å; thermal motion and high pressure stay above."""
 AT_ONE_PLACE_ANGSTROM = 1e-2
 _LOOKED_AT = 5000
-_LABEL_EV = 1e-4
-"""Energies of one calculation in two containers agree to rounding; of two steps of a trajectory they differ by more."""
+MOST_OF = 0.5
 
 
 @check("structures.leakage", "Does a structure stand in several parts?")
@@ -40,7 +39,9 @@ def leakage(subject: Subject) -> Iterator[Finding]:
         near, exact = Geometries(frames), Geometries(frames, REPEAT_ANGSTROM)
         for second, others in later.items():
             matches = [frame for frame in others if near.match(frame)]
-            copies = [frame for frame in matches if exact.match(frame) or _same_energy(frame, frames)]
+            copies = [frame for frame in matches if exact.match(frame)]
+            if len(matches) > MOST_OF * len(others):
+                copies = matches  # however rounded: not steps of a trajectory, but one set in two containers
             copied = set(map(id, copies))
             yield from _shared(first, second, copies, [frame for frame in matches if id(frame) not in copied])
 
@@ -53,13 +54,6 @@ def _shared(first: str, second: str, copies: Sequence[Frame], near: Sequence[Fra
     if near:
         found = f"{_count(len(near), 'frame')} of {second} are within 1e-4 Å of one in {first}, as steps of one trajectory are"
         yield Finding("warning", "structures.leakage", found, expected, remedy, by_name(near))
-
-
-def _same_energy(frame: Frame, others: Sequence[Frame]) -> bool:
-    """Whether one of ``others`` has the composition of ``frame`` and its energy to rounding: the same calculation."""
-    return any(
-        len(other) == len(frame) and other.source != frame.source and abs(other.energy - frame.energy) < _LABEL_EV for other in others
-    )
 
 
 @check("structures.repeats", "Does one part hold a structure twice?")

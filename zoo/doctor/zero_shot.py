@@ -19,7 +19,7 @@ from zoo.doctor.subject import Subject, by_name
 from zoo.evaluation.unit_hints import unit_hints
 
 CLEAR = 0.65
-"""Rank correlation: a dozen frames of molecules at 300 K have 0.75 with SevenNet-0; a slope is judged only if it is a unit's, 13 or more."""
+"""Rank correlation: a dozen frames of a molecule at 300 K have 0.75 with SevenNet-0, and units differ by factors of 13 and more."""
 FEWEST_DEGREES = 5
 """Of freedom that a sum over elements leaves to the energies of the sample."""
 _LEAST_SPREAD_EV_PER_ATOM = 1e-3
