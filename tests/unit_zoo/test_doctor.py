@@ -102,9 +102,11 @@ def test_interaction_energies_are_near_zero_and_do_not_follow_the_total_forces()
 
 def test_the_sign_and_the_unit_of_a_stress_are_told_by_the_base() -> None:
     frames = cut("mptrj-highest-stress-1k", "frames", 400, most_atoms=12)
-    assert errors(diagnosis(parted(frames), ("zero_shot.forces",)), "zero_shot.stress") == ""
-    assert "data.stress_unit=-kbar" in errors(diagnosis(parted(frames, stress_times(-1)), ("zero_shot.forces",)), "zero_shot.stress")
-    assert "GPa" in errors(diagnosis(parted(frames, stress_times(1 / GPA)), ("zero_shot.forces",)), "zero_shot.stress")
+    assert errors(diagnosis(parted(frames), ("zero_shot.forces",), sample=6), "zero_shot.stress") == ""
+    assert "data.stress_unit=-kbar" in errors(
+        diagnosis(parted(frames, stress_times(-1)), ("zero_shot.forces",), sample=6), "zero_shot.stress"
+    )
+    assert "GPa" in errors(diagnosis(parted(frames, stress_times(1 / GPA)), ("zero_shot.forces",), sample=6), "zero_shot.stress")
 
 
 def test_the_sign_and_the_unit_of_a_stress_are_told_by_energies_of_strained_cells() -> None:

@@ -55,14 +55,15 @@ def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(ranks[0] @ ranks[1]) / size if size > 0 else 0.0
 
 
-def energy_meanings(slope: float, atoms: float) -> list[str]:
+def energy_meanings(slope: float, atoms: float, window: float = SAME_UNIT) -> list[str]:
     """What a slope of energies says: ``["Hartree"]``, ``["an energy per atom"]``; empty for none that is known.
 
     Args:
         slope: labels over what they should be.
         atoms: of a usual frame.
+        window: how far off, in the logarithm, a factor may be.
     """
-    return _matching(slope, {**ENERGY_FACTORS, **({"an energy per atom": 1 / atoms} if atoms >= 3 else {})})
+    return _matching(slope, {**ENERGY_FACTORS, **({"an energy per atom": 1 / atoms} if atoms >= 3 else {})}, window)
 
 
 def energy_over_work_meanings(slope: float, atoms: float) -> list[str]:
@@ -77,9 +78,9 @@ def energy_over_work_meanings(slope: float, atoms: float) -> list[str]:
     return _matching(slope, factors)
 
 
-def _matching(slope: float, factors: Mapping[str, float]) -> list[str]:
+def _matching(slope: float, factors: Mapping[str, float], window: float = SAME_UNIT) -> list[str]:
     """The names whose factor is near, the nearest first."""
     if not slope > 0:
         return []
     off = {name: abs(float(np.log(slope / factor))) for name, factor in factors.items()}
-    return sorted((name for name, size in off.items() if size < SAME_UNIT), key=off.__getitem__)
+    return sorted((name for name, size in off.items() if size < window), key=off.__getitem__)

@@ -22,6 +22,8 @@ CLEAR = 0.65
 """Rank correlation: a dozen frames of a molecule at 300 K have 0.75 with SevenNet-0, and units differ by factors of 13 and more."""
 FEWEST_DEGREES = 5
 """Of freedom that a sum over elements leaves to the energies of the sample."""
+MODELS_ERROR = 0.45
+"""In the logarithm: energies of a foundation model vary by up to half more or less than those of another level of theory."""
 _LEAST_SPREAD_EV_PER_ATOM = 1e-3
 _SLOPE_OF_ONE = (0.4, 2.5)
 _RATIO_WINDOW = 0.1
@@ -52,7 +54,7 @@ def energies(subject: Subject) -> Iterator[Finding]:
     examples = by_name(frames[:2])
     if slope is not None and slope.agreement >= CLEAR and not _SLOPE_OF_ONE[0] < slope.value < _SLOPE_OF_ONE[1]:
         found = f"energies vary {slope.value:.3g} times as the base's do (rank correlation {slope.agreement:.2f}, {slope.count} frames)"
-        yield _wrong_unit(found, energy_meanings(slope.value, usual), examples)
+        yield _wrong_unit(found, energy_meanings(slope.value, usual, MODELS_ERROR), examples)
     elif slope is not None and slope.agreement <= -CLEAR:
         found = f"energies vary against the base's (rank correlation {slope.agreement:.2f}, {slope.count} frames)"
         yield Finding("error", "zero_shot.energies", found, "the same sign", "negate the energies", examples)
