@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
@@ -92,6 +93,7 @@ def _child(cases: Sequence[Case], folder: Path, sending: int) -> None:
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         warnings.simplefilter("ignore")
+        faulthandler.disable()
         _limit_memory()
         for case in cases:
             outcome = _outcome(case, folder)

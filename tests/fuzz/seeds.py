@@ -78,6 +78,7 @@ def small_seeds(folder: Path) -> list[Seed]:
     (cards / "card.yaml").write_text(yaml.safe_dump(card))
     data = yaml.safe_load((package / "data" / "sets" / "acac.yaml").read_text()) | {"name": "fuzzed"}
     (sets / "set.yaml").write_text(yaml.safe_dump(data))
+    shutil.copy2(adapter, run)
     (run / "config.yaml").write_text(yaml.safe_dump(compose("train", ["run.folder=x"])))
     found = [Seed("adapter", adapter, adapter, read_adapter_file)]
     found += [
