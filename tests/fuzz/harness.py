@@ -20,6 +20,8 @@ from pathlib import Path
 from zoo.errors import USER_ERRORS
 
 SECONDS = 60.0
+"""Of the processor for one case, so that a busy machine makes nothing hang."""
+MOST_WALL_SECONDS = 900.0
 MEMORY_BYTES = 3 * 2**30
 LONGEST_MESSAGE = 2000
 
@@ -65,25 +67,27 @@ def _run_in_child(cases: Sequence[Case], folder: Path) -> list[Outcome]:
         _child(cases, folder, sending)
     os.close(sending)
     outcomes: list[Outcome] = []
-    ended = "hung"
+    ended = ""
     with os.fdopen(receiving, "rb", buffering=0) as stream:
         pending = b""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + MOST_WALL_SECONDS
         while len(outcomes) < len(cases):
             ready, _, _ = select.select([stream], [], [], max(deadline - time.monotonic(), 0.0))
             if not ready:
+                ended = "hung"
                 os.kill(child, signal.SIGKILL)
                 break
             received = stream.read(65536)
             if not received:
-                ended = "crashed"
                 break
             *lines, pending = (pending + received).split(b"\n")
             outcomes += [Outcome(*json.loads(line)) for line in lines]
-            deadline = time.monotonic() + SECONDS
+            deadline = time.monotonic() + MOST_WALL_SECONDS
     _, status = os.waitpid(child, 0)
     if len(outcomes) < len(cases):
-        outcomes.append(Outcome(cases[len(outcomes)].name, ended, f"exit code {os.waitstatus_to_exitcode(status)}"))
+        code = os.waitstatus_to_exitcode(status)
+        ended = ended or ("hung" if code == -signal.SIGPROF else "crashed")
+        outcomes.append(Outcome(cases[len(outcomes)].name, ended, f"exit code {code}"))
     return outcomes
 
 
@@ -96,6 +100,7 @@ def _child(cases: Sequence[Case], folder: Path, sending: int) -> None:
         faulthandler.disable()
         _limit_memory()
         for case in cases:
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # ends the process, unless the case ends before
             outcome = _outcome(case, folder)
             os.write(sending, json.dumps([outcome.name, outcome.kind, outcome.message]).encode() + b"\n")
     finally:

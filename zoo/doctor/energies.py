@@ -31,7 +31,11 @@ _ROUNDED_SHARE = 0.98
 @check("energies.total", "Are all-electron totals of light elements in eV?", cheap=True)
 def total_energies(subject: Subject) -> Iterator[Finding]:
     """Molecules of H to Ar: totals of all-electron calculations lie within 1 % of the sum over free atoms, in whatever unit."""
-    light = [frame for frame in subject.frames if frame.has_energy and frame.atomic_numbers.max() <= len(ALL_ELECTRON_HARTREE)]
+    light = [
+        frame
+        for frame in subject.frames
+        if frame.has_energy and 0 < frame.atomic_numbers.min() <= frame.atomic_numbers.max() <= len(ALL_ELECTRON_HARTREE)
+    ]
     if not light:
         return
     totals = np.array([-ALL_ELECTRON_HARTREE_ARRAY[frame.atomic_numbers].sum() for frame in light]) * ENERGY_IN_EV["Hartree"]

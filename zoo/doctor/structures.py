@@ -120,12 +120,15 @@ def distances(subject: Subject) -> Iterator[Finding]:
 
 def least_distance(frame: Frame) -> tuple[float, float]:
     """(Å, share of the sum of covalent radii) of the closest two atoms in that share's measure; infinite where none are near."""
-    reach = 2 * TOO_CLOSE * float(covalent_radii[np.clip(frame.atomic_numbers, 0, len(covalent_radii) - 1)].max())
+    radii = covalent_radii[
+        np.clip(frame.atomic_numbers, 0, len(covalent_radii) - 1)
+    ]  # (N,); numbers that are no element are found elsewhere
+    reach = 2 * TOO_CLOSE * float(radii.max())
     edges, shifts = neighbour_list(frame.positions, frame.cell, frame.pbc, reach)
     if not edges.shape[1]:
         return float("inf"), float("inf")
     lengths = np.linalg.norm(frame.positions[edges[0]] + shifts @ frame.cell - frame.positions[edges[1]], axis=1)
-    shares = lengths / covalent_radii[frame.atomic_numbers[edges]].sum(axis=0)
+    shares = lengths / radii[edges].sum(axis=0)
     return float(lengths.min()), float(shares.min())
 
 

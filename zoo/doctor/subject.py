@@ -30,15 +30,22 @@ class Subject:
         potential: the model as a run starts with it; None where there is none.
         config: of the run; None where only frames are looked at.
         sample_size: how many frames the model predicts.
+        most_frames: of a part that are looked at, spread over it; None for all.
     """
 
     def __init__(
-        self, splits: DataSplits, potential: Potential | None = None, config: RunConfig | None = None, sample_size: int = 24
+        self,
+        splits: DataSplits,
+        potential: Potential | None = None,
+        config: RunConfig | None = None,
+        sample_size: int = 24,
+        most_frames: int | None = None,
     ) -> None:
         self.splits = splits
         self.potential = potential
         self.config = config
         self._sample_size = sample_size
+        self._most_frames = most_frames
 
     @property
     def model(self) -> Potential:
@@ -60,8 +67,8 @@ class Subject:
     @cached_property
     def frames(self) -> list[Frame]:
         """Every frame, each structure of a file once, though several parts may hold it."""
-        found = {(frame.source, frame.frame_id): frame for frames in self.parts.values() for frame in frames}
-        return list(found.values())
+        looked_at = (spread(frames, self._most_frames or len(frames)) for frames in self.parts.values())
+        return list({(frame.source, frame.frame_id): frame for frames in looked_at for frame in frames}.values())
 
     @cached_property
     def pairs(self) -> list[Pair]:

@@ -19,6 +19,8 @@ from zoo.training.config import LossConfig, OptimizerConfig
 from zoo.training.plan import Plan
 
 Say = Callable[[str], None]
+MOST_FRAMES_LOOKED_AT = 5000
+"""Of each part, by the cheap checks of `zoo.doctor`: seconds, whatever the size of the set."""
 
 
 def needed_labels(loss: LossConfig) -> list[Label]:
@@ -60,7 +62,7 @@ def describe_data(splits: DataSplits, say: Say) -> None:
     say(splits.label_report().text())
     for note in splits.notes:
         say(f"note: {note}")
-    for finding in cheap_findings(Subject(splits)):
+    for finding in cheap_findings(Subject(splits, most_frames=MOST_FRAMES_LOOKED_AT)):
         frames = f" ({finding.frames_text})" if finding.frames else ""
         say(f"warning: {finding.check}: {finding.line}{frames}; zoo doctor says more")
 
