@@ -20,6 +20,8 @@ from zoo.training.config import LossConfig, OptimizerConfig
 from zoo.training.plan import Plan
 
 Say = Callable[[str], None]
+MOST_FRAMES_LOOKED_AT = 5000
+"""Of each part, by the cheap checks of `zoo.doctor`: seconds, whatever the size of the set."""
 
 
 def needed_labels(loss: LossConfig) -> list[Label]:
@@ -53,11 +55,17 @@ def check_labels(splits: DataSplits, loss: LossConfig) -> None:
 
 
 def describe_data(splits: DataSplits, say: Say) -> None:
-    """Labels found per file, the split, and what the splits share."""
+    """Labels found per file, the split, what the splits share, and what the cheap checks of ``zoo doctor`` have to say of the frames."""
+    from zoo.doctor.registry import cheap_findings
+    from zoo.doctor.subject import Subject
+
     say(f"data: {splits.protocol} ({splits.level_of_theory or 'level of theory not stated'})")
     say(splits.label_report().text())
     for note in splits.notes:
         say(f"note: {note}")
+    for finding in cheap_findings(Subject(splits, most_frames=MOST_FRAMES_LOOKED_AT)):
+        frames = f" ({finding.frames_text})" if finding.frames else ""
+        say(f"warning: {finding.check}: {finding.line}{frames}; zoo doctor says more")
 
 
 def check_model_knows(potential: Potential, splits: DataSplits) -> None:

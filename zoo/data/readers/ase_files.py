@@ -10,9 +10,11 @@ from typing import Any
 from ase import Atoms
 
 from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
+from zoo.data.xyz_check import check_xyz
 from zoo.errors import ZooError
 
 _STRUCTURE = frozenset({"numbers", "positions", "masses", "tags", "momenta", "initial_magmoms", "initial_charges"})
+_XYZ_FORMATS = frozenset({"extxyz", "xyz"})
 # both are read through pickle, which runs code from the file
 _PICKLED_FORMATS = frozenset({"bundletrajectory", "trj"})
 _OF_ONE_FILE = frozenset({"extxyz", "xyz", "traj", "json"})
@@ -36,6 +38,8 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
     file_format = filetype(str(path))
     if file_format in _PICKLED_FORMATS:
         raise ZooError(f"{path}: the format {file_format!r} can run code when read; convert it to extxyz where you trust it")
+    if file_format in _XYZ_FORMATS:
+        check_xyz(path)
     for atoms in iread(str(path), index=":", format=file_format, do_not_split_by_at_sign=True):
         yield RawFrame.of_atoms(atoms, labels_of_atoms(atoms, {}))
 
