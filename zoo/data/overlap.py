@@ -58,8 +58,22 @@ def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping
     return tuple(notes)
 
 
+def shared(first: Sequence[Frame], second: Sequence[Frame], tolerance_angstrom: float = SAME_ANGSTROM) -> list[int]:
+    """Positions in ``second`` of frames whose structure (and spins) one of ``first`` has, in order."""
+    if not first or not second:
+        return []
+    found = _matches(first, geometry_of(first), second, geometry_of(second), tolerance_angstrom)
+    return sorted(position for position, with_spins in found.items() if with_spins)
+
+
 def without_repeats(frames: Sequence[Frame]) -> Sequence[Frame]:
     """The frames without those whose structure (and spins) an earlier one has."""
+    repeated = repeats(frames)
+    return take(frames, [index for index in range(len(frames)) if index not in repeated]) if repeated else frames
+
+
+def repeats(frames: Sequence[Frame]) -> set[int]:
+    """Positions of the frames whose structure (and spins) an earlier one has."""
     facts = geometry_of(frames)
     first_of_its_bytes = np.sort(np.unique(facts["exact"], return_index=True)[1])
     repeated = set(range(len(frames))) - set(first_of_its_bytes.tolist()) if len(first_of_its_bytes) < len(frames) else set()
@@ -68,14 +82,16 @@ def without_repeats(frames: Sequence[Frame]) -> Sequence[Frame]:
         earlier, later = int(first_of_its_bytes[one]), int(first_of_its_bytes[other])
         if earlier < later and not repeated & {earlier, later} and _same(frames[earlier], frames[later], REPEAT_ANGSTROM):
             repeated.add(later)
-    return take(frames, [index for index in range(len(frames)) if index not in repeated]) if repeated else frames
+    return repeated
 
 
-def _matches(first: Sequence[Frame], facts: Facts, second: Sequence[Frame], other_facts: Facts) -> dict[int, bool]:
+def _matches(
+    first: Sequence[Frame], facts: Facts, second: Sequence[Frame], other_facts: Facts, tolerance: float = SAME_ANGSTROM
+) -> dict[int, bool]:
     """Which frames of ``second`` have the geometry of one of ``first``, and whether with its magnetic moments too (or either has none)."""
     found: dict[int, bool] = {}
-    for one, other in _candidates(facts, other_facts, SAME_ANGSTROM):
-        if not found.get(other) and _same_geometry(first[one], second[other], SAME_ANGSTROM):
+    for one, other in _candidates(facts, other_facts, tolerance):
+        if not found.get(other) and _same_geometry(first[one], second[other], tolerance):
             found[other] = _same_spins(first[one], second[other])
     return found
 

@@ -10,7 +10,8 @@ from ase.data import chemical_symbols, covalent_radii
 
 from zoo.data.checks import elements_of
 from zoo.data.frame import Frame
-from zoo.data.overlap import REPEAT_ANGSTROM, Geometries
+from zoo.data.overlap import REPEAT_ANGSTROM, shared
+from zoo.data.overlap import repeats as repeated_in
 from zoo.data.reference_energies import FEW_FRAMES
 from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
@@ -36,14 +37,13 @@ def leakage(subject: Subject) -> Iterator[Finding]:
         later = {**({"valid": splits.valid} if first == "train" and not same else {}), **splits.tests}
         if same and first == "valid":
             continue
-        near, exact = Geometries(frames), Geometries(frames, REPEAT_ANGSTROM)
         for second, others in later.items():
-            matches = [frame for frame in others if near.match(frame)]
-            copies = [frame for frame in matches if exact.match(frame)]
+            matches = [others[position] for position in shared(frames, others)]
+            copies = [others[position] for position in shared(frames, others, REPEAT_ANGSTROM)]
             if len(matches) > MOST_OF * len(others):
                 copies = matches  # however rounded: not steps of a trajectory, but one set in two containers
-            copied = set(map(id, copies))
-            yield from _shared(first, second, copies, [frame for frame in matches if id(frame) not in copied])
+            copied = {(frame.source, frame.frame_id) for frame in copies}
+            yield from _shared(first, second, copies, [frame for frame in matches if (frame.source, frame.frame_id) not in copied])
 
 
 def _shared(first: str, second: str, copies: Sequence[Frame], near: Sequence[Frame]) -> Iterator[Finding]:
@@ -60,11 +60,7 @@ def _shared(first: str, second: str, copies: Sequence[Frame], near: Sequence[Fra
 def repeats(subject: Subject) -> Iterator[Finding]:
     """To 1e-6 Å. Repeats weigh double in training; of drawn sets they have been left out already."""
     for part, frames in subject.parts.items():
-        known, found = Geometries((), REPEAT_ANGSTROM), []
-        for frame in frames:
-            if known.match(frame):
-                found.append(frame)
-            known.add(frame)
+        found = [frames[position] for position in sorted(repeated_in(frames))]
         if found:
             text = f"{_count(len(found), 'frame')} of {len(frames):,} in {part} repeat an earlier one"
             yield Finding("note", "structures.repeats", text, remedy="remove them, unless they are to weigh double", frames=by_name(found))

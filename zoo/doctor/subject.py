@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ class Subject:
         return self.config
 
     @property
-    def parts(self) -> dict[str, list[Frame]]:
+    def parts(self) -> Mapping[str, Sequence[Frame]]:
         """The frames by part; parts without frames are left out."""
         return self.splits.parts
 

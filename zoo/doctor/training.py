@@ -18,7 +18,7 @@ from zoo.doctor.subject import Subject, by_name, spread
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph, collate
 from zoo.potential import Potential
-from zoo.training.config import LossConfig, RunConfig
+from zoo.training.config import LossConfig, RunConfig, TrainingConfig
 from zoo.training.losses import loss_terms, weighted_sum
 from zoo.training.plan import Plan
 
@@ -43,6 +43,15 @@ def step_0(subject: Subject) -> Iterator[Finding]:
     yield from (Finding("note", "training.step_0", text) for text in said)
 
 
+def _usual_size(training: TrainingConfig, frames: Sequence[Frame]) -> int:
+    """Frames in a usual batch; a limit on edges is left to the run."""
+    size = min(training.batch_size or len(frames), len(frames))
+    if training.max_atoms_per_batch is not None:
+        atoms = sum(map(len, frames)) / len(frames)
+        size = min(size, int(training.max_atoms_per_batch // atoms))
+    return max(size, 1)
+
+
 @check("training.cost", "How long does the run take, and does it fit into memory?", needs=("config", "model"))
 def cost(subject: Subject) -> Iterator[Finding]:
     """Forward and backward of a usual batch, timed; memory scaled by edges to the largest batch that shuffling can make."""
@@ -50,8 +59,9 @@ def cost(subject: Subject) -> Iterator[Finding]:
     frames = _trainable(subject)
     if not frames or not potential.adapters.trainable_count:
         return
-    plan = Plan.of(config.training, len(subject.splits.train))
-    size = min(config.training.batch_size, len(frames))
+    size = _usual_size(config.training, frames)
+    equal = config.training.model_copy(update={"batch_size": size, "max_atoms_per_batch": None, "max_edges_per_batch": None})
+    plan = Plan.of(equal, len(subject.splits.train))
     usual = spread(frames, size)
     measured = _timed_steps(potential, config, usual)
     share = _edges(potential, frames, size) / max(_edges_of(potential, usual), 1)
