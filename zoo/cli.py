@@ -119,6 +119,18 @@ def _check_equivariance(words: list[str]) -> None:
     check_equivariance(words)
 
 
+def _submit(words: list[str]) -> None:
+    from zoo.submission.commands import submit_command
+
+    submit_command(words)
+
+
+def _verify(words: list[str]) -> None:
+    from zoo.submission.commands import verify_command
+
+    verify_command(words)
+
+
 def _list(words: list[str]) -> None:
     from zoo.listing import list_cards
 
@@ -242,6 +254,33 @@ FILE      a path, file://, http:// or https:// address, or hf://owner/name[@revi
           opens private repositories; what is fetched is kept in the cache and must stay the same
 --blocks  one line a block
 """
+_SUBMIT_PAGE = """
+usage: zoo submit RUN author=NAME licence=LICENCE [output=FILE.zip] [frames=16|all] [device=cpu]
+
+  zoo submit runs/acac author='A. Person' licence=CC-BY-4.0
+  zoo submit runs/acac author='A. Person' licence=MIT output=acac.zip frames=all
+
+One archive for the leaderboard (record, config, adapter, predictions of all test frames), verified here as the board verifies it, and the
+record beside it. A run on a file of your own cannot be entered: its labels could not be had elsewhere.
+
+author      who the board names
+licence     of record and adapter: CC0-1.0, CC-BY-4.0, CC-BY-SA-4.0, MIT, Apache-2.0, BSD-3-Clause, or that of the base
+output      submission.zip in the run's folder when left out
+frames      test frames of each set whose predictions are computed again from base + adapter, or all
+reproduced  true for a run of the board's own
+"""
+_VERIFY_PAGE = """
+usage: zoo verify FILE.zip [frames=16|all|0] [salt=WORD] [device=cpu]
+
+  zoo verify submission.zip
+  zoo verify submission.zip frames=all
+
+Whether a submission is what it says: labels from the data set's own files, metrics from its predictions, predictions from base + adapter.
+Nothing from the archive is run. One line for every reason to refuse it; the exit status is 1 then.
+
+frames      test frames of each set whose predictions are computed again, all, or 0 to leave the base alone
+salt        joined to the archive's hash, from which those frames are drawn
+"""
 COMMANDS: dict[str, Command] = {
     "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", _TRAIN_PAGE, _train),
     "evaluate": Command("metrics of a run or a base model on a data set", _EVALUATE_PAGE, _evaluate),
@@ -256,5 +295,7 @@ COMMANDS: dict[str, Command] = {
     "adapter": Command("what an adapter file holds, and what distinguishes two", _ADAPTER_PAGE, _adapter),
     "export": Command("base + adapter as one file that the base's own package loads", _EXPORT_PAGE, _export),
     "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", _CONVERT_PAGE, _convert),
+    "submit": Command("a finished run as a submission to the leaderboard, verified first", _SUBMIT_PAGE, _submit),
+    "verify": Command("whether a submission's numbers follow from its files", _VERIFY_PAGE, _verify),
     "check-equivariance": Command("every symmetry and derivative a potential claims", _CHECK_PAGE, _check_equivariance),
 }
