@@ -38,8 +38,7 @@ from zoo.files import write_text_atomically
 
 SCHEMA_VERSION = 1
 LARGEST_RECORD_BYTES = 4 * 2**20
-_YOUNGER_FIELDS = ("submission",)
-"""Fields that records of this schema version were once written without: where they are null they are left out of the hash."""
+_ADDED_LATER = ("submission",)
 
 
 class RecordContent(RecordPart):
@@ -78,9 +77,11 @@ class RecordContent(RecordPart):
         return self
 
     def content_sha256(self) -> str:
-        """SHA-256 of the content as canonical JSON (sorted keys, no spaces), the id and younger fields that are null left out."""
-        absent = {name for name in _YOUNGER_FIELDS if getattr(self, name) is None}
-        content = self.model_dump(mode="json", exclude={"id", *absent})
+        """SHA-256 of the content as canonical JSON (sorted keys, no spaces), the id left out."""
+        content = self.model_dump(mode="json", exclude={"id"})
+        for name in _ADDED_LATER:  # records written before a field existed keep their name
+            if content[name] is None:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
 
 
@@ -150,8 +151,9 @@ def read_record(path: Path) -> Record:
 
 
 def record_text(record: Record) -> str:
-    """``record`` as indented JSON with a final newline: what its file holds."""
-    return record.model_dump_json(indent=2) + "\n"
+    """``record`` as indented JSON with a final newline: what its file holds; fields added later that are null are left out."""
+    absent = {name for name in _ADDED_LATER if getattr(record, name) is None}
+    return record.model_dump_json(indent=2, exclude=absent) + "\n"
 
 
 def parse_record(text: str, path: str) -> Record:
