@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     choice = choice_of(words)
     choice = choice if choice.salt else replace(choice, salt=secrets.token_hex(8))
     try:
-        outcome = check(Question(Repository(words.repository), words.base, words.head, choice, words.maintainer))
+        outcome = check(Question(Repository.around(words.repository), words.base, words.head, choice, words.maintainer))
         for verdict in outcome.verdicts if words.verdicts is not None and not outcome.reasons else ():
             _write(words.verdicts, verdict)
     except ZooError as error:

@@ -24,9 +24,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Repository:
-    """A git repository by its folder."""
+    """A git repository by its top folder."""
 
     root: Path
+
+    @classmethod
+    def around(cls, folder: Path) -> Repository:
+        """The repository that ``folder`` lies in; raises `ZooError` where there is none."""
+        return cls(Path(cls(folder)._run(["rev-parse", "--show-toplevel"]).decode().strip()))
 
     def changes(self, base: str, head: str) -> list[Change]:
         """What ``head`` changes since it left ``base``, renames as a deletion and an addition; raises `ZooError` for unknown commits."""

@@ -56,6 +56,9 @@ def read_stored_zip(content: bytes, where: str, most_bytes: Mapping[str, int] | 
             entries = archive.infolist()
             if len(entries) > most_members:
                 raise ZooError(f"{where}: {len(entries)} members, wanted at most {most_members}; write it with zoo submit")
+            if min((entry.header_offset for entry in entries), default=0) != 0:
+                # the table of an npz inside a truncated archive, say, is one too
+                raise ZooError(f"{where}: damaged or truncated (its table is not of the whole file); copy it again")
             seen: set[str] = set()
             for entry in entries:
                 _check_entry(entry, where, most_bytes, seen)

@@ -115,7 +115,7 @@ def parse_archive(content: bytes, where: str, most_bytes: Mapping[str, int] = MO
     Raises:
         ZooError: one line for the first thing that is not as `Submission.archive` writes it.
     """
-    members = read_stored_zip(content, where, most_bytes, len(MOST_BYTES))
+    members = read_stored_zip(content, where, most_bytes)
     missing = [name for name in MOST_BYTES if name not in members]
     if missing:
         raise ZooError(f"{where}: has no {missing[0]}; write it with zoo submit")

@@ -132,9 +132,7 @@ def _adapter(parts: Parts) -> Iterator[str]:
 
 def _base(parts: Parts) -> Iterator[str]:
     base, manifest = parts.record.base, parts.manifest
-    yield from _differs(
-        "base.values_sha256", base.values_sha256, manifest.base_sha256, "the adapter file, which belongs to that base alone"
-    )
+    yield from _differs("base.values_sha256", base.values_sha256, manifest.base_sha256, "the adapter file, made for that base alone")
     yield from _differs("base.card", base.card, manifest.base_card, "the adapter file")
     yield from _differs("base.family", base.family, manifest.base_family, "the adapter file")
     yield from _differs("base.licence", base.licence or "", manifest.base_licence, "the adapter file")
