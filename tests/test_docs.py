@@ -28,6 +28,8 @@ from zoo.errors import USER_ERRORS
 from zoo.evaluation.metrics import METRICS
 from zoo.export import keys_of_words
 from zoo.registry import describe, list_models
+from zoo.submission.commands import SUBMIT_KEYS, VERIFY_KEYS, choice_of
+from zoo.submission.commands import parse_words as parse_submission_words
 from zoo.training.config import RunConfig, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +80,9 @@ def fault_of(words: list[str]) -> str | None:
         if name == "adapter":
             files = parse_words(rest)[1]
             return next((file for file in files if not is_address(file) and not file.endswith(".safetensors")), None)
+        if name in ("submit", "verify"):
+            choice_of(parse_submission_words(name, "a file", rest, {"submit": SUBMIT_KEYS, "verify": VERIFY_KEYS}[name])[1])
+            return None
         config = composed(name, rest)
         if isinstance(config, RunConfig) and "path" not in config.adapter:
             create_method(config.adapter)

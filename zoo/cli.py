@@ -205,8 +205,11 @@ record              write the result of a base without adapter in the leaderboar
 """
 _PREDICT_PAGE = """
 usage: zoo predict run=FOLDER | backbone=CARD [adapter=FILE]  input=FILE output=FILE.extxyz [batch_size=16]
+       zoo predict ... 'input={id: FILE, ood_ads: FILE, ood_cat: FILE, ood_both: FILE}' output=FILE.npz format=oc20_s2ef|oc20_is2re
 
 Energies (eV), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3) of anything ASE reads.
+
+format      extxyz, or the npz of the public OC20 leaderboard from OC20's four test splits: adsorption energies, and forces on free atoms
 """
 _EXPORT_PAGE = """
 usage: zoo export RUN | run=FOLDER | backbone=CARD|FILE [adapter=FILE]  [format=native] [output=FILE]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,8 +60,8 @@ class Repo:
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Iterator[Repo]:
-    yield Repo(tmp_path)
+def repo(tmp_path: Path) -> Repo:
+    return Repo(tmp_path)
 
 
 def refusals(repo: Repo, **options: bool) -> list[str]:

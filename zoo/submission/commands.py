@@ -8,8 +8,8 @@ from pathlib import Path
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.submission.recompute import Choice
 
-_SUBMIT_KEYS = ("author", "licence", "output", "frames", "device", "reproduced")
-_VERIFY_KEYS = ("frames", "salt", "device")
+SUBMIT_KEYS = ("author", "licence", "output", "frames", "device", "reproduced")
+VERIFY_KEYS = ("frames", "salt", "device")
 
 
 def submit_command(words: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ def submit_command(words: Sequence[str]) -> None:
     from zoo.submission.consistency import LICENCES
     from zoo.submission.submit import Statement, submit
 
-    run, options = parse_words("submit", "the folder of a finished run", words, _SUBMIT_KEYS)
+    run, options = parse_words("submit", "the folder of a finished run", words, SUBMIT_KEYS)
     if not options.get("author"):
         raise ZooError("zoo submit: author is missing; pass author='Your Name', which the board shows beside the result")
     if not options.get("licence"):
@@ -35,7 +35,7 @@ def verify_command(words: Sequence[str]) -> None:
     """``zoo verify FILE.zip [frames=16|all|0] [salt=WORD] [device=cpu]``; raises `ZooError` where the submission is refused."""
     from zoo.submission.verify import verify
 
-    path, options = parse_words("verify", "an archive that zoo submit wrote", words, _VERIFY_KEYS)
+    path, options = parse_words("verify", "an archive that zoo submit wrote", words, VERIFY_KEYS)
     judgement = verify(Path(path), choice_of(options))
     print(judgement.text())
     if not judgement.accepted:
