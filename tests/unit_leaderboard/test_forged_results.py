@@ -94,6 +94,7 @@ RECORDS: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("zero_shot_metrics cannot be recomputed",),
     ),
     "a residual nobody can check": (setting("equivariance_residual", {"rotation": 0.0}), ("equivariance_residual cannot be recomputed",)),
+    "words of the author's among the notes": (setting("data.notes", ["the best of all"]), ("data.notes",)),
     "relaxations instead of labels": (setting("evaluation", {"task": "relaxation"}), ("evaluation is", "only labels")),
 }  # fmt: skip
 

@@ -93,6 +93,8 @@ def _statement(parts: Parts) -> Iterator[str]:
     for name in ("zero_shot_metrics", "forgetting", "equivariance_residual"):
         if getattr(record, name):
             yield f"{name} cannot be recomputed from a submission, so the record must leave it empty"
+    if record.data.notes:
+        yield "data.notes are what a reader of the data says; a submission leaves them to the verdict"
     if record.created > datetime.now(UTC) + timedelta(days=1):
         yield f"created is {record.created.isoformat()}, which is in the future"
 

@@ -101,7 +101,7 @@ def _submission(folder: RunFolder, own: Record, splits: DataSplits, predictions:
     fields = own.model_dump(mode="json", exclude={"id", "created"})
     fields |= {
         "created": own.created,
-        "data": data_record(splits),
+        "data": data_record(splits).model_copy(update={"notes": ()}),  # a verdict says them anew
         "metrics": metric_records(metrics),
         "zero_shot_metrics": (),
         "equivariance_residual": None,
