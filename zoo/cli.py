@@ -266,11 +266,12 @@ usage: zoo submit RUN author=NAME licence=LICENCE [output=FILE.zip] [frames=16|a
 One archive for the leaderboard (record, config, adapter, predictions of all test frames), verified here as the board verifies it, and the
 record beside it. A run on a file of your own cannot be entered: its labels could not be had elsewhere.
 
-author      who the board names
-licence     of record and adapter: CC0-1.0, CC-BY-4.0, CC-BY-SA-4.0, MIT, Apache-2.0, BSD-3-Clause, or that of the base
-output      submission.zip in the run's folder when left out
-frames      test frames of each set whose predictions are computed again from base + adapter, or all
-reproduced  true for a run of the board's own
+author        who the board names
+licence       of record and adapter: CC0-1.0, CC-BY-4.0, CC-BY-SA-4.0, MIT, Apache-2.0, BSD-3-Clause, or that of the base
+output        submission.zip in the run's folder when left out
+frames        test frames of each set whose predictions are computed again from base + adapter, or all
+equivariance  true to state the residuals of every symmetry and derivative, which the verifier computes again
+reproduced    true for a run of the board's own
 """
 _VERIFY_PAGE = """
 usage: zoo verify FILE.zip [frames=16|all|0] [salt=WORD] [device=cpu]

@@ -93,7 +93,7 @@ RECORDS: dict[str, tuple[Change, tuple[str, ...]]] = {
         lambda fields: fields.update(zero_shot_metrics=fields["metrics"]),
         ("zero_shot_metrics cannot be recomputed",),
     ),
-    "a residual nobody can check": (setting("equivariance_residual", {"rotation": 0.0}), ("equivariance_residual cannot be recomputed",)),
+    "a residual without the base": (setting("equivariance_residual", {"rotation": 0.0}), ("equivariance_residual", "without the base")),
     "words of the author's among the notes": (setting("data.notes", ["the best of all"]), ("data.notes",)),
     "relaxations instead of labels": (setting("evaluation", {"task": "relaxation"}), ("evaluation is", "only labels")),
 }  # fmt: skip
@@ -229,6 +229,18 @@ def test_an_adapter_file_that_counts_wrongly_is_refused(forger: Forger) -> None:
 def test_what_only_the_loaded_model_knows_is_compared_with_it(field: str, value: Any, most: int, forger: Forger) -> None:
     (reason,) = refusals_of(forger.sealed(setting(field, value)), most)
     assert not lacks(reason, f"{field} is {value!r} in the record", "of the loaded")
+
+
+def test_residuals_are_recomputed_and_understated_ones_refused(forger: Forger, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.submission import recompute
+
+    found = {"rotation/forces": 3e-3, "translation/energy": 1e-15}
+    monkeypatch.setattr(recompute, "equivariance_residual", lambda potential: found)
+    assert judged(forger.sealed(setting("equivariance_residual", {**found, "translation/energy": 0.0})), most=1).accepted
+    (reason,) = refusals_of(forger.sealed(setting("equivariance_residual", {**found, "rotation/forces": 1e-15})), most=1)
+    assert not lacks(reason, "equivariance_residual.rotation/forces is 1.0e-15 in the record", "3.0e-03 of base + adapter")
+    (reason,) = refusals_of(forger.sealed(setting("equivariance_residual", {"rotation/forces": 3e-3})), most=1)
+    assert "recomputed are rotation/forces, translation/energy" in reason
 
 
 def test_another_seed_in_config_and_record_is_not_the_adapter_files(forger: Forger) -> None:

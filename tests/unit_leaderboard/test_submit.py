@@ -77,6 +77,28 @@ def test_the_record_is_the_runs_own_without_what_a_submission_cannot_prove(run: 
     assert submitted.submission is not None
 
 
+def test_residuals_of_the_trained_model_are_stated_where_asked_for_and_recomputed(run: Path) -> None:
+    done = submit(run, Statement("A. Person", "MIT", equivariance=True), choice=Choice(most=1))
+    residual = done.record.equivariance_residual
+    assert residual is not None
+    assert max(value for name, value in residual.items() if name.startswith("rotation")) < 1e-10
+    assert done.judgement.accepted
+
+
+def test_a_run_from_random_weights_is_recomputed_from_its_seed(tmp_path: Path) -> None:
+    from tests.unit_leaderboard.conftest import TINY_RUN
+    from zoo.compose import compose
+    from zoo.training.config import parse_config
+    from zoo.training.run import fine_tune
+
+    words = [word for word in TINY_RUN if not word.startswith("adapter")]
+    words += ["strategy=scratch", "adapter=full", "training.seed=5", f"run.folder={tmp_path / 'scratch'}", "run.name=scratch"]
+    fine_tune(parse_config(compose("train", words)), say=lambda _: None)
+    verdict = submit(tmp_path / "scratch", AUTHOR, choice=Choice(most=1)).judgement.verdict
+    assert verdict is not None
+    assert verdict.badge == "predictions recomputed from base + adapter", verdict.notes
+
+
 def test_a_run_without_kept_predictions_predicts_them_again(run: Path, honest: Path) -> None:
     (run / "predictions.npz").unlink()
     done = submit(run, AUTHOR, choice=Choice(most=0))

@@ -8,7 +8,7 @@ from pathlib import Path
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.submission.recompute import Choice
 
-SUBMIT_KEYS = ("author", "licence", "output", "frames", "device", "reproduced")
+SUBMIT_KEYS = ("author", "licence", "output", "frames", "device", "equivariance", "reproduced")
 VERIFY_KEYS = ("frames", "salt", "device")
 
 
@@ -22,7 +22,7 @@ def submit_command(words: Sequence[str]) -> None:
         raise ZooError("zoo submit: author is missing; pass author='Your Name', which the board shows beside the result")
     if not options.get("licence"):
         raise ZooError(f"zoo submit: licence is missing; pass licence=... of record and adapter, one of {', '.join(LICENCES)}")
-    statement = Statement(options["author"], options["licence"], _flag("reproduced", options))
+    statement = Statement(options["author"], options["licence"], _flag("reproduced", options), _flag("equivariance", options))
     output = Path(options["output"]).expanduser() if options.get("output") else None
     done = submit(run, statement, output, choice_of(options))
     print(done.judgement.text())

@@ -90,7 +90,7 @@ def _statement(parts: Parts) -> Iterator[str]:
         yield f"evaluation is {_short(record.evaluation)}; only labels of test frames can be recomputed, wanted {{'task': 'labels'}}"
     if record.citation is not None:
         yield "citation is for rows reported from a paper; leave it out of a submission"
-    for name in ("zero_shot_metrics", "forgetting", "equivariance_residual"):
+    for name in ("zero_shot_metrics", "forgetting"):
         if getattr(record, name):
             yield f"{name} cannot be recomputed from a submission, so the record must leave it empty"
     if record.data.notes:

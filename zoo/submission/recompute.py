@@ -21,7 +21,9 @@ from adapters.state import read_adapter
 from zoo.data.frame import FloatArray, Frame
 from zoo.data.splits import seeded_permutation
 from zoo.errors import USER_ERRORS, ZooError
+from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.predictions import Predictions, predict_frames
+from zoo.evaluation.probes import probe_frames
 from zoo.evaluation.provenance import base_record
 from zoo.evaluation.record import Record
 from zoo.loading import load
@@ -34,6 +36,8 @@ TOLERATED = {
     torch.float64: Difference(energy_ev_per_atom=1e-7, forces_ev_per_angstrom=1e-6, stress_ev_per_angstrom3=1e-7),
 }
 """What another processor, batch size or version of torch may change, by the precision of the run."""
+RESIDUAL_FACTOR, RESIDUAL_FLOOR = 10.0, 1e-9
+"""Residuals are rounding errors of float64: another processor has others of their size."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,25 @@ def model_differences(record: Record, potential: Potential, adapter: Adapter) ->
         [record.adapter.report[name] for name in report], list(report.values()), rtol=1e-4, atol=1e-6
     ):
         yield f"adapter.report is {record.adapter.report} in the record, {report} of the loaded adapter"
+
+
+def equivariance_residual(potential: Potential) -> dict[str, float]:
+    """The residuals of every claimed symmetry and derivative (`zoo.evaluation.equivariance`), on probes of the base's own elements."""
+    return check_equivariance(potential, probe_frames(potential.backbone.elements)).residuals()
+
+
+def residual_differences(record: Record, potential: Potential) -> Iterator[str]:
+    """One line for every stated residual that is smaller than what is found here by more than rounding explains."""
+    stated = record.equivariance_residual
+    if stated is None:
+        return
+    found = equivariance_residual(potential)
+    if stated.keys() != found.keys():
+        yield f"equivariance_residual has {', '.join(sorted(stated))}, recomputed are {', '.join(sorted(found))}"
+        return
+    for name, value in found.items():
+        if not value <= RESIDUAL_FACTOR * stated[name] + RESIDUAL_FLOOR:
+            yield f"equivariance_residual.{name} is {stated[name]:.1e} in the record, {value:.1e} of base + adapter"
 
 
 def recompute(

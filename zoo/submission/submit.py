@@ -17,7 +17,7 @@ from zoo.evaluation.record_parts import SubmissionRecord
 from zoo.files import write_atomically
 from zoo.submission.archive import Submission, canonical_json, sha256_of
 from zoo.submission.labels import aligned
-from zoo.submission.recompute import Choice
+from zoo.submission.recompute import Choice, equivariance_residual
 from zoo.submission.verify import Judgement, verify
 from zoo.training.config import RunConfig
 from zoo.training.finished import load_finished, valid_record
@@ -28,11 +28,19 @@ DEFAULT_NAME = "submission.zip"
 
 @dataclass(frozen=True)
 class Statement:
-    """What the author says himself: name, licence of record and adapter, and whether the board entered the run itself."""
+    """What the author says himself, and what he wants in the record.
+
+    Attributes:
+        author: who the board names.
+        licence: of record and adapter.
+        reproduced: whether the board entered the run itself.
+        equivariance: whether the residuals of the trained model are computed and stated; a verifier then wants the base.
+    """
 
     author: str
     licence: str
     reproduced: bool = False
+    equivariance: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ def submit(run: str | Path, statement: Statement, output: Path | None = None, ch
     if not splits.tests:
         raise ZooError(f"{run}: its data has no test set, and errors on validation frames are not entered; name one with data.test=...")
     predictions = _predictions(folder, config, splits, (choice or Choice()).device)
-    submission = _submission(folder, own, splits, predictions, statement)
+    residual = equivariance_residual(load_finished(folder, config, config.backbone.dtype, "cpu")) if statement.equivariance else None
+    submission = _submission(folder, own.model_copy(update={"equivariance_residual": residual}), splits, predictions, statement)
     archive = output or folder.path / DEFAULT_NAME
     content = submission.archive()
     write_atomically(archive, lambda partial: partial.write_bytes(content))
@@ -104,7 +113,6 @@ def _submission(folder: RunFolder, own: Record, splits: DataSplits, predictions:
         "data": data_record(splits).model_copy(update={"notes": ()}),  # a verdict says them anew
         "metrics": metric_records(metrics),
         "zero_shot_metrics": (),
-        "equivariance_residual": None,
         "forgetting": None,
         "provenance": "reproduced" if statement.reproduced else "submitted",
         "author": statement.author,

@@ -20,7 +20,7 @@ from zoo.evaluation.provenance import versions
 from zoo.submission.archive import ArchiveFile, Submission, read_archive
 from zoo.submission.consistency import Parts, differences
 from zoo.submission.labels import aligned, copied_labels, metric_differences, protocol_frames, warnings
-from zoo.submission.recompute import Choice, load_base, model_differences, read_adapter_bytes, recompute
+from zoo.submission.recompute import Choice, load_base, model_differences, read_adapter_bytes, recompute, residual_differences
 from zoo.submission.verdict import RECOMPUTED_METRICS, RECOMPUTED_PREDICTIONS, RecomputedFrames, Verdict
 from zoo.training.config import parse_config
 
@@ -127,17 +127,18 @@ def _from_base(
     parts: Parts, choice: Choice, archive_sha256: str, predictions: Mapping[str, Predictions], splits: DataSplits
 ) -> tuple[RecomputedFrames | None, list[str], list[str]]:
     """(what was recomputed, or None without the base; reasons; notes)."""
+    unproven = [] if parts.record.equivariance_residual is None else ["equivariance_residual cannot be recomputed without the base"]
     if choice.most == 0:
-        return None, [], ["the base was not loaded, as asked for"]
+        return None, unproven, ["the base was not loaded, as asked for"]
     try:
         potential = load_base(parts)
     except ZooError as error:
-        return None, [], [str(error)]
+        return None, unproven, [str(error)]
     try:
         adapter = load_into(potential.adapters, parts.manifest.method, parts.manifest, parts.tensors)
     except USER_ERRORS as error:
         return None, [f"adapter.safetensors: {error}"], []
-    reasons = list(model_differences(parts.record, potential, adapter))
+    reasons = [*model_differences(parts.record, potential, adapter), *residual_differences(parts.record, potential)]
     potential = potential.to(choice.device)
     found = recompute(potential, choice, archive_sha256, predictions, splits.tests)
     total = sum(len(frames) for frames in splits.tests.values())
