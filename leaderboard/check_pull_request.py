@@ -122,6 +122,8 @@ def _record(question: Question, path: str, others: Sequence[Record]) -> Record:
     record = parse_record(_text(content, path), PurePosixPath(path).name)
     if PurePosixPath(path).stem != record.id:
         raise ZooError(f"the file is not named by its record; rename it to {record.id}.json")
+    if (PurePosixPath(path).parent.name == RECORDS) == (record.provenance == "reported"):
+        raise ZooError(f"a {record.provenance} record in this folder; rows from papers lie in {RECORDS}/reported, all others in {RECORDS}")
     if record_text(record).encode() != content:
         raise ZooError("not written as zoo submit writes records; take the .json that it wrote")
     if record.provenance != "submitted" and not question.by_maintainer:
@@ -158,9 +160,11 @@ def _check_stated_verdict(question: Question, found: Verdict, added: set[str]) -
     content = question.repository.contents(question.head, [path], LARGEST_RECORD_BYTES)[path]
     stated = parse_verdict(_text(content, path), PurePosixPath(path).name)
     if stated.badge != found.badge:
-        raise ZooError(f"its verdict claims {stated.badge!r}, and verification here found {found.badge!r}")
+        raise ZooError(
+            f"its verdict claims {stated.badge!r}, and verification here found {found.badge!r}; leave the verdict out, the board writes its own"
+        )
     if stated.model_dump(exclude=_RECOMPUTED_HERE) != found.model_dump(exclude=_RECOMPUTED_HERE):
-        raise ZooError("its verdict is not what verification here finds; write it with python -m leaderboard.add")
+        raise ZooError("its verdict is not what verification here finds; leave it out, the board writes its own")
 
 
 def _text(content: bytes, path: str) -> str:

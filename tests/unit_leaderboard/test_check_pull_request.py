@@ -189,6 +189,14 @@ def test_a_record_under_another_name_is_refused(repo: Repo, honest: Path) -> Non
     assert any(not lacks(reason, "best.json", f"rename it to {identifier}.json") for reason in refusals(repo))
 
 
+def test_a_submitted_record_among_the_rows_from_papers_is_refused(repo: Repo, honest: Path) -> None:
+    identifier = repo.enter(honest)
+    folder = repo.root / BOARD / "records"
+    (folder / "reported").mkdir()
+    (folder / f"{identifier}.json").rename(folder / "reported" / f"{identifier}.json")
+    assert any(not lacks(reason, "submitted record in this folder", "records/reported") for reason in refusals(repo))
+
+
 def test_a_verdict_that_claims_a_better_badge_is_refused(repo: Repo, honest: Path) -> None:
     identifier = repo.enter(honest)
     path = repo.root / BOARD / "verdicts" / f"{identifier}.json"

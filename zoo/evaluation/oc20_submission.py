@@ -68,8 +68,10 @@ def write_leaderboard_file(path: Path, arrays: Mapping[str, NDArray[Any]]) -> No
     if path.suffix != ".npz":
         raise ZooError(f"output={path}: the OC20 leaderboard takes an .npz; name it so")
 
+    named: dict[str, Any] = dict(arrays)
+
     def write(partial: Path) -> None:
         with partial.open("wb") as stream:  # numpy would add a suffix to a path
-            np.savez_compressed(stream, **dict(arrays))
+            np.savez_compressed(stream, **named)
 
     write_atomically(path, write)
