@@ -160,9 +160,8 @@ def _check_stated_verdict(question: Question, found: Verdict, added: set[str]) -
     content = question.repository.contents(question.head, [path], LARGEST_RECORD_BYTES)[path]
     stated = parse_verdict(_text(content, path), PurePosixPath(path).name)
     if stated.badge != found.badge:
-        raise ZooError(
-            f"its verdict claims {stated.badge!r}, and verification here found {found.badge!r}; leave the verdict out, the board writes its own"
-        )
+        claims = f"its verdict claims {stated.badge!r}, and verification here found {found.badge!r}"
+        raise ZooError(f"{claims}; leave the verdict out, the board writes its own")
     if stated.model_dump(exclude=_RECOMPUTED_HERE) != found.model_dump(exclude=_RECOMPUTED_HERE):
         raise ZooError("its verdict is not what verification here finds; leave it out, the board writes its own")
 
