@@ -31,12 +31,14 @@ from zoo.evaluation.record_parts import (
     MetricRecord,
     RecordPart,
     ReferenceEnergyRecord,
+    SubmissionRecord,
     Text,
 )
 from zoo.files import write_text_atomically
 
 SCHEMA_VERSION = 1
 LARGEST_RECORD_BYTES = 4 * 2**20
+_ADDED_LATER = ("submission",)
 
 
 class RecordContent(RecordPart):
@@ -62,6 +64,7 @@ class RecordContent(RecordPart):
     licence: Text | None = None
     equivariance_residual: dict[Text, NonNegativeFloat] | None
     forgetting: ForgettingRecord | None
+    submission: SubmissionRecord | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -76,6 +79,9 @@ class RecordContent(RecordPart):
     def content_sha256(self) -> str:
         """SHA-256 of the content as canonical JSON (sorted keys, no spaces), the id left out."""
         content = self.model_dump(mode="json", exclude={"id"})
+        for name in _ADDED_LATER:  # records written before a field existed keep their name
+            if content[name] is None:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
 
 
@@ -131,7 +137,7 @@ def metric_records(by_test_set: Mapping[str, Mapping[str, float]]) -> tuple[Metr
 
 def write_record(path: Path, record: Record) -> None:
     """Write ``record`` as indented JSON, whole or not at all; raises `ZooError` where the file cannot be written."""
-    write_text_atomically(path, record.model_dump_json(indent=2) + "\n")
+    write_text_atomically(path, record_text(record))
 
 
 def read_record(path: Path) -> Record:
@@ -141,7 +147,17 @@ def read_record(path: Path) -> Record:
         ZooError: one line for a file that is missing, too large, not JSON, of another schema version, with unknown keys, with values out of
             range, or edited after it was written.
     """
-    text = _read_text(path)
+    return parse_record(_read_text(path), str(path))
+
+
+def record_text(record: Record) -> str:
+    """``record`` as indented JSON with a final newline: what its file holds; fields added later that are null are left out."""
+    absent = {name for name in _ADDED_LATER if getattr(record, name) is None}
+    return record.model_dump_json(indent=2, exclude=absent) + "\n"
+
+
+def parse_record(text: str, path: str) -> Record:
+    """The record that ``text`` holds; ``path`` is how errors name it. Raises `ZooError` as `read_record`."""
     try:
         content = json.loads(text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
     except RecursionError as error:

@@ -170,3 +170,15 @@ class Citation(RecordPart):
     reference: Text
     table: Text
     note: str = ""
+
+
+class SubmissionRecord(RecordPart):
+    """The files beside the adapter that a submitted result was recomputed from (`zoo.submission`), by their hashes.
+
+    ``config_sha256`` is of the full config as canonical JSON, ``predictions_sha256`` of the npz with the predictions of all test frames.
+    """
+
+    format_version: Literal[1] = 1
+    config_sha256: Sha256
+    predictions_sha256: Sha256
+    predictions_bytes: PositiveInt
