@@ -103,14 +103,13 @@ def _numbers(paper: Paper, facts: list[Fact]) -> _Numbers:
     for fact in facts:
         second = {fact.bracket: fact.number.bracket} if fact.bracket and fact.number.bracket is not None else {}
         deviation = second.pop("deviation", fact.number.spread)
-        for name, value, spread in (
-            (fact.quantity, fact.number.value, deviation),
-            *((key, number, None) for key, number in second.items()),
-        ):
+        named = [(fact.quantity, fact.number.value, deviation), *((name, value, None) for name, value in second.items())]
+        for name, value, spread in named:
             known = merged.get((fact.test, name), (value, None))
             if known[0] != value:
                 raise ZooError(
-                    f"{paper.paper} table {fact.table}: {fact.cell.row!r}, {fact.cell.column!r} is {value}, but another table has {known[0]}"
+                    f"{paper.paper} table {fact.table}: {fact.cell.row!r}, {fact.cell.column!r} is {value}, "
+                    f"but another table has {known[0]}"
                 )
             merged[fact.test, name] = (value, spread if known[1] is None else known[1])
     numbers = _Numbers()

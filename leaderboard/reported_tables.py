@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ PLACED = {
 NOTES = {"": "", **UNREADABLE, **HALF_READABLE, **PLACED}
 BLANKS = ("-", "/", "OOM", "didn't converge")
 _WORDS = ("data", "test", "model", "method", "quantity")
+_OVERRULED = ("protocol", "level_of_theory", "train_frames")
 _NUMBER = r"[\d,]*\.?\d+"
 _CELL = re.compile(rf"(?P<value>{_NUMBER})(?P<scale>[M%]?)(?: ± (?P<spread>{_NUMBER}))?(?: \((?P<bracket>{_NUMBER})\)?)?")
 
@@ -199,10 +200,8 @@ def parsed_number(text: str) -> Number | None:
     found = _CELL.fullmatch(text)
     if found is None:
         raise ZooError(f"printed value {text!r} is neither a number nor one of {', '.join(BLANKS)}")
-    value, spread, bracket = (
-        None if found[name] is None else float(found[name].replace(",", "")) for name in ("value", "spread", "bracket")
-    )
-    assert value is not None
+    spread, bracket = (float(found[name].replace(",", "")) if found[name] else None for name in ("spread", "bracket"))
+    value = float(found["value"].replace(",", ""))
     return Number(round(value * 1e6) if found["scale"] == "M" else value, spread, bracket)
 
 
@@ -241,16 +240,14 @@ def _fact(paper: Paper, name: str, cell: Cell, number: Number, part: Part, group
     if "subset" in spoken:  # a column below a test set's own heading
         spoken["test"] = f"{spoken['test']} {spoken.pop('subset')}"
     missing = [word for word in _WORDS if word not in spoken]
-    known = {"model": paper.models, "method": paper.methods, "quantity": {**METRICS, **paper.quantities}}
+    known: dict[str, Container[str]] = {"model": paper.models, "method": paper.methods, "quantity": {**METRICS, **paper.quantities}}
     missing += [f"{word} {spoken[word]!r}" for word, names in known.items() if word in spoken and spoken[word] not in names]
     if missing:
         raise ZooError(f"{paper.paper} table {name}: cell {cell.row!r}, {cell.column!r}: the description does not know {missing[0]}")
     given: dict[str, Any] = {key: getattr(part if key in part.model_fields_set else table, key) for key in _OVERRULED}
     settings = tuple(sorted((key, value) for key, value in spoken.items() if key not in _WORDS and value != spoken["model"]))
-    return Fact(name, cell, number, *(spoken[word] for word in _WORDS), settings, part.bracket, **given)
-
-
-_OVERRULED = ("protocol", "level_of_theory", "train_frames")
+    words: dict[str, Any] = {word: spoken[word] for word in _WORDS}
+    return Fact(table=name, cell=cell, number=number, settings=settings, bracket=part.bracket, **words, **given)
 
 
 def _word(paper: Paper, table: Table, key: str, value: str) -> str:

@@ -15,10 +15,11 @@ from zoo.errors import ZooError
 # table: cells, cells with a number
 COUNTS = {
     ("elora", "1"): (120, 120), ("elora", "2"): (64, 60), ("elora", "3"): (30, 30), ("elora", "4"): (140, 136), ("elora", "7"): (20, 20),
-    ("elora", "8"): (16, 16), ("sparse", "1"): (267, 266), ("sparse", "2"): (25, 19), ("sparse", "3"): (34, 29), ("sparse", "4"): (10, 10),
-    ("sparse", "I"): (180, 140), ("sparse", "II"): (126, 126), ("sparse", "III"): (56, 56), ("equiformer_v2", "1"): (74, 69),
-    ("equiformer_v2", "2"): (155, 143), ("equiformer_v2", "3"): (99, 96), ("equiformer_v2", "4"): (66, 54), ("equiformer_v2", "5"): (108, 108),
-    ("equiformer_v2", "6"): (15, 12), ("equiformer_v2", "8"): (42, 42), ("equiformer_v2", "10"): (20, 20),
+    ("elora", "8"): (16, 16), ("sparse", "1"): (267, 266), ("sparse", "2"): (25, 19), ("sparse", "3"): (34, 29),
+    ("sparse", "4"): (10, 10), ("sparse", "I"): (180, 140), ("sparse", "II"): (126, 126), ("sparse", "III"): (56, 56),
+    ("equiformer_v2", "1"): (74, 69), ("equiformer_v2", "2"): (155, 143), ("equiformer_v2", "3"): (99, 96),
+    ("equiformer_v2", "4"): (66, 54), ("equiformer_v2", "5"): (108, 108), ("equiformer_v2", "6"): (15, 12),
+    ("equiformer_v2", "8"): (42, 42), ("equiformer_v2", "10"): (20, 20),
 }  # fmt: skip
 # table: first and last line of its numbers in the text of the paper (file that begins with the digits), and the fields that are labels
 IN_THE_TEXT = {
@@ -26,8 +27,9 @@ IN_THE_TEXT = {
     ("elora", "4"): ("000", 266, 275, 1), ("elora", "7"): ("000", 632, 636, 2), ("elora", "8"): ("000", 642, 645, 2),
     ("sparse", "1"): ("001", 117, 126, (0, 1, 8, 9)), ("sparse", "2"): ("001", 164, 168, 1), ("sparse", "3"): ("001", 173, 176, 1),
     ("sparse", "4"): ("001", 198, 199, 1), ("sparse", "I"): ("001", 400, 429, 2), ("sparse", "II"): ("001", 437, 445, 2),
-    ("sparse", "III"): ("001", 450, 453, (0, 1, 5, 6)), ("equiformer_v2", "2"): ("004", 166, 167, 2), ("equiformer_v2", "3"): ("004", 196, 204, 1),
-    ("equiformer_v2", "4"): ("004", 210, 215, 3), ("equiformer_v2", "5"): ("004", 234, 242, 2), ("equiformer_v2", "6"): ("004", 247, 251, 2),
+    ("sparse", "III"): ("001", 450, 453, (0, 1, 5, 6)), ("equiformer_v2", "2"): ("004", 166, 167, 2),
+    ("equiformer_v2", "3"): ("004", 196, 204, 1), ("equiformer_v2", "4"): ("004", 210, 215, 3),
+    ("equiformer_v2", "5"): ("004", 234, 242, 2), ("equiformer_v2", "6"): ("004", 247, 251, 2),
     ("equiformer_v2", "8"): ("004", 561, 574, 7), ("equiformer_v2", "10"): ("004", 641, 641, 1),
 }  # fmt: skip
 # the five parts of Table 1 lie apart and have labels of their own
@@ -80,7 +82,8 @@ def test_every_readable_number_becomes_exactly_one_fact(papers: dict[str, Paper]
 def test_only_the_listed_cells_are_unreadable() -> None:
     marked = Counter(cell.note for paper, table in COUNTS for cell in read_cells(paper, table) if cell.note)
     assert marked == {
-        "copied": 12, "ghost": 4, "row lost": 71, "contradicted": 3, "deviation cut": 6, "bracket cut": 7, "read from the end": 7, "row from the text": 2
+        "copied": 12, "ghost": 4, "row lost": 71, "contradicted": 3, "deviation cut": 6, "bracket cut": 7,
+        "read from the end": 7, "row from the text": 2,
     }  # fmt: skip
 
 
@@ -150,7 +153,8 @@ def test_the_numbers_are_those_of_the_papers_text(paper: str, table: str, golden
     ("text", "value", "spread", "bracket"),
     [
         ("0.17", 0.17, None, None), (".044", 0.044, None, None), ("9.50 ± 0.11", 9.5, 0.11, None), ("83.19 (27.50)", 83.19, None, 27.5),
-        ("96.84 (86.3", 96.84, None, 86.3), ("2,756,416", 2756416, None, None), ("9.1M", 9100000, None, None), ("27.44%", 27.44, None, None),
+        ("96.84 (86.3", 96.84, None, 86.3), ("2,756,416", 2756416, None, None), ("9.1M", 9100000, None, None),
+        ("27.44%", 27.44, None, None),
     ],
 )  # fmt: skip
 def test_printed_numbers_are_read(text: str, value: float, spread: float | None, bracket: float | None) -> None:
