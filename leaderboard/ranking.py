@@ -21,12 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from zoo.errors import ZooError
 
 _SIGNIFICANT_DIGITS = 6
+Task = TypeVar("Task", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def ranks(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: (_first(ordered, value) + _last(ordered, value)) / 2 + 1 for name, value in shown.items()}
 
 
-def mean_ranks(tasks: Mapping[Hashable, Mapping[str, float]]) -> dict[str, float]:
+def mean_ranks(tasks: Mapping[Task, Mapping[str, float]]) -> dict[str, float]:
     """Mean place over all tasks of everyone who has a result on any; a task that one lacks counts as its shared last place."""
     contestants = sorted({name for values in tasks.values() for name in values})
     places = [ranks({name: values.get(name) for name in contestants}) for values in tasks.values()]
@@ -76,7 +78,7 @@ def mean_ranks(tasks: Mapping[Hashable, Mapping[str, float]]) -> dict[str, float
 
 
 def improvement_over_full(
-    method: Mapping[Hashable, Sequence[float]], full: Mapping[Hashable, Sequence[float]], *, draws: int = 1000, seed: int = 0
+    method: Mapping[Task, Sequence[float]], full: Mapping[Task, Sequence[float]], *, draws: int = 1000, seed: int = 0
 ) -> Improvement | None:
     """How much lower the errors of ``method`` are than those of full fine-tuning; values are one a seed, by task.
 
