@@ -40,29 +40,31 @@ def build_site(records_folder: Path, out: Path, adapters_folder: Path | None = N
     """
     records = sorted(read_board(records_folder), key=lambda record: (PROVENANCES.index(record.provenance), record.data.name, record.id))
     _prepare(out)
-    adapters = _adapters(records, adapters_folder, out)
     for name in ("static", "vendor"):
+        shutil.rmtree(out / name, ignore_errors=True)
         shutil.copytree(SITE / name, out / name)
+    shutil.rmtree(out / "adapters", ignore_errors=True)
+    adapters = _adapters(records, adapters_folder, out)
     (out / "data.js").write_text(board_script(records), encoding="utf-8")
     page = environment().get_template("index.html.j2").render(count=len(records), version=_version(), provenances=PROVENANCES)
     (out / "index.html").write_text(page, encoding="utf-8")
     folder = out / "records"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    stray = {path.name for path in folder.iterdir()} - {f"{record.id}.html" for record in records}
+    for name in stray:  # of records that are no longer there; the rest is overwritten, which is faster than to remove it
+        (folder / name).unlink()
     for record, html in record_pages(records, adapters):
         (folder / f"{record.id}.html").write_text(html, encoding="utf-8")
-        (folder / f"{record.id}.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (out / MARK).write_text(f"made by python -m leaderboard.build, equizoo {_version()}\n", encoding="utf-8")
     return records
 
 
 def _prepare(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ZooError(f"{out}: a file; name a folder for the site")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MARK).is_file():
-            raise ZooError(f"{out}: holds something that is no site of ours (it has no file {MARK!r}); name an empty or a new folder")
-        shutil.rmtree(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise ZooError(f"{out}: holds something that is no site of ours (it has no file {MARK!r}); name an empty or a new folder")
     out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).write_text(f"made by python -m leaderboard.build, equizoo {_version()}\n", encoding="utf-8")
 
 
 def _adapters(records: Sequence[Record], folder: Path | None, out: Path) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from leaderboard.board import MEANING, ZERO_SHOT, Value, benchmark_of, method_name, values_of
+from leaderboard.board import MEANING, ZERO_SHOT, benchmark_of, method_name, values_of
 from zoo.evaluation.record import Record
 
 TEMPLATES = Path(__file__).with_name("site") / "templates"
@@ -20,12 +21,16 @@ TEMPLATES = Path(__file__).with_name("site") / "templates"
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of the table of numbers; shares are of the widest bar of the same test set and unit, in percent."""
+    """One row of the table of numbers, as it is shown; widths are percentages of the widest bar of the same quantity, empty for no bar."""
 
-    value: Value
-    share: float
-    zero_shot: float | None
-    zero_shot_share: float | None
+    test_set: str
+    label: str
+    value: str
+    deviation: str
+    zero_shot: str
+    unit: str
+    width: str
+    zero_shot_width: str
 
 
 def environment() -> Environment:
@@ -44,9 +49,12 @@ def record_pages(records: Sequence[Record], adapters: Mapping[str, str]) -> Iter
             record,
             template.render(
                 record=record,
+                # as an address of its own, so that a record is one file on the site
+                file=f"data:application/json;base64,{b64encode(record.model_dump_json(indent=2).encode()).decode()}",
                 method=method_name(record),
                 meaning=MEANING[record.provenance],
                 bars=bars_of(record),
+                facts=facts_of(record),
                 command=command_of(record),
                 download=adapters.get(adapter.file_sha256 or "") if adapter else None,
                 config=_pretty(adapter.config) if adapter else "",
@@ -68,11 +76,48 @@ def bars_of(record: Record) -> list[Bar]:
             widest[key] = max(widest.get(key, 0.0), value.value, before.get((value.test_set, value.name), 0.0))
     bars = []
     for value in values:
-        scale = widest.get((value.name, value.unit), 0.0)
         zero_shot = before.get((value.test_set, value.name))
-        share = 100 * value.value / scale if scale else 0.0
-        bars.append(Bar(value, share, zero_shot, 100 * zero_shot / scale if scale and zero_shot is not None else None))
+        scale = widest.get((value.name, value.unit))
+        widths = [f"{100 * number / scale:.2f}" if scale and number is not None else "" for number in (value.value, zero_shot)]
+        shown, deviation, before_it = (shown_number(number) for number in (value.value, value.deviation, zero_shot))
+        bars.append(Bar(value.test_set or "–", value.label, shown, deviation, before_it, value.unit, widths[0], widths[1]))
     return bars
+
+
+def facts_of(record: Record) -> list[tuple[str, str]]:
+    """What was run, as names and values; what is not known is left out."""
+    base, adapter, data, cost = record.base, record.adapter, record.data, record.cost
+    forces = {True: "gradient of the energy", False: "direct", None: None}[base.conservative]
+    facts: list[tuple[str, object]] = [
+        ("Base", base.card), ("Family", base.family), ("Base values, SHA-256", base.values_sha256), ("Licence of the base", base.licence),
+        ("Forces", forces), ("Symmetry", base.symmetry), ("Parameters of the base", base.parameter_count),
+    ]  # fmt: skip
+    if adapter:
+        facts += [
+            ("Method", adapter.method), ("Trained parameters", adapter.trainable_count), ("Adapter file, bytes", adapter.file_bytes),
+            ("Adapter file, SHA-256", adapter.file_sha256),
+        ]  # fmt: skip
+        facts += [(f"Adapter, {name}", value) for name, value in adapter.report.items()]
+    facts += [
+        ("Data", data.name), ("Protocol", data.protocol), ("Level of theory", data.level_of_theory), ("Licence of the data", data.licence),
+        ("Seed", None if record.seed is None else str(record.seed)),
+        ("Reference energies before training", record.reference_energies.before),
+        ("Reference energies after training", record.reference_energies.after),
+        ("Runs that the numbers are means of", record.reported.runs if record.reported else None),
+    ]  # fmt: skip
+    if cost:
+        facts += [
+            ("Wall time / s", cost.wall_seconds), ("CPU time / s", cost.cpu_seconds), ("GPU time / s", cost.gpu_seconds),
+            ("Peak memory / MiB", cost.peak_memory_mib), ("Hardware", cost.hardware), ("Threads", cost.threads),
+        ]  # fmt: skip
+    commit = record.git_commit
+    facts += [
+        ("Author", record.author), ("Licence", record.licence), ("Made", record.created.isoformat()),
+        ("Commit", f"{commit.sha}{' with changes' if commit.dirty else ''}" if commit else None),
+    ]  # fmt: skip
+    return [
+        (name, value if isinstance(value, str) else shown_number(value)) for name, value in facts if isinstance(value, (str, int, float))
+    ]
 
 
 def command_of(record: Record) -> str | None:
@@ -113,12 +158,12 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def shown_number(value: float | int | None) -> str:
-    """Four significant digits, whole numbers with spaces between thousands, nothing for None."""
+    """Four significant digits, from a thousand on whole, with narrow spaces between thousands; nothing for None."""
     if value is None:
         return ""
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}".replace(",", "\u202f")
-    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}".replace(",", "\u202f")
+    if abs(value) < 1000 and not float(value).is_integer():
+        return f"{value:.4g}"
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def _pretty(content: object) -> str:

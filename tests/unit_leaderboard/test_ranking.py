@@ -102,7 +102,7 @@ def test_improvement_is_free_of_scale_and_lies_in_its_interval(seed: int) -> Non
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Ten seeds a method, true improvement 20 %: of 200 intervals most hold it. The bootstrap of few seeds is known to be a little short."""
+    """Ten seeds a method, true improvement 20 %: most of 200 intervals hold it. The bootstrap of few seeds is a little short."""
     draw, held = np.random.default_rng(0), 0
     for number in range(200):
         full = {"a": list(10 + draw.normal(size=10)), "b": list(100 + 10 * draw.normal(size=10))}

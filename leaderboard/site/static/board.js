@@ -17,8 +17,7 @@ const Board = (() => {
 
   function number(value) {
     if (value === null || value === undefined) return "";
-    if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en").replaceAll(",", "\u202f");
-    if (Math.abs(value) >= 1e6) return Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
+    if (Math.abs(value) >= 1000 || Number.isInteger(value)) return Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
     return String(Number(value.toPrecision(4)));
   }
 

@@ -92,7 +92,7 @@ const Plots = (() => {
     if (same.length < 2) return null;
     const points = rows.flatMap((row) => same.filter((c) => c.value(row) !== null).map((c) => ({ x: degrees(c), y: c.value(row), deviation: c.deviation(row), name: name(row), id: row.key, base: row.texts.base, evidence: row.provenance })));
     const height = 420, log = logarithmic(points.map((p) => p.y)), extent = d3.extent(points, (p) => p.y);
-    const scale = (log ? d3.scaleLog() : d3.scaleLinear()).domain(extent).nice().range([height - 40, 20]);
+    const scale = (log ? d3.scaleLog() : d3.scaleLinear()).domain(log ? [extent[0] / 1.15, extent[1] * 1.15] : [0, extent[1] * 1.05]).range([height - 40, 20]);
     const drawn = Plot.plot({
       width: across(), height, marginLeft: 60, marginRight: 190, marginTop: 20, marginBottom: 40, style, color: { domain: bases(rows), range: COLOURS }, symbol: { domain: Board.provenances, range: Board.provenances.map((p) => SYMBOLS[p]) },
       x: { label: "temperature of the test set / K", ticks: [...new Set(points.map((p) => p.x))], tickFormat: String, insetLeft: 20, insetRight: 20 }, y: { label: `${metric.metric.label} / ${metric.unit}`, type: log ? "log" : "linear", domain: scale.domain(), grid: true, tickFormat: (v) => Board.number(v) },
@@ -109,7 +109,7 @@ const Plots = (() => {
   }
 
   function heat(rows, columns, metric) {
-    const same = columns.filter((c) => c.metric.name === metric.metric.name);
+    const same = columns.filter((c) => c.metric.name === metric.metric.name && rows.some((row) => c.value(row) !== null));
     const one = new Set(same.map((c) => c.data)).size === 1;
     const label = (c) => [one ? "" : c.data.replace(/^[^/]+\//, ""), same.some((other) => other !== c && other.data === c.data) ? c.metric.test : ""].filter(Boolean).join(" ");
     const cells = Board.provenances.flatMap((evidence) => {

@@ -43,7 +43,7 @@ const Table = (() => {
     }
     let longest = column.label.length;
     for (const row of rows) longest = Math.max(longest, column.value(row).length);
-    return Math.max(90, Math.min(300, 24 + 7.4 * longest));
+    return Math.max(104, Math.min(300, 24 + 7.4 * longest));
   }
 
   function shownCell(column, row) {
