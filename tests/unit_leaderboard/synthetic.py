@@ -21,6 +21,7 @@ def made_up(number: int, /, **changes: Any) -> Record:
     tests = ("test_300K", "test_600K") if data in ("3bpa", "acac") else ("test",)
     errors = ("energy_mae_mev", "energy_rmse_mev", "force_mae_mev_per_angstrom", "force_rmse_mev_per_angstrom")
     fields: dict[str, Any] = {
+        "created": "2026-01-01T00:00:00Z",
         "base": {
             "card": draw.choice(BASES), "family": "made-up", "values_sha256": HASH, "licence": "MIT", "conservative": True,
             "symmetry": "SO(3)", "parameter_count": 842440,

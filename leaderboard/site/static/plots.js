@@ -31,6 +31,10 @@ const Plots = (() => {
   const mostRows = (protocols, rows) => protocols.map((p) => [rows.filter((row) => row.protocol === p).length, p]).sort((a, b) => b[0] - a[0])[0]?.[1];
 
   function figure(title, words, drawn, table) {
+    for (const part of drawn.querySelectorAll("[aria-label], [aria-description]")) { // Plot names groups that have no role to carry a name
+      part.removeAttribute("aria-label");
+      part.removeAttribute("aria-description");
+    }
     drawn.setAttribute("role", "img");
     drawn.setAttribute("aria-label", `${title}. ${words}`);
     return el("figure", {}, el("h2", {}, title), el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": title }, drawn), el("figcaption", {}, words), table ?? null);
