@@ -4,6 +4,7 @@
   const view = document.getElementById("view"), title = document.getElementById("title"), lead = document.getElementById("lead");
   const status = document.getElementById("status");
   const say = (text) => { status.textContent = text; };
+  const RANKING = "Ranking";
   const benchmarks = Board.words("benchmark");
   let state = parse();
 
@@ -93,7 +94,7 @@
       return el("label", {}, box, el("span", { class: `badge ${name}` }, name));
     })));
     const files = Export.kinds.map((kind) => el("button", { type: "button", onclick: () => Export.download(kind, caption, table.columns, table.lines()) }, kind));
-    const tools = el("div", { class: "tools" }, el("label", {}, "Search", search), ...filters.map(([label, key]) => select(label, key, [...new Set(rows.map((row) => row.texts[key]))].sort(), redraw)), evidence, chooser, compare, el("div", { role: "group", "aria-label": "Download this table" }, ...files));
+    const tools = el("div", { class: "tools" }, el("label", {}, "Search", search), ...filters.map(([label, key]) => select(label, key, [...new Set(rows.map((row) => row.texts[key]))].sort(), redraw)), evidence, chooser, caption === RANKING ? null : compare, el("div", { role: "group", "aria-label": "Download this table" }, ...files));
     build();
     return [tools, slot];
   }
@@ -112,7 +113,7 @@
       view.replaceChildren(...tableView(state.name, made.rows, columns, Board.shownOfBenchmark(columns), [["Base", "base"], ["Method", "method"], ["Protocol", "protocol"]]));
     },
     ranking() {
-      title.textContent = "Ranking";
+      title.textContent = RANKING;
       lead.textContent = "Within one benchmark, protocol and kind of evidence. Mean rank: ties share places, a missing task counts as a shared last place. Gain: geometric mean over tasks of the error of full fine-tuning over that of the method, with a 95 % bootstrap interval over seeds where there are seeds.";
       const columns = [["base", "Base"], ["method", "Method"], ["benchmark", "Benchmark"], ["protocol", "Protocol"]].map(([key, label]) => ({ key, label, kind: "text", value: (row) => row.texts[key] }));
       const number = (key, label, unit, better, value) => ({ key, label, unit, better, kind: "number", value });
@@ -121,7 +122,7 @@
         number("tasks", "Tasks", "", "higher", (row) => row.entry.tasks), number("of", "of", "", null, (row) => row.entry.tasks_of_all), number("seeds", "Seeds", "", null, (row) => row.entry.seeds));
       const rows = Board.data.ranking.map((entry, i) => ({ key: String(i), records: [], provenance: entry.provenance, protocol: entry.protocol, entry, texts: { base: entry.base, method: entry.method, benchmark: entry.benchmark, protocol: entry.protocol } }));
       if (!state.query.has("benchmark") && rows.length) state.query.set("benchmark", rows[0].texts.benchmark);
-      view.replaceChildren(...tableView("Ranking", rows, columns, columns.map((c) => c.key), [["Benchmark", "benchmark"], ["Protocol", "protocol"]]));
+      view.replaceChildren(...tableView(RANKING, rows, columns, columns.map((c) => c.key), [["Benchmark", "benchmark"], ["Protocol", "protocol"]]));
     },
     compare() {
       const ofBenchmark = benchmarks.includes(state.name);
