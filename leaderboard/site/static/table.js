@@ -118,7 +118,8 @@ const Table = (() => {
       return found;
     }
     function draw() {
-      const height = box.clientHeight || 600;
+      // what the box may grow to, not what it is: it is small while few rows match, and empty before it is on the page
+      const height = Math.max(box.clientHeight, innerHeight);
       const start = Math.max(0, Math.floor(box.scrollTop / ROW) - MARGIN);
       const end = Math.min(lines.length, Math.ceil((box.scrollTop + height) / ROW) + MARGIN);
       if (start === from && end === to) return;
