@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.made_up_records import HASH, made_up
 from leaderboard.board import aggregates, benchmark_of, forgetting_ratio, headline, method_name, read_board, values_of
 from leaderboard.board_data import board_content, board_script
 from leaderboard.reported import reported_records
-from tests.unit_leaderboard.synthetic import HASH, made_up
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record, metric_records, write_record
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.made_up_records import HASH, made_up
 from leaderboard import build
 from leaderboard.record_page import bars_of, command_of, facts_of, shown_number
 from leaderboard.reported import reported_records
-from tests.unit_leaderboard.synthetic import HASH, made_up
 from zoo.digests import file_sha256
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record, metric_records, write_record

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.made_up_records import made_up
 from leaderboard import build
 from tests.browser import axe_script, chromium
-from tests.unit_leaderboard.synthetic import made_up
 from tests.unit_leaderboard.test_build import hostile_record
 from zoo.evaluation.record import write_record
 

@@ -7,12 +7,21 @@ const Board = (() => {
   const text = (key, row) => data.texts[key].words[data.texts[key].codes[row]];
   const words = (key) => [...data.texts[key].words].sort((a, b) => a.localeCompare(b));
 
-  // metric index -> value of a record; built once, since every table asks
-  const valueOf = data.values.map((triples) => {
-    const found = new Map();
-    for (let i = 0; i < triples.length; i += 3) found.set(triples[i], [triples[i + 1], triples[i + 2]]);
-    return found;
-  });
+  // metric index -> [value, deviation] of a record, unpacked when a benchmark asks for it
+  const unpacked = new Map();
+  function valuesOf(record) {
+    if (!unpacked.has(record)) {
+      const found = new Map(), triples = data.values[record];
+      for (let i = 0; i < triples.length; i += 3) found.set(triples[i], [triples[i + 1], triples[i + 2]]);
+      unpacked.set(record, found);
+    }
+    return unpacked.get(record);
+  }
+  function oneValue(record, metric) {
+    const triples = data.values[record];
+    for (let i = 0; i < triples.length; i += 3) if (triples[i] === metric) return triples[i + 1];
+    return null;
+  }
   const metricLabel = (metric) => `${metric.test ? `${metric.test} · ` : ""}${metric.label}`;
 
   function number(value) {
@@ -40,7 +49,7 @@ const Board = (() => {
       for (const key of Object.keys(data.numbers)) numbers[key] = data.numbers[key][i];
       const head = data.heads[i] < 0 ? null : data.metrics[data.heads[i]];
       texts.what = head ? `${metricLabel(head)}, ${head.unit}` : "";
-      numbers.head = head ? valueOf[i].get(data.heads[i])[0] : null;
+      numbers.head = head ? oneValue(i, data.heads[i]) : null;
       rows.push({ key: data.ids[i], records: [i], provenance: texts.provenance, texts, numbers });
     }
     return rows;
@@ -70,7 +79,7 @@ const Board = (() => {
     const rows = [...groups.values()].map((group) => {
       const first = group.records[0], cells = new Map();
       for (const i of group.records) {
-        for (const [metric, [value, deviation]] of valueOf[i]) {
+        for (const [metric, [value, deviation]] of valuesOf(i)) {
           const key = `${text("data", i)}|${metric}`;
           if (!defs.has(key)) defs.set(key, { data: text("data", i), metric, count: 0 });
           if (!cells.has(key)) cells.set(key, { values: [], deviation: null, record: i });

@@ -1,4 +1,4 @@
-"""Records for tests of the board: valid, made up, and as many as asked for."""
+"""Records for tests and benchmarks of the board: valid, made up, and as many as asked for."""
 
 from __future__ import annotations
 
