@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.board import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
+from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
 from leaderboard.verify import add_choice_arguments, choice_of, judge
 from zoo.errors import ZooError
 from zoo.evaluation.record import write_record

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from leaderboard.board import ARTEFACTS, LARGEST_ARTEFACT_BYTES, RECORDS, VERDICTS, clash, parse_verdict
+from leaderboard.entries import ARTEFACTS, LARGEST_ARTEFACT_BYTES, RECORDS, VERDICTS, clash, parse_verdict
 from leaderboard.git_objects import Change, Repository
 from leaderboard.verify import add_choice_arguments, choice_of
 from zoo.errors import ZooError

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from leaderboard.board import BOARD, LARGEST_ARTEFACT_BYTES, clash, read_records
+from leaderboard.entries import BOARD, LARGEST_ARTEFACT_BYTES, clash, read_records
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record
 from zoo.submission.recompute import Choice

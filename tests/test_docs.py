@@ -31,11 +31,11 @@ from zoo.errors import USER_ERRORS
 from zoo.evaluation.metrics import METRICS
 from zoo.export import keys_of_words
 from zoo.registry import describe, list_models
+from zoo.submission.commands import SUBMIT_KEYS, VERIFY_KEYS, choice_of
+from zoo.submission.commands import parse_words as parse_submission_words
 from zoo.sweeps import plan_sweep
 from zoo.sweeps.cuts import cuts_of_words
 from zoo.sweeps.request import request_of_words
-from zoo.submission.commands import SUBMIT_KEYS, VERIFY_KEYS, choice_of
-from zoo.submission.commands import parse_words as parse_submission_words
 from zoo.training.config import RunConfig, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -205,10 +205,6 @@ COMMANDS: dict[str, Command] = {
     "export": Command("base + adapter as one file that the base's own package loads", help_pages.EXPORT_PAGE, _export),
     "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", help_pages.CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", help_pages.CHECK_PAGE, _check_equivariance),
-    "adapter": Command("what an adapter file holds, and what distinguishes two", help_pages.ADAPTER_PAGE, _adapter),
-    "export": Command("base + adapter as one file that the base's own package loads", help_pages.EXPORT_PAGE, _export),
-    "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", help_pages.CONVERT_PAGE, _convert),
     "submit": Command("a finished run as a submission to the leaderboard, verified first", help_pages.SUBMIT_PAGE, _submit),
     "verify": Command("whether a submission's numbers follow from its files", help_pages.VERIFY_PAGE, _verify),
-    "check-equivariance": Command("every symmetry and derivative a potential claims", help_pages.CHECK_PAGE, _check_equivariance),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leaderboard import add, board
+from leaderboard import add, entries
 from leaderboard.verify import judge
 from leaderboard.verify import main as verify_main
 from tests.refusals import lacks, refusal_of
@@ -61,9 +61,9 @@ def test_two_commands_lead_from_a_run_to_the_board(run: Path, tmp_path: Path, ca
     )
     assert add.main([str(run / "submission.zip"), "--board", str(tmp_path / "board"), "--frames", "2"]) == 0
     assert capsys.readouterr().out.count("wrote ") == 3
-    (record,) = board.read_records(tmp_path / "board")
+    (record,) = entries.read_records(tmp_path / "board")
     assert (record.provenance, record.author, record.licence) == ("submitted", "A. Person", "CC-BY-4.0")
-    assert board.read_verdicts(tmp_path / "board")[record.id].badge == "predictions recomputed from base + adapter"
+    assert entries.read_verdicts(tmp_path / "board")[record.id].badge == "predictions recomputed from base + adapter"
     artefact = tmp_path / "board" / "artefacts" / f"{record.id}.zip"
     assert read_archive(artefact).submission.record == record
     assert read_record(run / "submission.json") == record

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, StringConstraints, ValidationError, model_validator
+from pydantic import AwareDatetime, JsonValue, NonNegativeFloat, NonNegativeInt, StringConstraints, ValidationError, model_validator
 
 from zoo.errors import ZooError, first_problem, nearest_name_hint
 from zoo.evaluation.metrics import METRICS
@@ -31,6 +31,7 @@ from zoo.evaluation.record_parts import (
     MetricRecord,
     RecordPart,
     ReferenceEnergyRecord,
+    ReportedDetails,
     SubmissionRecord,
     Text,
 )
@@ -38,7 +39,8 @@ from zoo.files import write_text_atomically
 
 SCHEMA_VERSION = 1
 LARGEST_RECORD_BYTES = 4 * 2**20
-_ADDED_LATER = ("submission",)
+_ADDED_LATER = ("reported", "submission")
+_ALWAYS_KNOWN_OF_A_BASE = ("values_sha256", "conservative", "symmetry", "parameter_count")
 
 
 class RecordContent(RecordPart):
@@ -53,7 +55,7 @@ class RecordContent(RecordPart):
     reference_energies: ReferenceEnergyRecord
     training: dict[str, JsonValue] | None
     evaluation: dict[str, JsonValue]
-    metrics: tuple[MetricRecord, ...] = Field(min_length=1)
+    metrics: tuple[MetricRecord, ...]
     zero_shot_metrics: tuple[MetricRecord, ...]
     cost: CostRecord | None
     versions: dict[Text, Text]
@@ -65,6 +67,7 @@ class RecordContent(RecordPart):
     equivariance_residual: dict[Text, NonNegativeFloat] | None
     forgetting: ForgettingRecord | None
     submission: SubmissionRecord | None = None
+    reported: ReportedDetails | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -72,6 +75,10 @@ class RecordContent(RecordPart):
             _check_metrics(field, getattr(self, field), self.data)
         if self.provenance == "reported" and self.citation is None:
             raise ValueError("a reported record names its paper and table in 'citation'")
+        if self.provenance != "reported" and self.reported is not None:
+            raise ValueError("'reported' holds what a paper printed, which only a record with provenance 'reported' has")
+        if not self.metrics and not (self.reported and self.reported.quantities):
+            raise ValueError("metrics: wanted at least 1 item; only a record with provenance 'reported' may hold other quantities alone")
         if self.provenance != "reported":
             _check_nothing_unstated(self)
         return self
@@ -187,7 +194,7 @@ def _check_metrics(field: str, metrics: tuple[MetricRecord, ...], data: DataReco
 
 def _check_nothing_unstated(record: RecordContent) -> None:
     """Only a paper may leave out what a run of ours always knows."""
-    known: dict[str, object] = {"base.values_sha256": record.base.values_sha256, "base.parameter_count": record.base.parameter_count}
+    known: dict[str, object] = {f"base.{field}": getattr(record.base, field) for field in _ALWAYS_KNOWN_OF_A_BASE}
     for name, split in record.data.splits.items():
         known |= {f"data.splits.{name}.frames": split.frames, f"data.splits.{name}.sha256": split.sha256}
     if record.adapter is not None:
