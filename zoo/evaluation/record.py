@@ -76,6 +76,8 @@ class RecordContent(RecordPart):
     def content_sha256(self) -> str:
         """SHA-256 of the content as canonical JSON (sorted keys, no spaces), the id left out."""
         content = self.model_dump(mode="json", exclude={"id"})
+        if self.adapter is not None and not self.adapter.report:
+            del content["adapter"]["report"]  # so that records from before there were reports keep their ids
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
 
 
