@@ -87,6 +87,16 @@ def test_the_id_names_the_result_and_ends_in_a_hash_of_its_content() -> None:
     assert local.id.startswith("my_model.pth.elora.acac.s1-"), "a path of somebody's machine is no part of a name"
 
 
+def test_a_record_from_before_methods_reported_keeps_its_id(tmp_path: Path) -> None:
+    record = build_record(**fields())
+    write_record(tmp_path / "record.json", record)
+    content = json.loads((tmp_path / "record.json").read_text())
+    assert content["adapter"].pop("report") == {}
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_record(tmp_path / "old.json") == record
+    assert build_record(**changed("adapter.report", {"sparsity_total": 0.5})).id[-12:] != record.id[-12:]
+
+
 def test_zero_shot_needs_no_adapter_seed_training_or_cost() -> None:
     assert build_record(**zero_shot()).id.startswith("sevennet-0.zero-shot.acac-")
 

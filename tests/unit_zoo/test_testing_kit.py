@@ -106,11 +106,10 @@ def test_a_hook_that_stays_is_found(potential, monkeypatch):
 
 
 def test_a_second_place_that_does_not_see_the_delta_is_found(potential, monkeypatch):
-    monkeypatch.setattr("adapters.stack._places_of_parameters", lambda model: {name: (name,) for name, _ in model.named_parameters()})
-    with pytest.raises(ContractError, match="both places see the adapted tensor"):
-        METHOD_CLAIMS["shared tensors"](potential, "sound", None)
-    monkeypatch.undo()
-    register(Sound)
+    with monkeypatch.context() as patch:
+        patch.setattr("adapters.stack._places_of_parameters", lambda model: {name: (name,) for name, _ in model.named_parameters()})
+        with pytest.raises(ContractError, match="both places see the adapted tensor"):
+            METHOD_CLAIMS["shared tensors"](potential, "sound", None)
     assert METHOD_CLAIMS["shared tensors"](potential, "sound", None).value == 0  # the toy itself was left as it was
     assert "second_place_of_a_shared_tensor" not in dict(potential.backbone.named_children())
 

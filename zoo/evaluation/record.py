@@ -89,6 +89,8 @@ class RecordContent(RecordPart):
         for name in _ADDED_LATER:  # records written before a field existed keep their name
             if content[name] is None:
                 del content[name]
+        if self.adapter is not None and not self.adapter.report:
+            del content["adapter"]["report"]  # so that records from before there were reports keep their ids
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
 
 
