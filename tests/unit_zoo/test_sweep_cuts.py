@@ -153,7 +153,7 @@ def test_mistakes_are_one_line(runs, scan_file, zoo, tmp_path):
     assert not lacks(told(f"runs={runs}/other", f"cuts={scan_file}", "adapter=elora"), "trains nothing", "adapter=elora")
     assert not lacks(told(f"runs={runs}/other", "cut=x"), "unknown key 'cut'", "did you mean 'cuts'")
     assert not lacks(told(f"runs={runs}/other", f"cuts={scan_file}", "shift=up"), "shift", "reference")
-    assert not lacks(told(f"runs=[{runs}/other,{runs}/../runs0/other]", f"cuts={scan_file}"), "both other with seed 0")
+    assert not lacks(told(f"runs=[{runs}/other,{runs}/../{runs.name}/other]", f"cuts={scan_file}"), "both other with seed 0")
     assert not lacks(told(f"runs={runs}/other", f"cuts=[{scan_file},{scan_file}]"), "two of them are named 'turn'")
     write(tmp_path / "gold.xyz", [Atoms("Ag2", [(0, 0, 0), (0, 0, 2)], info={"energy": 1.0})])
     assert not lacks(told(f"runs={runs}/other", "cuts=gold.xyz"), "Ag")
