@@ -9,18 +9,12 @@ unfinished one is resumed. Words after ``--`` go to every run, which is how to t
 from __future__ import annotations
 
 import argparse
-import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.runs import command_of, commits_of, hardware_of, own_and_extra_words
+from benchmarks.runs import command_of, commits_of, finished_record, hardware_of, mean_and_range, own_and_extra_words
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
-from zoo.compose import compose
-from zoo.evaluation.record import Record, read_record
-from zoo.training.config import RunConfig, parse_config
+from zoo.evaluation.record import Record
 
 METHODS = ("elora", "full", "readout", "sparse")
 COLUMNS = {
@@ -31,30 +25,9 @@ COLUMNS = {
 }
 
 
-def run_words(method: str, seed: int, extra: Sequence[str]) -> list[str]:
-    """What follows ``zoo train`` in one run's command."""
-    return ["experiment=acac", f"adapter={method}", f"training.seed={seed}", f"run.name=acac-{method}-s{seed}", *extra]
-
-
-def finished_record(runs: Path, method: str, seed: int, extra: Sequence[str]) -> Record:
-    """The run's record, after running it if there is none."""
-    words = run_words(method, seed, extra)
-    folder = runs / "runs" / f"acac-{method}-s{seed}"
-    path = folder / "record.json"
-    if not path.is_file():
-        resume = ["run.resume=true"] if folder.is_dir() and any(folder.iterdir()) else []
-        print(f"zoo train {' '.join([*words, *resume])}", flush=True)
-        subprocess.run([sys.executable, "-m", "zoo", "train", *words, *resume], cwd=runs, check=True)
-    record = read_record(path)
-    config: RunConfig = parse_config(compose("train", [*words, f"run.folder={folder}"]))
-    if _numbers_of(record.training) != _numbers_of(config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}})):
-        raise SystemExit(f"{folder}: holds a run of another configuration; move it away and run this again")
-    return record
-
-
-def _numbers_of(training: Any) -> Any:
-    """A run's configuration without what changes no number."""
-    return {**training, "training": {key: value for key, value in training["training"].items() if key != "progress_bar"}}
+def record_of(folder: Path, method: str, seed: int, extra: Sequence[str]) -> Record:
+    """Of one run of the table."""
+    return finished_record(folder, f"acac-{method}-s{seed}", ["experiment=acac", f"adapter={method}", f"training.seed={seed}", *extra])
 
 
 def table(records: dict[str, list[Record]]) -> str:
@@ -65,14 +38,9 @@ def table(records: dict[str, list[Record]]) -> str:
     for method, runs in records.items():
         assert runs[0].adapter is not None
         metrics = [{(metric.test_set, metric.name): metric.value for metric in run.metrics} for run in runs]
-        cells = [_mean_and_range([values[column] for values in metrics]) for column in COLUMNS]
+        cells = [mean_and_range([values[column] for values in metrics]) for column in COLUMNS]
         rows.append([f"`{method}`", f"{runs[0].adapter.trainable_count:,}", *cells])
     return markdown_table(["method", "trained", *COLUMNS.values()], rows)
-
-
-def _mean_and_range(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
 
 
 def note(records: dict[str, list[Record]], seeds: Sequence[int], extra: Sequence[str]) -> str:
@@ -97,7 +65,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT, help="holds runs/")
     parser.add_argument("--page", type=Path, default=ROOT / "README.md")
     options = parser.parse_args(words)
-    records = {method: [finished_record(options.folder, method, seed, extra) for seed in options.seeds] for method in options.methods}
+    records = {method: [record_of(options.folder, method, seed, extra) for seed in options.seeds] for method in options.methods}
     write_between_markers(options.page, "acac", f"{table(records)}\n\n{note(records, options.seeds, extra)}")
 
 

@@ -9,20 +9,17 @@ again. Words after ``--`` go to every run, which is how to try the script out::
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.runs import command_of, commits_of, hardware_of, own_and_extra_words
+from benchmarks.runs import command_of, commits_of, finished_record, hardware_of, own_and_extra_words
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.compose import compose
 from zoo.data.source import load_splits
-from zoo.evaluation.record import MetricRecord, Record, read_record
-from zoo.training.artefacts import training_settings
+from zoo.evaluation.record import MetricRecord, Record
 from zoo.training.config import RunConfig, parse_config
 
 EXPERIMENTS = {
@@ -50,23 +47,10 @@ class Run:
 def finished_run(folder: Path, experiment: str, seed: int, extra: Sequence[str]) -> Run:
     """The run's result, after running it if there is none."""
     name = f"{experiment}-s{seed}"
-    words = [
-        f"experiment={experiment}",
-        f"training.seed={seed}",
-        f"run.name={name}",
-        "training.threads=1",
-        "training.progress_bar=false",
-        *extra,
-    ]
-    path = folder / "runs" / name / "record.json"
-    if not path.is_file():
-        resume = ["run.resume=true"] if path.parent.is_dir() else []
-        subprocess.run([sys.executable, "-m", "zoo", "train", *words, *resume], cwd=folder, check=True)
-    record = read_record(path)
-    config: RunConfig = parse_config(compose("train", [*words, f"run.folder={path.parent}"]))
-    if record.training != training_settings(config):
-        raise SystemExit(f"{path.parent}: holds a run of another configuration; move it away and run this again")
-    steps = int(float((path.parent / "history.csv").read_text().splitlines()[-1].split(",")[0]))
+    words = [f"experiment={experiment}", f"training.seed={seed}", "training.threads=1", "training.progress_bar=false", *extra]
+    record = finished_record(folder, name, words)
+    config: RunConfig = parse_config(compose("train", [*words, f"run.name={name}", f"run.folder={folder / 'runs' / name}"]))
+    steps = int(float((folder / "runs" / name / "history.csv").read_text().splitlines()[-1].split(",")[0]))
     return Run(record, steps, _error_of_mean_forces(config))
 
 

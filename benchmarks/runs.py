@@ -1,11 +1,18 @@
-"""What the tables made from finished runs share: the words after ``--``, and how their notes name hardware, commits and command."""
+"""What the tables made from finished runs share: the runs, the words after ``--``, and how notes name hardware, commits and command."""
 
 from __future__ import annotations
 
+import statistics
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from zoo.evaluation.record import Record
+from zoo.compose import compose
+from zoo.evaluation.record import Record, read_record
+from zoo.training.artefacts import training_settings
+from zoo.training.config import RunConfig, parse_config
 
 
 def own_and_extra_words() -> tuple[list[str], list[str]]:
@@ -15,6 +22,36 @@ def own_and_extra_words() -> tuple[list[str], list[str]]:
         return words, []
     place = words.index("--")
     return words[:place], words[place + 1 :]
+
+
+def finished_record(folder: Path, name: str, words: Sequence[str]) -> Record:
+    """The record of ``zoo train`` with these words in ``folder/runs/name``, after running it, or going on with it, where there is none.
+
+    Raises:
+        SystemExit: where the folder holds a run of another configuration.
+    """
+    run, words = folder / "runs" / name, [*words, f"run.name={name}"]
+    path = run / "record.json"
+    if not path.is_file():
+        resume = ["run.resume=true"] if run.is_dir() and any(run.iterdir()) else []
+        print(f"zoo train {' '.join([*words, *resume])}", flush=True)
+        subprocess.run([sys.executable, "-m", "zoo", "train", *words, *resume], cwd=folder, check=True)
+    record = read_record(path)
+    config: RunConfig = parse_config(compose("train", [*words, f"run.folder={run}"]))
+    if _numbers_of(record.training) != _numbers_of(training_settings(config)):
+        raise SystemExit(f"{run}: holds a run of another configuration; move it away and run this again")
+    return record
+
+
+def _numbers_of(settings: Any) -> Mapping[str, Any]:
+    """A run's configuration without what changes no number."""
+    return {**settings, "training": {key: value for key, value in settings["training"].items() if key != "progress_bar"}}
+
+
+def mean_and_range(values: Sequence[float], digits: int = 1) -> str:
+    """``29.8 (29.7 to 29.9)``; the number alone where there is one."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def command_of(module: str, seeds: Sequence[int], extra: Sequence[str]) -> str:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.runs import command_of, commits_of, hardware_of, own_and_extra_words
+from benchmarks.runs import command_of, commits_of, finished_record, hardware_of, mean_and_range, own_and_extra_words
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
-from zoo.evaluation.record import Record, read_record
+from zoo.evaluation.record import Record
 from zoo.files import write_atomically
 
 COMMON = (
@@ -69,25 +67,15 @@ class Run:
         end = [] if self.threshold_end is None else [f"adapter.threshold_end={self.threshold_end:g}"]
         own = [f"adapter={self.method}", *sparse, *end, f"training.optimizer.learning_rate={self.rate:g}", f"training.steps={self.steps}"]
         test = "data.test=[test_300K,test_600K]" if self.tested else "data.test=[]"
-        return [*COMMON, test, *own, f"training.seed={self.seed}", f"run.name={self.name}"]
-
-    def folder(self, runs: Path) -> Path:
-        """Where the run is, or will be."""
-        return runs / "runs" / self.name
+        return [*COMMON, test, *own, f"training.seed={self.seed}"]
 
     def record(self, runs: Path, extra: Sequence[str]) -> Record:
         """The run's record, after running it if there is none."""
-        path = self.folder(runs) / "record.json"
-        if not path.is_file():
-            started = self.folder(runs).is_dir() and any(self.folder(runs).iterdir())
-            words = [*self.words, *extra, *(["run.resume=true"] if started else [])]
-            print(f"zoo train {' '.join(words)}", flush=True)
-            subprocess.run([sys.executable, "-m", "zoo", "train", *words], cwd=runs, check=True)
-        return read_record(path)
+        return finished_record(runs, self.name, [*self.words, *extra])
 
     def validation_loss(self, runs: Path) -> float:
         """After the last step."""
-        with (self.folder(runs) / "history.csv").open() as lines:
+        with (runs / "runs" / self.name / "history.csv").open() as lines:
             return float(list(csv.DictReader(lines))[-1]["valid/loss"])
 
 
@@ -127,10 +115,10 @@ def methods_table(records: dict[str, list[Record]], rates: dict[str, float]) -> 
         row = [f"`{method}`", f"{rates[method]:g}"]
         for kind in ("layerwise", "total"):
             found = [share for share in (sparsity_of(one, kind) for one in several) if share is not None]
-            row.append(_range(found, 1) if found else "")
+            row.append(mean_and_range(found) if found else "")
         for name, reference in full.items():
             values = [errors_of(one)[name] for one in several]
-            row += [_range(values, 1), f"{statistics.mean(values) / reference:.3f}"]
+            row += [mean_and_range(values), f"{statistics.mean(values) / reference:.3f}"]
         rows.append(row)
     columns = ["method", "learning rate", "layer-wise sparsity / %", "total sparsity / %"]
     return markdown_table([*columns, "300 K forces, meV/Å", "/ `full`", "600 K forces, meV/Å", "/ `full`"], rows)
@@ -156,11 +144,6 @@ def decay_of(record: Record) -> float:
 
     assert record.adapter is not None
     return SparseConfig(**record.adapter.config).decay  # type: ignore[arg-type]
-
-
-def _range(values: Sequence[float], digits: int) -> str:
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def draw(path: Path, records: Sequence[Record], baselines: dict[str, list[Record]]) -> None:
