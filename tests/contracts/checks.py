@@ -8,11 +8,10 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
-from adapters.state import load_into, read_adapter, write_adapter
+from adapters.state import load_into, read_adapter
 from zoo.data.frame import Frame
 from zoo.potential import Potential
 from zoo.testing.measures import relative_difference
-from zoo.testing.method_claims import manifest_of
 
 
 def small_frames(salt: Atoms, *others: Atoms) -> list[Frame]:
@@ -36,8 +35,7 @@ def force_change(potential: Potential, name: str, frames: list[Frame]) -> float:
 
 def save_and_attach_again(potential: Potential, name: str, file: Path) -> None:
     """The adapter through its file; meanwhile the potential is without it."""
-    adapter = potential.adapters.get(name)
-    write_adapter(file, adapter, manifest_of(potential, adapter))
+    potential.save_adapter(name, file)
     potential.adapters.delete(name)
     load_into(potential.adapters, name, *read_adapter(file))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zoo
-from adapters.state import base_fingerprint, write_adapter
+from adapters.state import base_fingerprint
 from zoo.backbones import family_of_checkpoint, load_family
 from zoo.potential import Potential
 from zoo.testing import BACKBONE_CLAIMS, FAMILY_CLAIMS
@@ -25,7 +25,6 @@ from zoo.testing.backbone_claims import (
     check_weights_matter,
 )
 from zoo.testing.backbone_files import check_checkpoint, check_family, check_merged_checkpoint, check_random_weights, check_rebuilt
-from zoo.testing.method_claims import manifest_of
 
 
 def test_every_claim_of_the_kit_has_a_test_of_its_own_here():
@@ -103,8 +102,7 @@ def test_an_adapter_file_applied_by_zoo_load_predicts_the_same_bits(twin, frames
     adapted = Potential(twin)
     adapted.adapters.add("elora", "elora")
     adapted.adapters.randomise("elora", seed=1)
-    path = tmp_path / "adapter.safetensors"
-    write_adapter(path, adapted.adapters.get("elora"), manifest_of(adapted, adapted.adapters.get("elora"), str(checkpoint)))
+    path = adapted.save_adapter("elora", tmp_path / "adapter.safetensors")
     again = zoo.load(checkpoint, adapter=path, dtype="float64")  # the head comes with the adapter
     for one, other in zip(again.predict(frames), adapted.predict(frames), strict=True):
         assert one.energy == other.energy

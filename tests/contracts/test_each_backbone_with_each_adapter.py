@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 import zoo
 from adapters.method import create_method
-from adapters.state import load_into, read_adapter, write_adapter
+from adapters.state import load_into, read_adapter
 from tests.refusals import refusal_of
 from zoo.data.frame import Frame
 from zoo.potential import Potential
@@ -30,7 +30,6 @@ from zoo.testing.method_claims import (
     check_shared_tensors,
     check_start,
     check_start_in_training,
-    manifest_of,
 )
 from zoo.testing.method_symmetry import check_planted_fault, check_symmetry
 from zoo.testing.method_training import check_gradients, check_learning, check_training_step
@@ -96,13 +95,12 @@ def test_zoo_load_takes_the_file_with_its_reference_energies_and_its_level_of_th
     toy: Toy, potential: Potential, frames: list[Frame], spec: dict[str, Any], checkpoint, tmp_path
 ):
     symbol = chemical_symbols[int(frames[0].atomic_numbers[0])]
-    path = tmp_path / "adapter.safetensors"
-    with attached(potential, spec) as adapter:
+    with attached(potential, spec):
         potential.set_reference_shifts({int(frames[0].atomic_numbers[0]): 0.25})
-        manifest = manifest_of(potential, adapter, str(checkpoint))
-        assert manifest.base_family == toy.family
-        update = {"reference_energies": {symbol: 0.25}, "level_of_theory": "a test's"}
-        write_adapter(path, adapter, manifest.model_copy(update=update))
+        potential.level_of_theory = "a test's"
+        path = potential.save_adapter(NAME, tmp_path / "adapter.safetensors")
+        manifest = read_adapter(path)[0]
+        assert (manifest.base_family, manifest.reference_energies) == (toy.family, {symbol: 0.25})
         expected = potential.predict(frames)
         potential.adapters.delete(NAME)
         load_into(potential.adapters, NAME, *read_adapter(path))

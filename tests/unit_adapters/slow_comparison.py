@@ -20,13 +20,15 @@ FULL: Spec = {"name": "full"}
 TOLERANCE = 1e-12
 
 
-def assert_equal(found: Tensor, wanted: Tensor, what: str) -> None:
-    assert found.shape == wanted.shape, what
+def difference(found: Tensor, wanted: Tensor, what: str) -> list[str]:
+    """What is wrong in one line; nothing where the two are equal to `TOLERANCE`."""
+    if found.shape != wanted.shape:
+        return [f"{what}: shape {tuple(found.shape)}, wanted {tuple(wanted.shape)}"]
     error, scale = ((found - wanted).abs().max().item(), wanted.abs().max().item())
-    assert error <= TOLERANCE * max(scale, 1e-3), f"{what}: differs by {error:.3g} of {scale:.3g}"
+    return [] if error <= TOLERANCE * max(scale, 1e-3) else [f"{what}: differs by {error:.3g} of {scale:.3g}"]
 
 
-def check(
+def differences(
     layer: nn.Module,
     reference: Callable[..., Tensor],
     inputs: Sequence[Tensor],
@@ -34,14 +36,15 @@ def check(
     others: Sequence[Any] = (),
     specs: Sequence[Spec] = (LOW_RANK, SPARSE, FULL),
     call: Callable[[AdapterStack, Sequence[Tensor]], Tensor] | None = None,
-) -> None:
-    """Compare the layer with each adapter on it to ``reference(base, changes, *inputs)``, values and gradients.
+) -> list[str]:
+    """What distinguishes the layer with each adapter on it from ``reference(base, changes, *inputs)``: values, gradients, or no effect.
 
     ``others`` go to the layer behind the inputs; ``call`` takes the place of the layer's own call.
     """
     randomise_base(layer)
     base = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}
     coverage = find_blocks(layer)
+    found: list[str] = []
     for seed, spec in enumerate(specs):
         stack = AdapterStack(layer, coverage).train()
         adapter = stack.add("a", create_method(spec))
@@ -53,10 +56,11 @@ def check(
         tensors = {key: tensor.detach().clone().requires_grad_() for key, tensor in adapter.tensors.items()}
         wanted = reference(base, Changes(spec, tensors), *slow_inputs)
         what = f"{spec['name']} on {layer}"
-        assert_equal(fast, wanted, what)
+        found += difference(fast, wanted, what)
         with stack.exclusive():
             stack.deactivate()
-            assert (run(stack, list(inputs)) - wanted).abs().max().item() > 1e-3 * wanted.abs().max().item(), f"{what}: changes nothing"
+            if (run(stack, list(inputs)) - wanted).abs().max().item() <= 1e-3 * wanted.abs().max().item():
+                found.append(f"{what}: changes nothing")
         direction = torch.randn(wanted.shape)
         fast_of = [*adapter.tensors.values(), *fast_inputs]
         slow_of = [*tensors.values(), *slow_inputs]
@@ -66,9 +70,11 @@ def check(
         moved = []
         for name, one, other, of in zip(names, fast_gradients, slow_gradients, slow_of, strict=True):
             one, other = (torch.zeros_like(of) if gradient is None else gradient for gradient in (one, other))
-            assert_equal(one, other, f"{what}: gradient of {name}")
+            found += difference(one, other, f"{what}: gradient of {name}")
             moved.append(bool(other.any()))
-        assert any(moved[: len(tensors)]), f"{what}: no tensor of the adapter has a gradient"
+        if not any(moved[: len(tensors)]):
+            found.append(f"{what}: no tensor of the adapter has a gradient")
+    return found
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from adapters.stack import AdapterStack
 from tests.families import skip_without
 from tests.refusals import refusal_of
 from tests.unit_adapters import slow_layers as slow
-from tests.unit_adapters.slow_comparison import FULL, LOW_RANK, SPARSE, check
+from tests.unit_adapters.slow_comparison import FULL, LOW_RANK, SPARSE, differences
 from tests.unit_adapters.slow_references import biases_of, e3nn_channelled_linear, e3nn_linear, fully_connected, tensor_product
 from zoo.backbones.equiformer_v2.coefficients import Coefficients
 from zoo.backbones.equiformer_v2.radial import RadialFunction
@@ -73,14 +73,19 @@ def test_e3nns_linear(first, second):
         def reference(base, changes, features, normalisation=normalisation):
             return e3nn_linear(irreps, base, changes, features, normalisation)
 
-        check(layer, reference, [irreps[0].randn(3, -1)])
+        assert differences(layer, reference, [irreps[0].randn(3, -1)]) == []
 
 
 def test_e3nns_linear_from_channels_to_channels():
     irreps = Irreps("2x0e+1x0e+2x1o"), Irreps("2x0e+1x1o")
     for sizes in ((3, 2), (1, 2), (1, 1)):
         layer = o3.Linear(*irreps, f_in=sizes[0], f_out=sizes[1])
-        check(layer, lambda base, changes, x: e3nn_channelled_linear(irreps, base, changes, x), [irreps[0].randn(2, sizes[0], -1)])
+        assert (
+            differences(
+                layer, lambda base, changes, x: e3nn_channelled_linear(irreps, base, changes, x), [irreps[0].randn(2, sizes[0], -1)]
+            )
+            == []
+        )
 
 
 @pytest.mark.parametrize("select", ["l>=1", "l==0", "l==1"])
@@ -88,8 +93,18 @@ def test_some_paths_of_a_layer_alone(select):
     """What is left out keeps its weights: gaps between the changes, before them and behind them."""
     irreps = Irreps("2x1o+2x0e+1x2e+1x0e"), Irreps("2x0e+1x1o+2x2e+1x0e")
     chosen = [{**spec, "select": [select]} for spec in (LOW_RANK, SPARSE, FULL)]
-    check(o3.Linear(*irreps), lambda base, changes, x: e3nn_linear(irreps, base, changes, x), [irreps[0].randn(2, -1)], specs=chosen)
-    check(SO3Linear(2, 3, 2), lambda base, changes, x: slow.so3_linear("", base, changes, x), [torch.randn(2, 9, 2)], specs=chosen)
+    assert (
+        differences(
+            o3.Linear(*irreps), lambda base, changes, x: e3nn_linear(irreps, base, changes, x), [irreps[0].randn(2, -1)], specs=chosen
+        )
+        == []
+    )
+    assert (
+        differences(
+            SO3Linear(2, 3, 2), lambda base, changes, x: slow.so3_linear("", base, changes, x), [torch.randn(2, 9, 2)], specs=chosen
+        )
+        == []
+    )
 
 
 def test_layers_without_a_path_have_nothing_to_adapt_and_say_so():
@@ -125,7 +140,7 @@ def test_e3nns_fully_connected_tensor_product(first, second, out):
     def reference(base, changes, one, other):
         return tensor_product(irreps, instructions, base, changes, (one, other))
 
-    check(layer, reference, [irreps[0].randn(2, -1), irreps[1].randn(2, -1)])
+    assert differences(layer, reference, [irreps[0].randn(2, -1), irreps[1].randn(2, -1)]) == []
 
 
 def test_e3nns_tensor_product_in_every_mode_and_with_paths_of_their_own_weight():
@@ -149,7 +164,7 @@ def test_e3nns_tensor_product_in_every_mode_and_with_paths_of_their_own_weight()
     def reference(base, changes, one, other):
         return tensor_product(irreps, instructions, base, changes, (one, other))
 
-    check(layer, reference, [irreps[0].randn(2, -1), irreps[1].randn(2, -1)])
+    assert differences(layer, reference, [irreps[0].randn(2, -1), irreps[1].randn(2, -1)]) == []
 
 
 def contractions() -> list[Any]:
@@ -180,7 +195,7 @@ def test_paths_of_equal_inputs_that_share_channels_with_their_output_stay_apart(
         def reference(base, changes, one, other, instructions=instructions):
             return tensor_product(irreps, instructions, base, changes, (one, other))
 
-        check(layer, reference, [irreps[0].randn(2, -1), irreps[1].randn(2, -1)])
+        assert differences(layer, reference, [irreps[0].randn(2, -1), irreps[1].randn(2, -1)]) == []
 
 
 @skip_without("mace")
@@ -192,7 +207,7 @@ def test_maces_symmetric_contraction(inputs, out, correlation, atoms, elements):
     layer = Contraction(irreps, Irreps(out), correlation, num_elements=elements)
     one_hot = functional.one_hot(torch.tensor(atoms), elements).to(torch.float64)
     features = torch.randn(len(atoms), irreps[0].mul, sum(irrep.dim for _, irrep in irreps))
-    check(layer, lambda base, changes, x: slow.contraction(layer, base, changes, x, atoms), [features], others=[one_hot])
+    assert differences(layer, lambda base, changes, x: slow.contraction(layer, base, changes, x, atoms), [features], others=[one_hot]) == []
 
 
 def test_e3nns_radial_network():
@@ -205,21 +220,21 @@ def test_e3nns_radial_network():
                 lengths = layer.layer0.act(lengths)  # silu over its root mean square
         return lengths
 
-    check(layer, reference, [torch.randn(3, 3)])
+    assert differences(layer, reference, [torch.randn(3, 3)]) == []
 
 
 @pytest.mark.parametrize("sizes", [(4, 3), (1, 1), (1, 3), (4, 1)])
 def test_torchs_linear_layer_and_embedding(sizes):
     for bias in (True, False):
         layer = nn.Linear(*sizes, bias=bias)
-        check(layer, lambda base, changes, x: slow.linear("", base, changes, x), [torch.randn(2, 5, sizes[0])])
+        assert differences(layer, lambda base, changes, x: slow.linear("", base, changes, x), [torch.randn(2, 5, sizes[0])]) == []
     elements = torch.tensor([0, sizes[0] - 1, 0])
 
     def reference(base, changes):
         rows = slow.stored_plainly("weight", base, changes)
         return torch.stack([torch.stack(rows[element]) for element in elements])
 
-    check(nn.Embedding(*sizes), reference, [], others=[elements])
+    assert differences(nn.Embedding(*sizes), reference, [], others=[elements]) == []
 
 
 def so2_matrices(base, changes, count, matrix_of) -> list[Any]:
@@ -250,7 +265,7 @@ def test_equiformers_so2_convolution(lmax, mmax, channels, extra, radial):
     inputs = [torch.randn(3, len(plain.places), channels[0])]
     if radial:
         inputs.append(torch.randn(3, sum((lmax + 1 - order) * channels[0] for order in range(mmax + 1))))
-    check(layer, reference, inputs, call=joined)
+    assert differences(layer, reference, inputs, call=joined) == []
 
 
 @skip_without("uma")
@@ -271,7 +286,7 @@ def test_fairchems_so2_convolution_with_its_radial_function(lmax, mmax, channels
         bias = slow.vector("fc_m0.bias", base, changes)
         return plain(so2_matrices(base, changes, mmax, transposed), bias, features, radial)
 
-    check(layer, reference, [torch.randn(3, len(plain.places), channels[0]), torch.randn(3, 4)], call=joined)
+    assert differences(layer, reference, [torch.randn(3, len(plain.places), channels[0]), torch.randn(3, 4)], call=joined) == []
 
 
 @skip_without("uma")
@@ -297,7 +312,7 @@ def test_umas_so2_convolution_of_mixed_experts(experts):
         coefficients, scalars = stack.call(*tensors)
         return torch.cat([scalars, coefficients.flatten(1)], dim=1)
 
-    check(layer, reference, [torch.randn(3, len(plain.places), 2)], call=joined)
+    assert differences(layer, reference, [torch.randn(3, len(plain.places), 2)], call=joined) == []
 
 
 @pytest.mark.parametrize(("channels", "lmax"), [((3, 2), 2), ((1, 1), 3), ((2, 3), 0)])
@@ -309,7 +324,10 @@ def test_so3_linear_layers(package, channels, lmax):
         from fairchem.core.models.uma.nn.so3_layers import SO3_Linear
 
         layer = SO3_Linear(*channels, lmax)
-    check(layer, lambda base, changes, x: slow.so3_linear("", base, changes, x), [torch.randn(2, (lmax + 1) ** 2, channels[0])])
+    assert (
+        differences(layer, lambda base, changes, x: slow.so3_linear("", base, changes, x), [torch.randn(2, (lmax + 1) ** 2, channels[0])])
+        == []
+    )
 
 
 @skip_without("uma")
@@ -324,7 +342,7 @@ def test_umas_force_head_uses_one_degree_of_its_stack():
     def forces(stack, tensors):
         return stack.call({}, {"node_embedding": tensors[0]})["forces"]
 
-    check(layer, reference, [torch.randn(2, 9, 3)], call=forces)
+    assert differences(layer, reference, [torch.randn(2, 9, 3)], call=forces) == []
 
 
 def test_equiformers_radial_function_of_lengths_and_elements():
@@ -340,7 +358,7 @@ def test_equiformers_radial_function_of_lengths_and_elements():
         edges = SimpleNamespace(gaussians=tensors[0], source_elements=source, target_elements=target)
         return stack.call(edges, *(embedding.requires_grad_(False) for embedding in embeddings))
 
-    check(layer, reference, [torch.randn(3, layer.net[0].in_features - 4)], call=run)
+    assert differences(layer, reference, [torch.randn(3, layer.net[0].in_features - 4)], call=run) == []
 
 
 @skip_without("uma")
@@ -348,7 +366,7 @@ def test_fairchems_radial_function():
     from fairchem.core.models.uma.nn.radial import RadialMLP
 
     layer = RadialMLP([4, 3, 5, 2])
-    check(layer, lambda base, changes, x: slow.perceptron(layer.net, "net.", base, changes, x), [torch.randn(3, 4)])
+    assert differences(layer, lambda base, changes, x: slow.perceptron(layer.net, "net.", base, changes, x), [torch.randn(3, 4)]) == []
 
 
 @skip_without("nequip")
@@ -357,7 +375,7 @@ def test_nequips_linear_layer(bias):
     from nequip.nn.mlp import ScalarLinearLayer
 
     layer = ScalarLinearLayer(4, 3, alpha=0.7, bias=bias)
-    check(layer, lambda base, changes, x: slow.scalar_linear(layer, base, changes, x), [torch.randn(2, 4)])
+    assert differences(layer, lambda base, changes, x: slow.scalar_linear(layer, base, changes, x), [torch.randn(2, 4)]) == []
 
 
 @skip_without("allegro")
@@ -384,10 +402,15 @@ def test_allegros_tensor_product(irreps, channels, coupled):
     has_matrix = layer.weights.ndim == 2
     inputs = [torch.randn(3, channels, first.dim), torch.randn(2, channels, second.dim)]
     specs = [LOW_RANK, SPARSE, FULL] if has_matrix else [SPARSE, FULL]
-    check(layer, reference, inputs, others=[torch.tensor(centres)], specs=specs)
+    assert differences(layer, reference, inputs, others=[torch.tensor(centres)], specs=specs) == []
 
 
 def test_nequixs_norm_has_a_weight_for_each_copy_of_an_irrep():
     irreps = Irreps("3x0e+1x1o+2x2e")
     layer = IrrepsRMSNorm(irreps)
-    check(layer, lambda base, changes, x: slow.irreps_rms_norm(irreps, base, changes, x), [irreps.randn(3, -1)], specs=[SPARSE, FULL])
+    assert (
+        differences(
+            layer, lambda base, changes, x: slow.irreps_rms_norm(irreps, base, changes, x), [irreps.randn(3, -1)], specs=[SPARSE, FULL]
+        )
+        == []
+    )

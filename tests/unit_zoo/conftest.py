@@ -11,12 +11,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # 12 steps on 8 frames with a validation every 3; no test set, so the 4 validation frames are evaluated
 SMALL_RUN = (
@@ -233,3 +237,19 @@ def killer() -> Callable[..., Callable[[], None]]:
         return sabotage
 
     return make
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The matplotlib figures that are saved from here on."""
+    from zoo import plots
+
+    figures: list[Figure] = []
+    save = plots.save_figure
+
+    def keep(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(plots, "save_figure", keep)
+    return figures

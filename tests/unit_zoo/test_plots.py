@@ -37,20 +37,6 @@ def labelled(count: int = 40) -> tuple[list[Frame], Predictions, Predictions]:
     return frames, model(0.0, 0.05), model(1.5, 0.25)
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The matplotlib figures that were saved."""
-    figures: list[Any] = []
-    save = plots.save_figure
-
-    def keep(figure: Any, path: Path) -> Path:
-        figures.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(plots, "save_figure", keep)
-    return figures
-
-
 ROWS = [
     {"step": str(step), "epoch": "0", "train/loss": str(3.0 / (1 + step)), "valid/loss": str(4.0 / (1 + step)) if step % 5 == 0 else "",
      "val_force_mae_mev_per_angstrom": str(300.0 / (1 + step)) if step % 5 == 0 else "", "lr-AdamW": str(0.02 * (1 - step / 60))}

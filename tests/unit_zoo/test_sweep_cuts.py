@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from ase.build import molecule
 from ase.io import read, write
 
 from tests.refusals import cli_refusal, lacks, refusal_of
-from zoo import plots
 from zoo.compose import compose
 from zoo.data.keys import LabelKeys
 from zoo.sweeps.cuts import make_cuts_request, run_cuts
@@ -51,14 +49,6 @@ def runs(small_run, tmp_path_factory) -> Path:
         words = [*small_run, "training.steps=1", f"adapter.rank={rank}", f"training.seed={seed}", f"run.name={name}"]
         fine_tune(parse_config(compose("train", [*words, f"run.folder={folder / name}"])), say=lambda _: None)
     return folder
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Any]:
-    figures: list[Any] = []
-    save = plots.save_figure
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
-    return figures
 
 
 def scans_of(path: Path, coordinate: str, panel: str | None = None) -> list[Scan]:

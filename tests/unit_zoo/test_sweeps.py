@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.refusals import cli_refusal, lacks, refusal_of
-from zoo import plots
 from zoo.errors import ZooError
 from zoo.evaluation.record import read_record
 from zoo.sweeps import plan_sweep, processes, run_sweep
@@ -72,15 +71,6 @@ def no_process(monkeypatch):
 
     monkeypatch.setattr(processes.subprocess, "Popen", refuse)
     return begun
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Any]:
-    """The matplotlib figures that were saved."""
-    figures: list[Any] = []
-    save = plots.save_figure
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
-    return figures
 
 
 def test_a_sweep_from_the_command_line_runs_names_what_failed_and_keeps_the_rest(words, zoo, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from torch import nn
 
 from adapters.adapter import Adapter
 from adapters.method import create_method
-from adapters.state import AdapterManifest, load_into, read_adapter, write_adapter
+from adapters.state import load_into, read_adapter
 from zoo.data.frame import Frame
 from zoo.errors import ZooError
 from zoo.graph import collate
@@ -139,8 +139,7 @@ def check_file(potential: Potential, spec: Spec, frames: Sequence[Frame] | None 
         expected = potential.predict(frames)
         _hold_visible(relative_difference(base, expected))
         tensors = {key: tensor.detach().clone() for key, tensor in adapter.tensors.items()}
-        path = Path(folder) / "adapter.safetensors"
-        write_adapter(path, adapter, manifest_of(potential, adapter))
+        path = potential.save_adapter(NAME, Path(folder) / "adapter.safetensors")
         potential.adapters.delete(NAME)
         again = load_into(potential.adapters, NAME, *read_adapter(path))
         lost = changed_tensors({key: tensor.detach() for key, tensor in again.tensors.items()}, tensors)
@@ -150,26 +149,6 @@ def check_file(potential: Potential, spec: Spec, frames: Sequence[Frame] | None 
         difference = f"a difference of {relative_difference(found, expected):.1e}"
         hold(bits(found) == bits(expected), "from its file it predicts the same", difference, "every bit")
     return EXACT
-
-
-def manifest_of(potential: Potential, adapter: Adapter, base_card: str = "") -> AdapterManifest:
-    """A manifest for an adapter of this potential that nothing was trained on.
-
-    Args:
-        potential: the base.
-        adapter: of it.
-        base_card: how `zoo.load` finds the base; the potential's source where it is left out.
-    """
-    return AdapterManifest(
-        method=adapter.method.name,
-        config=adapter.method.config_dict,
-        base_card=base_card or potential.source,
-        base_family=potential.backbone.family,
-        base_sha256=potential.base_sha256,
-        base_convention=potential.backbone.convention,
-        head=potential.backbone.head,
-        forces=potential.forces,
-    )
 
 
 def check_config(potential: Potential, spec: Spec, frames: Sequence[Frame] | None = None) -> Figure:
