@@ -6,6 +6,7 @@
 #   make slow         the tests that take longer
 #   make benchmarks   rewrite the tables of README and docs that a script makes, but for AcAc's (minutes)
 #   make benchmark-acac   README's AcAc table: trains what has not been trained
+#   make benchmark-scale  the table of data at scale: 200,000 frames from disk (half an hour)
 #   make zero-shot    a record of SevenNet-0 on every data set that is on this disk (an hour), and their table
 #   make lint         style and types only
 #   make format       rewrite the sources in the house style
@@ -19,7 +20,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := .venv/installed.stamp
 
-.PHONY: quickstart acac test slow benchmarks benchmark-acac zero-shot lint format clean
+.PHONY: quickstart acac test slow benchmarks benchmark-acac benchmark-scale zero-shot lint format clean
 .DEFAULT_GOAL := quickstart
 
 .venv: $(INSTALLED)
@@ -53,6 +54,9 @@ benchmarks: $(INSTALLED)
 
 benchmark-acac: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.acac
+
+benchmark-scale: $(INSTALLED)
+	$(BIN)/python -m benchmarks.data_scale
 
 zero-shot: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.zero_shot

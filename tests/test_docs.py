@@ -26,6 +26,7 @@ from zoo.data.cards import DataCard
 from zoo.data.catalogue import data_card, data_set_names
 from zoo.data.readers import format_names, formats
 from zoo.data.source import load_evaluated, load_splits
+from zoo.doctor.command import split_words
 from zoo.errors import USER_ERRORS
 from zoo.evaluation.metrics import METRICS
 from zoo.export import keys_of_words
@@ -87,6 +88,8 @@ def fault_of(words: list[str]) -> str | None:
             return next((file for file in files if not is_address(file) and not file.endswith(".safetensors")), None)
         if name == "sweep":
             return fault_of_sweep(rest)
+        if name == "doctor":
+            name, rest = "train", split_words(rest)[1]
         config = composed(name, rest)
         if isinstance(config, RunConfig) and "path" not in config.adapter:
             create_method(config.adapter)

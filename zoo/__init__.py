@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Potential", "__version__", "describe", "list_models", "load"]
 
+_PACKAGES = ("doctor",)
 _HOMES = {"load": "zoo.loading", "Potential": "zoo.potential", "describe": "zoo.registry", "list_models": "zoo.registry"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"zoo.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}; it has: {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOMES[name]), name)

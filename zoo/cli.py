@@ -120,6 +120,14 @@ def _check_equivariance(words: list[str]) -> None:
     check_equivariance(words)
 
 
+def _doctor(words: list[str]) -> None:
+    from zoo.doctor.command import doctor
+
+    code = doctor(words)
+    if code:
+        raise SystemExit(code)
+
+
 def _list(words: list[str]) -> None:
     from zoo.listing import list_cards
 
@@ -172,6 +180,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("runs over ranks, rates, thresholds or training sizes, with the figure", help_pages.SWEEP_PAGE, _sweep),
     "evaluate": Command("metrics of a run or a base model on a data set", help_pages.EVALUATE_PAGE, _evaluate),
     "predict": Command("energies, forces and stress of structures, as extended XYZ", help_pages.PREDICT_PAGE, _predict),
+    "doctor": Command("what is wrong with data, model and settings, before training", help_pages.DOCTOR_PAGE, _doctor),
     "list": Command("the model cards", "usage: zoo list [PATTERN]        e.g. zoo list 'sevennet*'", _list),
     "data": Command(
         "the published data sets; of one set its files, protocols and licence",

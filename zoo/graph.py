@@ -26,36 +26,17 @@ Labels are always present and NaN where unknown, so that PyG's collate can neith
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from zoo.data.frame import Frame
-from zoo.errors import ZooError
-from zoo.neighbours import nearest, neighbour_list
-
-_SAME_PLACE_ANGSTROM = 1e-6
-
-
-@dataclass(frozen=True)
-class GraphRecipe:
-    """Which pairs of atoms are edges: what a network was trained on, and so a part of the model.
-
-    Attributes:
-        cutoff_angstrom: edges reach this far.
-        max_neighbours: nearest neighbours kept per atom, None for all (`zoo.neighbours.nearest`).
-        strict: whether no atom has more, also where several neighbours are equally far.
-    """
-
-    cutoff_angstrom: float
-    max_neighbours: int | None = None
-    strict: bool = True
+from zoo.edges import GraphRecipe as GraphRecipe
+from zoo.edges import edges_of
 
 
 class AtomGraph(Data):
@@ -79,7 +60,11 @@ class AtomGraph(Data):
         Raises:
             ZooError: for two atoms at one place, for which no model has a direction.
         """
-        edge_index, edge_shift = _edges(frame, recipe if isinstance(recipe, GraphRecipe) else GraphRecipe(recipe))
+        return cls.of_edges(frame, *edges_of(frame, recipe if isinstance(recipe, GraphRecipe) else GraphRecipe(recipe)))
+
+    @classmethod
+    def of_edges(cls, frame: Frame, edge_index: NDArray[np.int64], edge_shift: NDArray[np.int64]) -> AtomGraph:
+        """The graph of ``frame`` with edges that are known: ``edge_index`` (2, E) and ``edge_shift`` (E, 3) of `zoo.edges.edges_of`."""
         graph = cls(
             atomic_numbers=torch.from_numpy(frame.atomic_numbers),
             positions=torch.from_numpy(frame.positions),
@@ -103,6 +88,11 @@ class AtomGraph(Data):
         # PyG guesses num_nodes from edge_index otherwise, and an atom without an edge shifts the next graph's edges
         graph.num_nodes = len(frame)
         return graph
+
+    @property
+    def name(self) -> str:
+        """How errors name a single structure, as `zoo.data.frame.Frame.name`."""
+        return f"{self.source}: frame {int(self.frame_id)}"
 
     @property
     def graph_count(self) -> int:
@@ -135,25 +125,6 @@ class AtomGraph(Data):
 def _known_or_nan(values: NDArray[np.float64] | None, count: int) -> Tensor:
     """(N, 3) the values, NaN where there are none."""
     return torch.full((count, 3), torch.nan, dtype=torch.float64) if values is None else torch.from_numpy(values)
-
-
-def _edges(frame: Frame, recipe: GraphRecipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``edge_index`` (2, E) and ``edge_shift`` (E, 3)."""
-    edge_index, edge_shift = neighbour_list(frame.positions, frame.cell, frame.pbc, recipe.cutoff_angstrom)
-    vectors = frame.positions[edge_index[0]] - frame.positions[edge_index[1]] + edge_shift @ frame.cell  # (E, 3)
-    distances = np.linalg.norm(vectors, axis=1)
-    _refuse_atoms_at_one_place(frame, edge_index, distances)
-    if recipe.max_neighbours is None:
-        return edge_index, edge_shift
-    stays = nearest(edge_index[1], np.square(vectors).sum(axis=1), recipe.max_neighbours, recipe.strict)
-    return edge_index[:, stays], edge_shift[stays]
-
-
-def _refuse_atoms_at_one_place(frame: Frame, edge_index: NDArray[np.int64], distances: NDArray[np.float64]) -> None:
-    if len(distances) and distances.min() < _SAME_PLACE_ANGSTROM:
-        pair = sorted(edge_index[:, int(distances.argmin())].tolist())
-        first, second = (f"{number} ({chemical_symbols[frame.atomic_numbers[number]]})" for number in pair)
-        raise ZooError(f"{frame.name} has atoms {first} and {second} at one place (counted from 0); remove one, or check the cell")
 
 
 def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:

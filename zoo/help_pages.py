@@ -129,3 +129,17 @@ sparsity (zeros by parameter). docs/analysis.md explains every column. No data a
 FILE      an adapter file or its address (zoo adapter --help); its base is the card that it names, or backbone=
 out       the folder to write; an earlier analysis there is replaced
 """
+DOCTOR_PAGE = """
+usage: zoo doctor [backbone=CARD|FILE] [adapter=METHOD|FILE] [data=SET|FILE] [key=value ...] [json=FILE] [html=FILE] [--json]
+
+  zoo doctor backbone=sevennet-0 data=my.extxyz                everything that would go wrong in silence, before training
+  zoo doctor experiment=acac html=acac.html                    with histograms
+  zoo doctor data=my.extxyz only=[labels,forces] --json        some checks, for a script
+
+words    those of zoo train; nothing is trained, and nothing written but what is asked for
+looks at labels and keys, units, zero and precision of energies, forces and stress against energies and against the base, structures in
+         several parts, elements, neighbours, outliers, level of theory, heads, step 0, time and memory (docs/doctor.md)
+sample   sample=24: how many frames the base predicts
+only     only=[NAME,...]: names of checks, or of families of them
+exit     0 without errors; 1 where one was found, or the words are wrong (one line on standard error); 2 for a bug
+"""

@@ -133,8 +133,13 @@ class Potential(WithReferenceEnergies):
         results["energy"] = energy + torch.zeros_like(energy).index_add(0, graph.graph_of_atom, shift)
         return results if self.training else {name: value.detach() for name, value in results.items()}
 
-    def graph(self, structure: Frame | Atoms) -> AtomGraph:
-        """The structure's `AtomGraph` by this backbone's recipe; raises `ZooError` for elements the model does not know (and charges)."""
+    def graph(self, structure: Frame | Atoms | AtomGraph) -> AtomGraph:
+        """The structure's `AtomGraph` by this backbone's recipe; raises `ZooError` for elements the model does not know (and charges).
+
+        What is a graph already is taken to have been made by that recipe, from a frame that was checked.
+        """
+        if isinstance(structure, AtomGraph):
+            return structure
         frame = structure if isinstance(structure, Frame) else Frame.unlabelled(structure)
         self.check_elements(frame)
         check_charges([frame], self.backbone.reads_charge, self.source)
@@ -145,12 +150,12 @@ class Potential(WithReferenceEnergies):
         check_elements([frame], self.backbone.elements, self.source)
 
     def predict(
-        self, structures: Sequence[Frame | Atoms], batch_size: int = 8, *, adapters: Sequence[str | None] | None = None
+        self, structures: Sequence[Frame | Atoms | AtomGraph], batch_size: int = 8, *, adapters: Sequence[str | None] | None = None
     ) -> list[Prediction]:
         """Energy, forces and stress of each structure, computed in batches, in the order given.
 
         Args:
-            structures: any number.
+            structures: any number; of graphs see `graph`.
             batch_size: structures computed at once.
             adapters: for each structure the adapter to compute it with, None for the base; left out, all are computed with the active ones.
 

@@ -41,10 +41,10 @@ def predictions_of(results: dict[str, Tensor], graph: AtomGraph) -> list[Predict
     ]
 
 
-def refuse_what_is_no_number(structures: Sequence[Frame | Atoms], predictions: Sequence[Prediction]) -> None:
+def refuse_what_is_no_number(structures: Sequence[Frame | Atoms | AtomGraph], predictions: Sequence[Prediction]) -> None:
     """Raise `ZooError` for the first structure with an energy or force that is not a number."""
     for index, (structure, prediction) in enumerate(zip(structures, predictions, strict=True)):
         for quantity in ("energy", "forces"):
             if not np.isfinite(getattr(prediction, quantity)).all():
-                name = structure.name if isinstance(structure, Frame) else f"structure {index}"
+                name = structure.name if isinstance(structure, (Frame, AtomGraph)) else f"structure {index}"
                 raise ZooError(f"{name}: the predicted {quantity} is not a number; check the structure, or the adapter has diverged")

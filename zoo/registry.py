@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.errors import ZooError, first_problem, nearest_name_hint
+from zoo.yaml_text import read_yaml
 
 
 class CardFile(BaseModel):
@@ -152,9 +152,7 @@ def _cards(folders: tuple[Path, ...]) -> dict[str, Card]:
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ZooError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); repair the card") from None
+        return Card.model_validate(read_yaml(path, "repair the card"))
     except ValidationError as error:
         first = first_problem(error)
         raise ZooError(f"{path}: {first.key or 'card'}: {first.message}; repair the card") from None

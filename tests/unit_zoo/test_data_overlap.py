@@ -9,6 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from zoo.data import overlap
 from zoo.data.frame import FloatArray, Frame
 from zoo.data.overlap import overlap_notes, without_repeats
 from zoo.data.parts import draw
@@ -100,3 +101,23 @@ def test_a_structure_that_a_pool_holds_twice_is_drawn_once_and_the_line_says_so(
     plain = draw(frames, SplitSizes(valid_fraction=0.25, test_fraction=0.25), 0, "x")
     assert "repeated" not in plain.text
     assert [frame.frame_id for frame in plain.train] == [frame.frame_id for frame in drawn.train]
+
+
+@pytest.mark.parametrize("frames", [molecules(60, 0.001), crystals(60)], ids=["molecules", "crystals"])
+@pytest.mark.parametrize("pairs_at_once", [1, 10**6])
+def test_the_pairs_that_are_looked_at_hide_no_shared_structure(frames: list[Frame], pairs_at_once: int, monkeypatch) -> None:
+    random = np.random.default_rng(1)
+    copies = [replace(frame, positions=frame.positions + random.uniform(-4e-5, 4e-5, frame.positions.shape)) for frame in frames[10:35]]
+    others = [*copies, *(shifted(frame) for frame in frames[50:])]
+    every = sum(any(overlap._same_geometry(first, second, overlap.SAME_ANGSTROM) for first in frames[:55]) for second in others)
+    monkeypatch.setattr(overlap, "_PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(overlap, "_ROWS_AT_ONCE", 7)
+    (note,) = overlap_notes(frames[:55], [], {"test": others})
+    assert note.startswith(f"{every} frames are in both")
+    assert every >= 30
+
+
+def test_many_frames_of_one_trajectory_leave_few_pairs_to_look_at() -> None:
+    frames = molecules(2000, 0.02)
+    facts = overlap.geometry_of(frames)
+    assert len(list(overlap._candidates(facts, facts, overlap.SAME_ANGSTROM))) < 2 * len(frames)

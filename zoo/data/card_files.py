@@ -12,23 +12,25 @@ from pathlib import Path
 
 from zoo.cache import cache_root, data_roots
 from zoo.data.archives import obtain_member, taken_out
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.cards import ArchiveFile, DataCard, DataFile
 from zoo.data.catalogue import checksum_list
 from zoo.data.checksums import read_checksums
+from zoo.data.conversion import read_source
 from zoo.data.folders import listings
 from zoo.data.labels import Label
 from zoo.data.local import Wanted, find_local, obtain, obtain_tree, unverified_note
-from zoo.data.readers import FileContent, read_file
+from zoo.data.readers import FileContent
 from zoo.errors import ZooError
 
 _ARCHIVES = "archives"
 
 
-def read_card_file(card: DataCard, key: str, needs: Sequence[Label] = ()) -> FileContent:
+def read_card_file(card: DataCard, key: str, needs: Sequence[Label] = (), choice: CacheChoice | None = None) -> FileContent:
     """The frames of one file of a set; those labels are needed that the card promises, besides ``needs``."""
     path, file = local_path(card, key)
     wanted = tuple(dict.fromkeys((*needs, *(label for label in file.labels if label != "stress"))))
-    content = read_file(path, card.keys_of(file), card.level_of_theory, wanted)
+    content = read_source(path, card.keys_of(file), card.level_of_theory, wanted, choice)
     note = _unverified_note(card, file, path)
     return content if note is None else replace(content, notes=(note, *content.notes))
 

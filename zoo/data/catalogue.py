@@ -12,12 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from zoo.data.cards import DataCard
 from zoo.data.checksums import read_checksums
 from zoo.errors import ZooError, first_problem, nearest_name_hint
+from zoo.yaml_text import read_yaml
 
 
 def data_set_names() -> tuple[str, ...]:
@@ -78,10 +78,7 @@ def _raw_cards(folders: tuple[Path, ...]) -> dict[str, tuple[Path, dict[str, Any
 
 
 def _sets_of(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise ZooError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); repair the card") from None
+    values = read_yaml(path, "repair the card")
     if not isinstance(values, dict) or "name" not in values:
         raise ZooError(f"{path}: a card is a mapping with a name; repair the card")
     for part in ("files", "members"):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from ase.data import chemical_symbols
 
+from zoo.data.facts import LABEL_BITS, elements_in, has_charge, mask_of
 from zoo.data.frame import Frame
+from zoo.data.labels import Label
+from zoo.data.stored_frames import StoredFrames
 from zoo.errors import ZooError
 
 
@@ -29,22 +34,13 @@ class LabelReport:
     rows: tuple[LabelCount, ...]
 
     @classmethod
-    def of(cls, frames: Iterable[Frame]) -> LabelReport:
-        """Count the labels of ``frames`` by their source."""
-        by_source: dict[str, list[Frame]] = {}
-        for frame in frames:
-            by_source.setdefault(frame.source, []).append(frame)
-        rows = (
-            LabelCount(
-                source=source,
-                frames=len(group),
-                energy=sum(frame.has_energy for frame in group),
-                forces=sum(frame.has_forces for frame in group),
-                stress=sum(frame.has_stress for frame in group),
-            )
-            for source, group in by_source.items()
-        )
-        return cls(tuple(rows))
+    def of(cls, *parts: Sequence[Frame]) -> LabelReport:
+        """Count the labels of the frames of all parts by their source."""
+        counts: dict[str, Counter[str]] = {}
+        for frames in parts:
+            for source, found in _labels_by_frame(frames):
+                counts.setdefault(source, Counter()).update(found)
+        return cls(tuple(LabelCount(source, one["frames"], one["energy"], one["forces"], one["stress"]) for source, one in counts.items()))
 
     def text(self) -> str:
         """One line per source: ``"train_300K.xyz: 500 frames, energy 500, forces 500, stress 0"``."""
@@ -53,9 +49,28 @@ class LabelReport:
         )
 
 
+def _labels_by_frame(frames: Sequence[Frame]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(source, what is counted) of each frame."""
+    if isinstance(frames, StoredFrames):
+        found = [("frames", *(name for name, bit in LABEL_BITS.items() if bits & bit)) for bits in range(8)]
+        yield from ((source, found[bits % 8]) for source, bits in zip(frames.source_names(), frames.fact("labels").tolist(), strict=True))
+        return
+    for frame in frames:
+        yield frame.source, ("frames", *(name for name in LABEL_BITS if getattr(frame, f"has_{name}")))
+
+
 def elements_of(frames: Iterable[Frame]) -> tuple[int, ...]:
     """Atomic numbers that occur in ``frames``, ascending."""
+    if isinstance(frames, StoredFrames):
+        return elements_in(frames.fact("elements"))
     return tuple(sorted({int(number) for frame in frames for number in frame.atomic_numbers}))
+
+
+def without_label(frames: Sequence[Frame], label: Label) -> Sequence[Frame]:
+    """Those that lack a label."""
+    if isinstance(frames, StoredFrames):
+        return frames.take(np.flatnonzero(frames.fact("labels") & LABEL_BITS[label] == 0))
+    return [frame for frame in frames if not getattr(frame, f"has_{label}")]
 
 
 def check_elements(frames: Iterable[Frame], known_elements: Sequence[int], model: str = "the model") -> None:
@@ -70,6 +85,8 @@ def check_elements(frames: Iterable[Frame], known_elements: Sequence[int], model
         ZooError: naming the first such frame and its unknown elements.
     """
     known = frozenset(known_elements)
+    if isinstance(frames, StoredFrames):
+        frames = frames.take(np.flatnonzero((frames.fact("elements") & ~mask_of(known_elements)).any(axis=1))[:1])
     for frame in frames:
         unknown = sorted({int(number) for number in frame.atomic_numbers} - known)
         if unknown:
@@ -91,6 +108,8 @@ def check_charges(frames: Iterable[Frame], reads_charge: bool, model: str = "the
     Raises:
         ZooError: naming the first such frame and its charge.
     """
+    if isinstance(frames, StoredFrames):
+        frames = frames.take(np.flatnonzero(has_charge(frames.fact("labels")))[:1])
     charged = next((frame for frame in frames if frame.charge), None)
     if charged is not None and not reads_charge:
         raise ZooError(

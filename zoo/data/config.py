@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field, field_validator
 
+from zoo.data.cache_choice import CacheChoice, CacheMode
 from zoo.data.keys import LabelKeys
 from zoo.data.splits import SplitSizes
 
@@ -29,6 +30,7 @@ class DataConfig(LabelKeys):
         split_seed: of the random split.
         level_of_theory: ``file``: what the labels were computed with.
         licence: ``file``: of the data, carried into records.
+        cache, workers: see `zoo.data.cache_choice.CacheChoice`; neither changes a number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,12 +52,19 @@ class DataConfig(LabelKeys):
     split_seed: int = Field(default=0, ge=0)
     level_of_theory: str = ""
     licence: str = ""
+    cache: CacheMode = "auto"
+    workers: int | None = Field(default=None, ge=0)
 
     @field_validator("subset", "protocol", mode="before")
     @classmethod
     def _name(cls, value: object) -> object:
         # data.subset=1 arrives as a number
         return str(value) if isinstance(value, int) else value
+
+    @property
+    def cache_choice(self) -> CacheChoice:
+        """Where frames and graphs are kept."""
+        return CacheChoice(self.cache, self.workers)
 
     def sizes(self) -> SplitSizes:
         """The split sizes asked for."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import atomic_numbers
 
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.card_files import local_path, read_card_file
 from zoo.data.cards import VALID_FROM_TRAINING, DataCard, Pool, Protocol, Selection
 from zoo.data.catalogue import data_card
@@ -18,6 +19,7 @@ from zoo.data.linear_references import read_linear_references
 from zoo.data.parts import DataSplits, Drawn, Origin, as_test, draw
 from zoo.data.reference_energies import read_isolated_atoms
 from zoo.data.splits import SplitSizes, random_split
+from zoo.data.stored_frames import join, take
 from zoo.errors import ZooError, nearest_name_hint
 
 
@@ -65,16 +67,16 @@ def load_named(config: DataConfig, needs: Sequence[Label], part: str | None = No
     notes = [f"{card.name} is a subset of {card.subset_of}"] if card.subset_of else []
     drawn = Drawn([], [], [], f"{plan.what} tests alone")
     if with_pool and plan.pool is not None:
-        pool, more = _read_all(card, plan.pool.files, needs)
+        pool, more = _read_all(card, plan.pool.files, needs, config.cache_choice)
         notes += more
         drawn = draw(pool, plan.sizes if plan.valid_from is None else _without_validation(plan.sizes), plan.seed, plan.what)
-    tests: dict[str, list[Frame]] = {}
+    tests: dict[str, Sequence[Frame]] = {}
     valid, text = drawn.valid, drawn.text
     if plan.valid_from == VALID_FROM_TRAINING:
         valid, text = drawn.train, f"{text} validated on the same"
     # validation frames leave their test set, whether or not anybody looks at them here
     for name in dict.fromkeys((*plan.tests, *([plan.valid_from] if plan.valid_from in card.tests and with_pool else []))):
-        frames, more = _read_all(card, card.tests[name], ())
+        frames, more = _read_all(card, card.tests[name], (), config.cache_choice)
         notes += more
         if name == plan.valid_from:
             taken, frames = _drawn_from_test(plan, frames)
@@ -165,7 +167,7 @@ def _without_validation(sizes: SplitSizes) -> SplitSizes:
     return SplitSizes(sizes.n_train, 0, sizes.n_test, test_fraction=sizes.test_fraction)
 
 
-def _drawn_from_test(plan: _Plan, frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+def _drawn_from_test(plan: _Plan, frames: Sequence[Frame]) -> tuple[Sequence[Frame], Sequence[Frame]]:
     """(validation frames, the test frames that are left)."""
     n_valid = plan.sizes.n_valid if plan.sizes.n_valid is not None else round((plan.sizes.valid_fraction or 0.1) * len(frames))
     if not 0 < n_valid < len(frames):
@@ -175,12 +177,14 @@ def _drawn_from_test(plan: _Plan, frames: list[Frame]) -> tuple[list[Frame], lis
         )
     chosen = random_split(len(frames), (0, n_valid, 0), plan.seed).valid
     drawn = frozenset(chosen)
-    return [frames[i] for i in chosen], [frame for i, frame in enumerate(frames) if i not in drawn]
+    return take(frames, chosen), take(frames, [index for index in range(len(frames)) if index not in drawn])
 
 
-def _read_all(card: DataCard, keys: Sequence[str], needs: Sequence[Label]) -> tuple[list[Frame], list[str]]:
-    contents = [read_card_file(card, key, needs) for key in keys]
-    frames = [frame for content in contents for frame in content.frames if _selected(frame, card.select)]
+def _read_all(card: DataCard, keys: Sequence[str], needs: Sequence[Label], choice: CacheChoice) -> tuple[Sequence[Frame], list[str]]:
+    contents = [read_card_file(card, key, needs, choice) for key in keys]
+    frames = join([content.frames for content in contents])
+    if card.select.model_dump(exclude_none=True):
+        frames = take(frames, [index for index, frame in enumerate(frames) if _selected(frame, card.select)])
     if not frames:
         raise ZooError(
             f"{card.name}: no frame of {', '.join(keys)} passes the set's selection ({card.select.model_dump(exclude_none=True)})"

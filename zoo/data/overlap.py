@@ -7,13 +7,18 @@ rotated, are not found.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from zoo.data.facts import can_wrap
 from zoo.data.frame import FloatArray, Frame
+from zoo.data.stored_frames import geometry_of, take
+
+Facts = Mapping[str, NDArray[Any]]
 
 SAME_ANGSTROM = 1e-4
 """How far atoms may be apart in one structure in two containers: float32 keeps 100 Å to 1e-5 Å, text with five decimals to half of that.
@@ -21,7 +26,12 @@ The first steps of a trajectory that starts at rest lie closer, and are as good 
 REPEAT_ANGSTROM = 1e-6
 """How far in a structure that one set holds twice: as a text with six decimals gives it back, and less than any step."""
 _SAME_MOMENT = 1e-3  # μ_B
-_SUMMARY_SLACK = 2e-3
+_SLACK_OF_TOLERANCE = 20  # an invariant moves by less than that times what atoms do
+_SMALLEST_SLACK = 2e-4
+# the mean of all atoms, and two single ones, which say most beside it
+_GRID = [0, 2, 4]
+_ROWS_AT_ONCE = 20_000
+_PAIRS_AT_ONCE = 4_000_000
 
 
 def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping[str, Sequence[Frame]]) -> tuple[str, ...]:
@@ -30,12 +40,14 @@ def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping
     Test sets may share frames among themselves. One geometry with other magnetic moments is another state, and said so.
     """
     notes = []
+    facts = {name: geometry_of(frames) for name, frames in {"train": train, "valid": valid}.items()}
     for first_name, first in (("train", train), ("valid", valid)):
-        known = Geometries(first)
         others = {"valid": valid, **tests} if first_name == "train" else tests
         for second_name, second in others.items():
-            found = [match for frame in second if (match := known.match(frame)) is not None]
-            shared = sum(same_spins for same_spins in found)
+            if not first or not second:
+                continue
+            found = _matches(first, facts[first_name], second, facts[second_name] if second is valid else geometry_of(second))
+            shared = sum(found.values())
             if shared:
                 verb = "frame is" if shared == 1 else "frames are"
                 notes.append(f"{shared} {verb} in both {first_name} and {second_name}: errors on {second_name} are too optimistic")
@@ -46,65 +58,106 @@ def overlap_notes(train: Sequence[Frame], valid: Sequence[Frame], tests: Mapping
     return tuple(notes)
 
 
-def without_repeats(frames: Sequence[Frame]) -> list[Frame]:
+def shared(first: Sequence[Frame], second: Sequence[Frame], tolerance_angstrom: float = SAME_ANGSTROM) -> list[int]:
+    """Positions in ``second`` of frames whose structure (and spins) one of ``first`` has, in order."""
+    if not first or not second:
+        return []
+    found = _matches(first, geometry_of(first), second, geometry_of(second), tolerance_angstrom)
+    return sorted(position for position, with_spins in found.items() if with_spins)
+
+
+def without_repeats(frames: Sequence[Frame]) -> Sequence[Frame]:
     """The frames without those whose structure (and spins) an earlier one has."""
-    known = Geometries((), REPEAT_ANGSTROM)
-    kept = []
-    for frame in frames:
-        if not known.match(frame):
-            known.add(frame)
-            kept.append(frame)
-    return kept
+    repeated = repeats(frames)
+    return take(frames, [index for index in range(len(frames)) if index not in repeated]) if repeated else frames
 
 
-class Geometries:
-    """Structures that can be asked whether one of them is a given frame's, to within ``tolerance_angstrom``."""
-
-    def __init__(self, frames: Sequence[Frame], tolerance_angstrom: float = SAME_ANGSTROM) -> None:
-        self._tolerance = tolerance_angstrom
-        # by elements and periodicity, then sorted by a number that neither a shift nor a wrapped atom changes
-        self._groups: defaultdict[bytes, list[tuple[float, int]]] = defaultdict(list)
-        self._frames: list[Frame] = []
-        for frame in frames:
-            self.add(frame)
-
-    def add(self, frame: Frame) -> None:
-        """Take one more structure in."""
-        insort(self._groups[_composition(frame)], (_summary(frame), len(self._frames)))
-        self._frames.append(frame)
-
-    def match(self, frame: Frame) -> bool | None:
-        """None where no structure is the frame's; else whether one of them has its magnetic moments too (or either has none)."""
-        group, summary = self._groups.get(_composition(frame), []), _summary(frame)
-        found: bool | None = None
-        for value, index in group[bisect_left(group, (summary - _SUMMARY_SLACK, -1)) :]:
-            if value > summary + _SUMMARY_SLACK:
-                break
-            other = self._frames[index]
-            if _same_geometry(frame, other, self._tolerance):
-                found = found or _same_spins(frame, other)
-        return found
+def repeats(frames: Sequence[Frame]) -> set[int]:
+    """Positions of the frames whose structure (and spins) an earlier one has."""
+    facts = geometry_of(frames)
+    first_of_its_bytes = np.sort(np.unique(facts["exact"], return_index=True)[1])
+    repeated = set(range(len(frames))) - set(first_of_its_bytes.tolist()) if len(first_of_its_bytes) < len(frames) else set()
+    distinct = {name: values[first_of_its_bytes] for name, values in facts.items()}
+    for one, other in _candidates(distinct, distinct, REPEAT_ANGSTROM):
+        earlier, later = int(first_of_its_bytes[one]), int(first_of_its_bytes[other])
+        if earlier < later and not repeated & {earlier, later} and _same(frames[earlier], frames[later], REPEAT_ANGSTROM):
+            repeated.add(later)
+    return repeated
 
 
-def _composition(frame: Frame) -> bytes:
-    return frame.atomic_numbers.astype("<i8").tobytes() + frame.pbc.astype("u1").tobytes()
+def _matches(
+    first: Sequence[Frame], facts: Facts, second: Sequence[Frame], other_facts: Facts, tolerance: float = SAME_ANGSTROM
+) -> dict[int, bool]:
+    """Which frames of ``second`` have the geometry of one of ``first``, and whether with its magnetic moments too (or either has none)."""
+    found: dict[int, bool] = {}
+    for one, other in _candidates(facts, other_facts, tolerance):
+        if not found.get(other) and _same_geometry(first[one], second[other], tolerance):
+            found[other] = _same_spins(first[one], second[other])
+    return found
 
 
-def _summary(frame: Frame) -> float:
-    """A number that moves by less than `_SUMMARY_SLACK` where atoms move by `SAME_ANGSTROM`."""
-    relative = frame.positions - frame.positions[0]  # (N, 3)
-    if not _can_wrap(frame):
-        return float(np.linalg.norm(relative, axis=1).mean())
-    fractions = np.linalg.solve(frame.cell.T, relative.T)[frame.pbc]  # (periodic, N)
-    return float(np.cbrt(abs(np.linalg.det(frame.cell))) + np.cos(2 * np.pi * fractions).mean())
+def _candidates(first: Facts, second: Facts, tolerance: float) -> Iterator[tuple[int, int]]:
+    """(index in first, index in second), the latter ascending, of all pairs whose invariants leave it open whether they are one structure.
+
+    Three of the invariants make a grid of cells, in which each structure of ``second`` has at most eight to look into.
+    """
+    slack = max(_SLACK_OF_TOLERANCE * tolerance, _SMALLEST_SLACK)
+    width = 2 * slack
+    keys = _cell_keys(first["composition"], np.floor(first["invariants"][:, _GRID] / width))
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    count = len(second["composition"])
+    blocks = [(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE)][::-1]
+    while blocks:
+        start, stop = blocks.pop()
+        own, compositions = second["invariants"][start:stop], second["composition"][start:stop]
+        low, high = (np.floor((own[:, _GRID] + side) / width) for side in (-slack, slack))
+        found = []
+        for corner in product((False, True), repeat=len(_GRID)):
+            apart = ~np.any(np.array(corner) & (low == high), axis=1)  # else this cell was another corner's already
+            wanted = _cell_keys(compositions, np.where(corner, high, low))
+            begin, end = np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
+            found.append((begin, np.where(apart, end - begin, 0)))
+        if sum(int(counts.sum()) for _, counts in found) > _PAIRS_AT_ONCE and stop - start > 1:
+            middle = (start + stop) // 2
+            blocks += [(middle, stop), (start, middle)]
+            continue
+        one, other = np.concatenate([_pairs(begin, counts) for begin, counts in found], axis=1)
+        one, other = order[one], other + start
+        close = (np.abs(first["invariants"][one] - second["invariants"][other]) <= slack).all(axis=1)
+        close &= first["composition"][one] == second["composition"][other]
+        one, other = one[close], other[close]
+        in_order = np.lexsort((one, other))
+        yield from zip(one[in_order].tolist(), other[in_order].tolist(), strict=True)
+
+
+def _pairs(begin: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(2, sum of counts) every place of the ranges that begin there, and the number of its range."""
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([np.repeat(begin, counts) + within, np.repeat(np.arange(len(counts)), counts)])
+
+
+def _cell_keys(composition: NDArray[Any], cells: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """(F,) one number for a composition and a cell of the grid (F, 3); two cells with one number only cost a comparison."""
+    mixed: NDArray[np.uint64] = composition.astype(np.uint64)
+    for column in cells.T:
+        mixed = (mixed ^ column.astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _same(first: Frame, second: Frame, tolerance: float) -> bool:
+    return _same_geometry(first, second, tolerance) and _same_spins(first, second)
 
 
 def _same_geometry(first: Frame, second: Frame, tolerance: float) -> bool:
-    """Whether two frames of the same elements and periodicity are one structure, up to a shift and whole lattice vectors."""
+    """Whether two frames are one structure, up to a shift and whole lattice vectors."""
+    if not np.array_equal(first.atomic_numbers, second.atomic_numbers) or not np.array_equal(first.pbc, second.pbc):
+        return False
     if first.pbc.any() and not np.allclose(first.cell[first.pbc], second.cell[second.pbc], rtol=0, atol=tolerance):
         return False
     apart: FloatArray = (first.positions - first.positions[0]) - (second.positions - second.positions[0])  # (N, 3)
-    if _can_wrap(first):
+    if can_wrap(first):
         fractions = np.linalg.solve(first.cell.T, apart.T).T
         fractions -= np.where(first.pbc, np.round(fractions), 0.0)
         apart = fractions @ first.cell
@@ -114,7 +167,3 @@ def _same_geometry(first: Frame, second: Frame, tolerance: float) -> bool:
 def _same_spins(first: Frame, second: Frame) -> bool:
     a, b = first.magnetic_moments, second.magnetic_moments
     return a is None or b is None or bool(np.allclose(a, b, rtol=0, atol=_SAME_MOMENT))
-
-
-def _can_wrap(frame: Frame) -> bool:
-    return bool(frame.pbc.any()) and abs(np.linalg.det(frame.cell)) > 0

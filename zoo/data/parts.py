@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.checks import LabelReport, elements_of
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
 from zoo.data.overlap import overlap_notes, without_repeats
 from zoo.data.splits import SplitSizes, frames_sha256, random_split
+from zoo.data.stored_frames import take
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,22 @@ class DataSplits:
         origin: what the frames are.
         hashes: the name of each part to `frames_sha256`.
         notes: lines to print before the run: how files were read, and frames shared by training and test.
+        cache: where frames and graphs are kept.
     """
 
-    train: list[Frame]
-    valid: list[Frame]
-    tests: dict[str, list[Frame]]
+    train: Sequence[Frame]
+    valid: Sequence[Frame]
+    tests: dict[str, Sequence[Frame]]
     name: str
     origin: Origin
     hashes: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cache: CacheChoice = field(default_factory=CacheChoice)
 
     @classmethod
-    def of(cls, config: DataConfig, train: list[Frame], valid: list[Frame], tests: dict[str, list[Frame]], origin: Origin) -> DataSplits:
+    def of(
+        cls, config: DataConfig, train: Sequence[Frame], valid: Sequence[Frame], tests: dict[str, Sequence[Frame]], origin: Origin
+    ) -> DataSplits:
         """With hashes and notes worked out."""
         return cls(
             train=train,
@@ -65,6 +71,7 @@ class DataSplits:
             origin=origin,
             hashes={name: frames_sha256(frames) for name, frames in {"train": train, "valid": valid, **tests}.items() if frames},
             notes=(*origin.notes, *overlap_notes(train, valid, tests)),
+            cache=config.cache_choice,
         )
 
     @property
@@ -88,12 +95,12 @@ class DataSplits:
         return self.origin.isolated_atom_energies
 
     @property
-    def parts(self) -> dict[str, list[Frame]]:
+    def parts(self) -> dict[str, Sequence[Frame]]:
         """``"train"``, ``"valid"`` and every test set by name; parts without frames are left out."""
         return {name: frames for name, frames in {"train": self.train, "valid": self.valid, **self.tests}.items() if frames}
 
     @property
-    def tested(self) -> dict[str, list[Frame]]:
+    def tested(self) -> dict[str, Sequence[Frame]]:
         """What errors are reported on: the test sets by name, or the validation frames, named as such, where there are none."""
         return dict(self.tests) if self.tests else {"valid": self.valid}
 
@@ -103,20 +110,20 @@ class DataSplits:
 
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur in any part."""
-        return elements_of(frame for frames in self.parts.values() for frame in frames)
+        return tuple(sorted({number for frames in self.parts.values() for number in elements_of(frames)}))
 
     def label_report(self) -> LabelReport:
         """Labels found, by source file."""
-        return LabelReport.of(frame for frames in self.parts.values() for frame in frames)
+        return LabelReport.of(*self.parts.values())
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Frames drawn from one pool, and the words that say how."""
 
-    train: list[Frame]
-    valid: list[Frame]
-    test: list[Frame]
+    train: Sequence[Frame]
+    valid: Sequence[Frame]
+    test: Sequence[Frame]
     text: str
 
 
@@ -131,9 +138,9 @@ def draw(pool: Sequence[Frame], sizes: SplitSizes, seed: int, what: str) -> Draw
     given = {"n_train": n_train, "n_valid": n_valid, "n_test": n_test}
     repeats = [f"(repeated frames left out: {whole - len(pool)})"] if len(pool) < whole else []
     text = " ".join([*(f"{name}={count}" for name, count in given.items() if count), f"split_seed={seed}", *repeats])
-    return Drawn([pool[i] for i in split.train], [pool[i] for i in split.valid], [pool[i] for i in split.test], f"{what} {text}")
+    return Drawn(take(pool, split.train), take(pool, split.valid), take(pool, split.test), f"{what} {text}")
 
 
-def as_test(drawn: list[Frame], others: Mapping[str, object]) -> dict[str, list[Frame]]:
+def as_test(drawn: Sequence[Frame], others: Mapping[str, object]) -> dict[str, Sequence[Frame]]:
     """Drawn test frames under the name ``"test"``, or ``"test_drawn"`` where the set brings a test of that name."""
     return {"test_drawn" if "test" in others else "test": drawn} if drawn else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,26 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """Some frames that lie together in a source, which a process can read without those before them.
+
+    Attributes:
+        source: `RawFrame.source` of them all.
+        first: the number of the first among the frames of that source.
+        place: where they are, as the format says it.
+    """
+
+    source: str
+    first: int
+    place: Any
+
+
+def files_below(path: Path) -> Sequence[Path] | None:
+    """The file itself, or every file of a folder: what most sources are made of."""
+    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+
+
+@dataclass(frozen=True)
 class Format:
     """One kind of file or folder, and how it is read.
 
@@ -107,9 +127,17 @@ class Format:
         recognises: whether a path is of this kind, from names and first bytes alone.
         read: the structures of a path, in order; raises `ZooError` with the path where the format is broken, and may raise anything else,
             which the caller turns into one line.
+        files: every file that is read for a path, so that a copy on disk can be told to be of these very files; None where that is not
+            known.
+        chunks: the source in pieces of about so many frames, from a look at it and not by reading it; None where it has to be read from the
+            beginning (the function itself may also return None).
+        read_chunk: the structures of one piece; together the pieces are what ``read`` gives.
     """
 
     name: str
     description: str
     recognises: Callable[[Path], bool]
     read: Callable[[Path, ReadOptions], Iterator[RawFrame]]
+    files: Callable[[Path], Sequence[Path] | None] = files_below
+    chunks: Callable[[Path, ReadOptions, int], Iterator[Chunk] | None] | None = None
+    read_chunk: Callable[[Path, ReadOptions, Chunk], Iterator[RawFrame]] | None = None

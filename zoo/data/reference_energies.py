@@ -23,6 +23,7 @@ from zoo.data.checks import elements_of
 from zoo.data.frame import FloatArray, Frame
 from zoo.data.keys import LabelKeys
 from zoo.data.readers import read_frames
+from zoo.data.stored_frames import atomic_numbers_of, take
 from zoo.errors import ZooError
 
 MAX_ATOMIC_NUMBER = 118
@@ -31,6 +32,8 @@ FEW_FRAMES = 5
 # frame, is moved by about this share of d: 1e-6 eV where energies are -1e5 eV. What they leave open is settled by any positive value; its
 # square root, which the fit sees, stays far enough above rounding (1e-16 of the atoms counted) to settle it to 1e-6 of the energies.
 RIDGE = 1e-11
+_MOST_COUNTS_HELD = 20_000_000
+_FRAMES_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,9 @@ class ElementShifts:
 def composition_counts(frames: Sequence[Frame], elements: Sequence[int]) -> FloatArray:
     """(F, len(elements)) how many atoms of each element each frame holds."""
     counts = np.zeros((len(frames), len(elements)))
-    for row, frame in enumerate(frames):
+    for row, numbers in enumerate(atomic_numbers_of(frames)):
         for column, number in enumerate(elements):
-            counts[row, column] = np.count_nonzero(frame.atomic_numbers == number)
+            counts[row, column] = np.count_nonzero(numbers == number)
     return counts
 
 
@@ -101,14 +104,14 @@ def fit_element_shifts(frames: Sequence[Frame], residual_energies_ev: NDArray[np
     used = np.isfinite(residuals)
     if not used.any():
         raise ZooError("no frame has an energy to fit reference energies on; give energies, or switch the re-estimation off")
-    kept = [frame for frame, keep in zip(frames, used, strict=True) if keep]
+    kept = take(frames, np.flatnonzero(used).tolist())
     residuals = residuals[used]
     elements = elements_of(kept)
-    counts = composition_counts(kept, elements)  # (F, Z)
-    least_squares, _, rank, _ = np.linalg.lstsq(counts, residuals, rcond=None)
+    counts, wanted, occurrences = _rows_to_fit(kept, elements, residuals)
+    least_squares, _, rank, _ = np.linalg.lstsq(counts, wanted, rcond=None)
     solution = least_squares.astype(np.float64)
     undetermined = _undetermined(counts, int(rank))
-    rare = np.count_nonzero(counts, axis=0) < FEW_FRAMES
+    rare = occurrences < FEW_FRAMES
     if undetermined.any() or rare.any():
         solution = _ridge(counts, solution)
     return ElementShifts(
@@ -116,10 +119,36 @@ def fit_element_shifts(frames: Sequence[Frame], residual_energies_ev: NDArray[np
         rank=int(rank),
         frames_used=len(kept),
         rms_before_ev=float(np.sqrt(np.mean(residuals**2))),
-        rms_after_ev=float(np.sqrt(np.mean((residuals - counts @ solution) ** 2))),
+        rms_after_ev=float(np.sqrt(np.mean((residuals - _sums(kept, elements, counts, solution)) ** 2))),
         undetermined=tuple(number for number, is_open in zip(elements, undetermined, strict=True) if is_open),
         rare=tuple(number for number, is_rare in zip(elements, rare, strict=True) if is_rare),
     )
+
+
+def _rows_to_fit(
+    frames: Sequence[Frame], elements: Sequence[int], residuals: FloatArray
+) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
+    """(counts, residuals, frames with each element): a row a frame or, for very many frames, a row an element.
+
+    In the latter case these are R and Q^T r of counts = Q R, joined piece by piece: least squares over them are those over the frames.
+    """
+    if len(frames) * len(elements) <= _MOST_COUNTS_HELD:
+        counts = composition_counts(frames, elements)  # (F, Z)
+        return counts, residuals, np.count_nonzero(counts, axis=0)
+    joined, occurrences = np.empty((0, len(elements) + 1)), np.zeros(len(elements), dtype=np.int64)
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        counts = composition_counts(frames[start : start + _FRAMES_AT_ONCE], elements)
+        occurrences += np.count_nonzero(counts, axis=0)
+        joined = _factor(np.vstack((joined, np.column_stack((counts, residuals[start : start + _FRAMES_AT_ONCE])))))
+    return joined[:, :-1], joined[:, -1], occurrences
+
+
+def _sums(frames: Sequence[Frame], elements: Sequence[int], counts: FloatArray, energies: FloatArray) -> FloatArray:
+    """(F,) eV: the elements' energies summed over each frame's atoms; ``counts`` of `_rows_to_fit`."""
+    if len(counts) == len(frames):
+        return counts @ energies
+    starts = range(0, len(frames), _FRAMES_AT_ONCE)
+    return np.concatenate([composition_counts(frames[start : start + _FRAMES_AT_ONCE], elements) @ energies for start in starts])
 
 
 def _undetermined(counts: FloatArray, rank: int) -> NDArray[np.bool_]:

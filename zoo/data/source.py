@@ -8,13 +8,14 @@ from pathlib import Path
 from zoo.data import emt
 from zoo.data.catalogue import data_card, data_set_names
 from zoo.data.config import EMBEDDED_SET, FILE_SET, DataConfig
+from zoo.data.conversion import read_source
 from zoo.data.frame import Frame
 from zoo.data.keys import LabelKeys
 from zoo.data.labels import Label
 from zoo.data.linear_references import read_linear_references
 from zoo.data.named import load_named
 from zoo.data.parts import DataSplits, Origin, as_test, draw
-from zoo.data.readers import FileContent, read_file
+from zoo.data.readers import FileContent
 from zoo.data.reference_energies import read_isolated_atoms
 from zoo.data.splits import SplitSizes
 from zoo.errors import ZooError, nearest_name_hint
@@ -121,7 +122,7 @@ def _from_files(config: DataConfig, needs: Sequence[Label]) -> DataSplits:
 
 
 def _read(path: str, config: DataConfig, needs: Sequence[Label]) -> FileContent:
-    return read_file(path, config.label_keys(), config.level_of_theory, needs)
+    return read_source(path, config.label_keys(), config.level_of_theory, needs, config.cache_choice)
 
 
 def _file_origin(config: DataConfig, protocol: str, contents: Iterable[FileContent]) -> Origin:

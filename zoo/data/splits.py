@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.content import frame_sha256 as frame_sha256
 from zoo.data.frame import Frame
+from zoo.data.stored_frames import content_digests
 from zoo.errors import ZooError
 
 
@@ -92,31 +94,7 @@ def random_split(count: int, sizes: tuple[int, int, int], seed: int) -> SplitInd
     return SplitIndices(train=tuple(rest[n_valid : n_valid + n_train]), valid=tuple(rest[:n_valid]), test=tuple(test))
 
 
-def frame_sha256(frame: Frame) -> str:
-    """Hash of a frame's structure and labels (little-endian float64 bytes); its source, name and level of theory do not enter.
-
-    Fixed atoms, magnetic labels, the relaxed structure, a charge and a spin enter where the frame has them.
-    """
-    digest = hashlib.sha256()
-    digest.update(frame.atomic_numbers.astype("<i8").tobytes())
-    digest.update(frame.pbc.astype("u1").tobytes())
-    for values in (frame.positions, frame.cell, np.array([frame.energy]), frame.forces, frame.stress):
-        # + 0.0 makes -0.0 and 0.0, which compare equal, hash equally; one NaN stands for all
-        canonical = np.where(np.isnan(values), np.nan, values + 0.0)
-        digest.update(np.ascontiguousarray(canonical, dtype="<f8").tobytes())
-    for name in ("fixed", "magnetic_moments", "magnetic_forces", "relaxed_positions"):
-        rare = getattr(frame, name)
-        if rare is not None:
-            digest.update(name.encode() + np.ascontiguousarray(rare + 0.0, dtype="<f8").tobytes())
-    for name in ("charge", "spin"):
-        if getattr(frame, name):
-            digest.update(name.encode() + np.array([getattr(frame, name)], dtype="<i8").tobytes())
-    if np.isfinite(frame.relaxed_energy):
-        digest.update(b"relaxed_energy" + np.array([frame.relaxed_energy], dtype="<f8").tobytes())
-    return digest.hexdigest()
-
-
 def frames_sha256(frames: Sequence[Frame]) -> str:
     """Hash of a set of frames: the order they come in does not enter, how often each occurs does."""
-    joined = "\n".join(sorted(frame_sha256(frame) for frame in frames))
+    joined = "\n".join(sorted(row.tobytes().hex() for row in content_digests(frames)))
     return hashlib.sha256(joined.encode()).hexdigest()

@@ -12,10 +12,11 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import Progress
 
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.checks import LabelReport, check_charges, check_elements
 from zoo.data.config import DataConfig
 from zoo.data.frame import Frame
-from zoo.data.loader import check_edges
+from zoo.data.loader import check_edges, stored_graphs
 from zoo.data.overlap import overlap_notes
 from zoo.data.parts import DataSplits
 from zoo.data.reference_choice import ReferenceChoice
@@ -87,7 +88,7 @@ def evaluate_parts(
     for name, frames in chosen.items():
         if not any(frame.has_forces for frame in frames):
             notes.append(f"{name}: no forces in this set, energies only")
-        predictions = _predicted(potential, name, frames, batch_size)
+        predictions = _predicted(potential, name, frames, batch_size, splits.cache)
         notes += [f"warning: {name}: {hint}" for hint in unit_hints(predictions, frames)]
         metrics[name] = compute_metrics(predictions, frames)
     if not any(metrics.values()):
@@ -98,25 +99,26 @@ def evaluate_parts(
     return Evaluation(metrics, splits.origin.metrics, tuple(notes), reference_energies, time.perf_counter() - started)
 
 
-def _predicted(potential: Potential, name: str, frames: Sequence[Frame], batch_size: int) -> Predictions:
+def _predicted(potential: Potential, name: str, frames: Sequence[Frame], batch_size: int, cache: CacheChoice) -> Predictions:
     """The predictions, with a progress bar where a person looks on."""
+    graphs = stored_graphs(frames, potential.backbone.graph_recipe, cache)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=len(frames))
-        return predict_frames(potential, frames, batch_size=batch_size, progress=lambda done: bar.update(task, completed=done))
+        return predict_frames(potential, frames, batch_size, lambda done: bar.update(task, completed=done), graphs)
 
 
 def prepare_parts(
     potential: Potential, splits: DataSplits, part: str | None, batch_size: int, reference_energies: ReferenceChoice
-) -> tuple[dict[str, list[Frame]], list[str]]:
+) -> tuple[dict[str, Sequence[Frame]], list[str]]:
     """(the parts to evaluate, lines to print), with every frame checked and the reference energies set; raises as `evaluate_parts`."""
     chosen = _chosen(splits, part)
     notes = [f"protocol: {splits.protocol}", *splits.notes]
-    notes.append(LabelReport.of(frame for frames in chosen.values() for frame in frames).text())
+    notes.append(LabelReport.of(*chosen.values()).text())
     for frames in chosen.values():
         check_elements(frames, potential.backbone.elements, potential.source)
         check_charges(frames, potential.backbone.reads_charge, potential.source)
-        check_edges(frames, potential.backbone.graph_recipe)
+        check_edges(frames, potential.backbone.graph_recipe, splits.cache)
     estimate = set_reference_energies(reference_energies, potential, splits, batch_size)
     if estimate.note:
         notes.append(estimate.note)
@@ -145,7 +147,7 @@ def overlap_with_training(run: str, trained_on: DataConfig, evaluated: Mapping[s
     return tuple(f"warning: {run}: {note}" for note in notes)
 
 
-def _chosen(splits: DataSplits, part: str | None) -> dict[str, list[Frame]]:
+def _chosen(splits: DataSplits, part: str | None) -> dict[str, Sequence[Frame]]:
     if part is None:
         return splits.tested
     if part not in splits.parts:

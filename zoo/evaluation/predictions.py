@@ -18,6 +18,12 @@ from zoo.errors import ZooError
 from zoo.files import write_atomically
 
 
+class Graphs(Protocol):
+    """Graphs of frames by index, as `zoo.data.loader.StoredGraphs`."""
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
 class PredictionLike(Protocol):
     """The answer for one structure: energy in eV, forces (N, 3) eV/Å, stress (3, 3) eV/Å^3 or None where it has none."""
 
@@ -40,8 +46,8 @@ class PredictionLike(Protocol):
 class Predictor(Protocol):
     """Anything that predicts frames as `zoo.Potential` does; keeps this package free of torch."""
 
-    def predict(self, frames: Sequence[Frame], /, batch_size: int = 8) -> Sequence[PredictionLike]:
-        """One answer a frame, in the order of the frames."""
+    def predict(self, frames: Sequence[Any], /, batch_size: int = 8) -> Sequence[PredictionLike]:
+        """One answer a frame, or a graph of one, in their order."""
         ...
 
 
@@ -83,7 +89,11 @@ MOST_ATOMS_IN_A_BATCH = 768
 
 
 def predict_frames(
-    potential: Predictor, frames: Sequence[Frame], batch_size: int = 8, progress: Callable[[int], None] | None = None
+    potential: Predictor,
+    frames: Sequence[Frame],
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+    graphs: Graphs | None = None,
 ) -> Predictions:
     """Predict every frame, ``batch_size`` at a time, or fewer where they are large.
 
@@ -92,10 +102,11 @@ def predict_frames(
         frames: their labels are not used.
         batch_size: structures a forward pass, at the most; also at most `MOST_ATOMS_IN_A_BATCH` atoms, unless one structure has more.
         progress: called after every batch with the number of frames done so far.
+        graphs: of the frames, by the potential's recipe, where they are known.
     """
     answers: list[PredictionLike] = []
-    for batch in _batches(frames, batch_size):
-        answers.extend(potential.predict(batch, batch_size=len(batch)))
+    for batch in _answers(potential, frames, batch_size, graphs):
+        answers.extend(batch)
         if progress is not None:
             progress(len(answers))
     return Predictions(
@@ -104,6 +115,20 @@ def predict_frames(
         forces=tuple(np.asarray(answer.forces, dtype=np.float64) for answer in answers),
         stresses=tuple(None if answer.stress is None else np.asarray(answer.stress, dtype=np.float64) for answer in answers),
     )
+
+
+def predict_energies(potential: Predictor, frames: Sequence[Frame], batch_size: int = 8, graphs: Graphs | None = None) -> FloatArray:
+    """(F,) eV: the energies of `predict_frames`, which keeps the forces of all frames too."""
+    energies = [answer.energy for batch in _answers(potential, frames, batch_size, graphs) for answer in batch]
+    return np.array(energies, dtype=np.float64)
+
+
+def _answers(potential: Predictor, frames: Sequence[Frame], batch_size: int, graphs: Graphs | None) -> Iterator[Sequence[PredictionLike]]:
+    done = 0
+    for batch in _batches(frames, batch_size):
+        given = batch if graphs is None else [graphs[done + place] for place in range(len(batch))]
+        yield potential.predict(given, batch_size=len(batch))
+        done += len(batch)
 
 
 def _batches(frames: Sequence[Frame], batch_size: int) -> Iterator[list[Frame]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from zoo.data.cache_choice import CacheChoice
 from zoo.data.frame import Frame
+from zoo.data.loader import stored_graphs
 from zoo.data.parts import DataSplits
 from zoo.data.reference_choice import ReferenceChoice, needs_training_split
 from zoo.data.reference_energies import ElementShifts, fit_element_shifts
+from zoo.data.stored_frames import energies_of
 from zoo.errors import ZooError
-from zoo.evaluation.predictions import predict_frames
+from zoo.evaluation.predictions import predict_energies
 from zoo.potential import Potential
 
 
@@ -52,10 +54,10 @@ def set_reference_energies(choice: ReferenceChoice, potential: Potential, splits
         case "base":
             return Estimate("")
         case "model":
-            fitted = fit_to_own_error(potential, splits.train, batch_size)
+            fitted = fit_to_own_error(potential, splits.train, batch_size, splits.cache)
             return Estimate(fitted.note + _unseen(fitted, splits), fitted)
         case "least_squares":
-            fitted = fit_element_shifts(splits.train, np.array([frame.energy for frame in splits.train]))
+            fitted = fit_element_shifts(splits.train, energies_of(splits.train))
             place_isolated_atoms(potential, fitted.shifts)
             return Estimate(f"from the labels alone, {fitted.note}{_unseen(fitted, splits)}")
         case "isolated_atoms":
@@ -68,17 +70,18 @@ def set_reference_energies(choice: ReferenceChoice, potential: Potential, splits
             return Estimate("reference energies: the data set's linear references, added to what the model predicts")
 
 
-def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: int) -> ElementShifts:
+def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: int, cache: CacheChoice | None = None) -> ElementShifts:
     """Add to the potential's per-element energies what the training labels say they lack.
 
     Args:
         potential: its reference shifts are changed.
         frames: the training split; validation and test energies must not shift the baseline.
         batch_size: for the predictions.
+        cache: where the frames' graphs are kept; made anew without one.
     """
-    predictions = predict_frames(potential, frames, batch_size=batch_size)
-    labels = np.array([frame.energy for frame in frames])
-    fitted = fit_element_shifts(frames, labels - predictions.energies)
+    graphs = stored_graphs(frames, potential.backbone.graph_recipe, cache or CacheChoice())
+    labels = energies_of(frames)
+    fitted = fit_element_shifts(frames, labels - predict_energies(potential, frames, batch_size, graphs))
     total = potential.get_reference_shifts()
     for number, value in fitted.shifts.items():
         total[number] = total.get(number, 0.0) + value

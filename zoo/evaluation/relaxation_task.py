@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def check_labelled(splits: DataSplits, part: str | None, what: str) -> None:
         )
 
 
-def write_relaxed(path: Path, frames: list[Frame], relaxed: RelaxedStructures) -> None:
+def write_relaxed(path: Path, frames: Sequence[Frame], relaxed: RelaxedStructures) -> None:
     """Write the relaxed structures with the potential's energies as extended XYZ, whole or not at all."""
     images = []
     for frame, positions, energy in zip(frames, relaxed.positions, relaxed.energies, strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 
 from adapters.state import write_adapter
 from zoo.adapter_files import manifest_of
+from zoo.data.loader import stored_graphs
 from zoo.data.parts import DataSplits
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
@@ -44,7 +45,11 @@ class TestResults:
 
 def predict_tests(potential: Potential, splits: DataSplits, batch_size: int) -> dict[str, Predictions]:
     """Predictions for every test set, or for the validation frames where the data has no test set."""
-    return {name: predict_frames(potential, frames, batch_size=batch_size) for name, frames in splits.tested.items()}
+    recipe = potential.backbone.graph_recipe
+    return {
+        name: predict_frames(potential, frames, batch_size, graphs=stored_graphs(frames, recipe, splits.cache))
+        for name, frames in splits.tested.items()
+    }
 
 
 def score(splits: DataSplits, zero_shot: Mapping[str, Predictions], fine_tuned: Mapping[str, Predictions]) -> TestResults:
@@ -87,7 +92,7 @@ def write_whole_model(config: RunConfig, folder: RunFolder, potential: Potential
 
 def training_settings(config: RunConfig) -> dict[str, Any]:
     """The config as a record carries it: files by name alone, since where they lie is nobody else's business."""
-    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}})
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"run": True, "backbone": {"device"}, "data": {"cache", "workers"}})
     for group, keys in _FILES.items():
         for key in keys:
             if settings[group].get(key) is not None:

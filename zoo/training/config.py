@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from zoo.data.batches import BatchLimits
 from zoo.data.config import DataConfig
 from zoo.data.reference_choice import ReferenceChoice
 from zoo.errors import ZooError, first_problem, nearest_name_hint
@@ -147,7 +148,8 @@ class TrainingConfig(_Strict):
 
     Attributes:
         steps, epochs: length of the run, one of the two: optimizer steps, or passes over the training frames.
-        batch_size: structures a step.
+        batch_size: structures a step, at the most; None where the next two alone limit a batch.
+        max_atoms_per_batch, max_edges_per_batch: of all structures of a step together, at the most; None for no such limit.
         seed: of the order of the batches, the initial weights, and dropout.
         validate_every: steps.
         gradient_clip_norm: the norm of all gradients together is at most this; None for no clipping.
@@ -165,7 +167,9 @@ class TrainingConfig(_Strict):
 
     steps: int | None = Field(default=200, ge=1)
     epochs: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=5, ge=1)
+    batch_size: int | None = Field(default=5, ge=1)
+    max_atoms_per_batch: int | None = Field(default=None, ge=1)
+    max_edges_per_batch: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     validate_every: int = Field(default=20, ge=1)
     gradient_clip_norm: float | None = Field(default=100.0, gt=0)
@@ -190,6 +194,17 @@ class TrainingConfig(_Strict):
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
         _check_one_of(self, "steps", "epochs", "training.")
+        return self
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """How large a batch may be."""
+        return BatchLimits(self.batch_size, self.max_atoms_per_batch, self.max_edges_per_batch)
+
+    @model_validator(mode="after")
+    def _limits_batches(self) -> TrainingConfig:
+        if self.batch_size is None and not self.batch_limits.by_size:
+            raise ValueError("batch_size is null and nothing else limits a batch; set training.max_atoms_per_batch=... or a batch_size")
         return self
 
     @model_validator(mode="after")

@@ -16,9 +16,17 @@ from zoo.evaluation.provenance import environment
 from zoo.files import is_partial, write_text_atomically
 from zoo.training.checkpoints import LAST
 from zoo.training.config import RunConfig, parse_config
+from zoo.yaml_text import read_yaml
 
 # what may differ between a run and its resumption: none of it changes a number
-_FREE_TO_CHANGE = {("run", "resume"), ("run", "folder"), ("training", "progress_bar"), ("evaluation",)}
+_FREE_TO_CHANGE = {
+    ("run", "resume"),
+    ("run", "folder"),
+    ("training", "progress_bar"),
+    ("evaluation",),
+    ("data", "cache"),
+    ("data", "workers"),
+}
 
 
 class RunFolder:
@@ -153,10 +161,7 @@ class RunLog:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ZooError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start a new run") from None
+    values = read_yaml(path, "start a new run")
     if not isinstance(values, dict):
         raise ZooError(f"{path}: not a run's config; start a new run")
     return values

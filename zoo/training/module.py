@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from zoo.data.label_counts import LabelCounts
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 from zoo.potential import Potential
@@ -29,10 +30,14 @@ class FineTuning(LightningModule):
         config: loss, optimizer, schedule, EMA.
         plan: how long the run is.
         identity: name to SHA-256 of what a resumed run must find unchanged; kept in checkpoints.
+        per_batch: labels of a mean batch, where batches are limited by size (`zoo.training.losses.loss_terms`).
     """
 
-    def __init__(self, potential: Potential, config: TrainingConfig, plan: Plan, identity: Mapping[str, str]) -> None:
+    def __init__(
+        self, potential: Potential, config: TrainingConfig, plan: Plan, identity: Mapping[str, str], per_batch: LabelCounts | None = None
+    ) -> None:
         super().__init__()
+        self._per_batch = per_batch
         self._identity = dict(identity)
         self.potential = potential
         self.config = config
@@ -51,7 +56,7 @@ class FineTuning(LightningModule):
     def training_step(self, batch: AtomGraph, batch_index: int) -> Tensor:
         """Loss of one batch; refuses to go on from a loss that is not a number."""
         self.potential.adapters.before_forward()
-        terms = loss_terms(self.potential(batch, stress=self.wants_stress), batch, self.config.loss)
+        terms = loss_terms(self.potential(batch, stress=self.wants_stress), batch, self.config.loss, self._per_batch)
         loss = weighted_sum(terms, self.config.loss)
         if not torch.isfinite(loss):
             frames = ", ".join(f"{source}:{int(frame)}" for source, frame in zip(batch.source, batch.frame_id, strict=True))

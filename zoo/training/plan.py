@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zoo.data.batches import BatchPlan
 from zoo.training.config import TrainingConfig
 
 
@@ -14,7 +15,7 @@ class Plan:
     Attributes:
         steps: of the optimizer.
         warmup_steps: of these, at most half: a longer warm-up would end the run before its full rate.
-        steps_per_epoch: batches in a pass over the training frames, the last of which may be smaller.
+        steps_per_epoch: batches in the first pass over the training frames, the last of which may be smaller.
     """
 
     steps: int
@@ -22,13 +23,16 @@ class Plan:
     steps_per_epoch: int
 
     @classmethod
-    def of(cls, config: TrainingConfig, frame_count: int) -> Plan:
-        """The plan of ``config`` for a training split of ``frame_count`` frames; parts of an epoch are cut to whole steps."""
-        steps_per_epoch = -(-frame_count // config.batch_size)
-        steps = config.steps if config.steps is not None else max(1, _whole(config.epochs, steps_per_epoch))
+    def of(cls, config: TrainingConfig, split: int | BatchPlan) -> Plan:
+        """The plan of ``config`` for a training split, of which the number of frames is enough where that alone limits batches.
+
+        Parts of an epoch are cut to whole steps.
+        """
+        batches = _EqualPasses(split, config.batch_size) if isinstance(split, int) else split
+        steps = config.steps if config.steps is not None else max(1, _steps_of(config.epochs, batches))
         schedule = config.schedule
-        warmup = schedule.warmup_steps if schedule.warmup_steps is not None else _whole(schedule.warmup_epochs, steps_per_epoch)
-        return cls(steps, min(warmup, steps // 2), steps_per_epoch)
+        warmup = schedule.warmup_steps if schedule.warmup_steps is not None else _steps_of(schedule.warmup_epochs, batches)
+        return cls(steps, min(warmup, steps // 2), batches.batches_in_pass(0))
 
     def __str__(self) -> str:
         """For the log."""
@@ -36,6 +40,23 @@ class Plan:
         return f"{self.steps:,} steps ({epochs:.3g} epochs of {self.steps_per_epoch:,}), {self.warmup_steps:,} of them warm-up"
 
 
-def _whole(epochs: float | None, steps_per_epoch: int) -> int:
+@dataclass(frozen=True)
+class _EqualPasses:
+    """The passes over so many frames, in batches of a count."""
+
+    frames: int
+    batch_size: int | None
+    varies: bool = False
+
+    def batches_in_pass(self, _: int) -> int:
+        assert self.batch_size is not None  # whoever limits batches by size has a plan of them
+        return -(-self.frames // self.batch_size)
+
+
+def _steps_of(epochs: float | None, batches: BatchPlan | _EqualPasses) -> int:
     assert epochs is not None  # the config has either steps or epochs
-    return int(epochs * steps_per_epoch + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    whole = int(epochs)
+    if not batches.varies:
+        return int(epochs * batches.batches_in_pass(0) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    part = int((epochs - whole) * batches.batches_in_pass(whole) + 1e-9) if epochs > whole else 0
+    return sum(batches.batches_in_pass(index) for index in range(whole)) + part

@@ -13,7 +13,8 @@ from ase.data import chemical_symbols
 from adapters.method import AdapterMethod, create_method
 from zoo.adapter_sources import local_adapter
 from zoo.backbones.base import DropoutRates
-from zoo.data.loader import GraphDataset, check_edges
+from zoo.data.batches import BatchPlan
+from zoo.data.loader import Graphs, check_edges, make_graphs
 from zoo.data.parts import DataSplits
 from zoo.data.source import load_splits
 from zoo.errors import ZooError
@@ -46,8 +47,8 @@ class Material:
 
     potential: Potential
     splits: DataSplits
-    train: GraphDataset
-    valid: GraphDataset
+    train: Graphs
+    valid: Graphs
     plan: Plan
     first_step: int
     identity: dict[str, str]
@@ -78,10 +79,10 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
     sanity.check_labels(splits, config.training.loss)
     sanity.check_model_knows(potential, splits)
     sanity.check_outputs(potential, config.training.loss, tell)
-    train = GraphDataset(splits.train, potential.backbone.graph_recipe)
-    valid = GraphDataset(splits.valid, potential.backbone.graph_recipe)
+    recipe, choice = potential.backbone.graph_recipe, config.data.cache_choice
+    train, valid = (make_graphs(frames, recipe, choice) for frames in (splits.train, splits.valid))
     for frames in splits.tests.values():
-        check_edges(frames, potential.backbone.graph_recipe)
+        check_edges(frames, recipe, choice)
     tell(
         f"base: {potential.source}, parameter values SHA-256 {potential.base_sha256[:16]}..., {str(potential.dtype).removeprefix('torch.')}"
     )
@@ -90,7 +91,7 @@ def prepare(config: RunConfig, checkpoint: Path | None, tell: Say) -> Material:
         tell(f"the base is cut to {kept}; the trained model knows no others")
     if config.strategy.weights == "random" and any(adapter.method.name != "full" for adapter in potential.adapters.active_adapters):
         tell("warning: the base has random weights, and the adapter trains beside them, not them; adapter=full trains every weight")
-    plan = Plan.of(config.training, len(train))
+    plan = Plan.of(config.training, BatchPlan(train, config.training.batch_limits, config.training.seed))
     tell(f"training: {plan}")
     if config.strategy.weights == "random":
         sanity.check_decay(potential, config.training.optimizer, plan, tell)
@@ -177,7 +178,7 @@ def _check_identity(saved: Mapping[str, str], found: Mapping[str, str], folder: 
 def _set_reference(config: RunConfig, potential: Potential, splits: DataSplits, tell: Say) -> None:
     sample = splits.train[: min(8, len(splits.train))]
     if config.strategy.weights == "card":
-        for hint in unit_hints(predict_frames(potential, sample, batch_size=config.training.batch_size), sample):
+        for hint in unit_hints(predict_frames(potential, sample, batch_size=config.evaluation.batch_size), sample):
             tell(f"warning: {hint}")
     estimate = estimate_reference(config, potential, splits)
     if estimate.note:

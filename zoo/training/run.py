@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.data.loader import BatchStream
+from zoo.data.batches import BatchStream
+from zoo.data.label_counts import LabelCounts
 from zoo.data.parts import DataSplits
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.record import Record
 from zoo.evaluation.reference import fit_to_own_error
-from zoo.graph import collate
 from zoo.potential import Potential
 from zoo.training import artefacts
 from zoo.training.artefacts import TestResults
@@ -24,6 +24,7 @@ from zoo.training.preparation import Material, estimate_reference, prepare
 from zoo.training.sanity import Say
 from zoo.training.trainer import deterministic, interruptible, make_trainer, quiet_lightning
 from zoo.training.validation import Validation
+from zoo.training.validation_batches import ValidationBatches
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,20 @@ def _read_back(config: RunConfig, folder: RunFolder, record: Record, say: Say) -
 
 def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: Path | None, stopwatch: Stopwatch) -> Validation:
     """The training itself; leaves the kept weights in the adapters."""
-    training, valid, batch_size = config.training, material.valid, config.training.batch_size
-    device = material.potential.device
-    valid_batches = [collate(valid[start : start + batch_size]).to(str(device)) for start in range(0, len(valid), batch_size)]
-    module = FineTuning(material.potential, training, material.plan, material.identity)
-    validation = Validation(valid_batches, folder.path, stopwatch)
-    stream = BatchStream(material.train, batch_size, material.plan.steps, training.seed, material.first_step)
+    training, limits, device, readers = (
+        config.training,
+        config.training.batch_limits,
+        material.potential.device,
+        config.data.cache_choice.readers,
+    )
+    valid_batches = ValidationBatches(material.valid, limits, device, readers)
+    stream = BatchStream(material.train, limits, material.plan.steps, training.seed, material.first_step, readers)
+    per_batch, valid_per_batch = None, None
+    if limits.by_size:
+        per_batch = LabelCounts.of(material.splits.train).per_batch(stream.plan.batches_in_pass(0))
+        valid_per_batch = LabelCounts.of(material.splits.valid).per_batch(len(valid_batches))
+    module = FineTuning(material.potential, training, material.plan, material.identity, per_batch)
+    validation = Validation(valid_batches, folder.path, stopwatch, valid_per_batch)
     with quiet_lightning():
         trainer = make_trainer(config, folder, validation, material.plan.steps, device)
         with interruptible():
@@ -125,7 +134,7 @@ def _finish(
     potential, splits, batch_size = material.potential, material.splits, config.evaluation.batch_size
     zero_shot = _zero_shot(config, potential, splits) if config.evaluation.zero_shot else {}
     if config.strategy.refit_reference_energies:
-        tell(f"after training, {fit_to_own_error(potential, splits.train, batch_size).note}")
+        tell(f"after training, {fit_to_own_error(potential, splits.train, batch_size, splits.cache).note}")
     fine_tuned = artefacts.predict_tests(potential, splits, batch_size)
     potential.level_of_theory = splits.level_of_theory
     results = artefacts.score(splits, zero_shot, fine_tuned)

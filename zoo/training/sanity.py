@@ -8,10 +8,11 @@ from fnmatch import fnmatchcase
 import torch
 
 from adapters.stack import AdapterStack
-from zoo.data.checks import check_charges, check_elements
+from zoo.data.checks import check_charges, check_elements, without_label
 from zoo.data.frame import Frame
 from zoo.data.labels import Label
 from zoo.data.parts import DataSplits
+from zoo.data.stored_frames import atom_counts
 from zoo.errors import ZooError
 from zoo.graph import AtomGraph
 from zoo.potential import Potential
@@ -19,6 +20,8 @@ from zoo.training.config import LossConfig, OptimizerConfig
 from zoo.training.plan import Plan
 
 Say = Callable[[str], None]
+MOST_FRAMES_LOOKED_AT = 5000
+"""Of each part, by the cheap checks of `zoo.doctor`: seconds, whatever the size of the set."""
 
 
 def needed_labels(loss: LossConfig) -> list[Label]:
@@ -39,7 +42,7 @@ def check_labels(splits: DataSplits, loss: LossConfig) -> None:
         if not frames:
             raise ZooError(f"data: {splits.name}: the {part} split has no frames; change data.n_train, data.n_valid or data.valid_fraction")
         for label in needed_labels(loss):
-            missing = [frame for frame in frames if not getattr(frame, f"has_{label}")]
+            missing = without_label(frames, label)
             if missing and label in labels_of_every_frame(loss):
                 raise ZooError(
                     f"{missing[0].name} has no {label}, which the loss weighs; remove the frame or set training.loss.{label}.weight=0"
@@ -52,11 +55,17 @@ def check_labels(splits: DataSplits, loss: LossConfig) -> None:
 
 
 def describe_data(splits: DataSplits, say: Say) -> None:
-    """Labels found per file, the split, and what the splits share."""
+    """Labels found per file, the split, what the splits share, and what the cheap checks of ``zoo doctor`` have to say of the frames."""
+    from zoo.doctor.registry import cheap_findings
+    from zoo.doctor.subject import Subject
+
     say(f"data: {splits.protocol} ({splits.level_of_theory or 'level of theory not stated'})")
     say(splits.label_report().text())
     for note in splits.notes:
         say(f"note: {note}")
+    for finding in cheap_findings(Subject(splits, most_frames=MOST_FRAMES_LOOKED_AT)):
+        frames = f" ({finding.frames_text})" if finding.frames else ""
+        say(f"warning: {finding.check}: {finding.line}{frames}; zoo doctor says more")
 
 
 def check_model_knows(potential: Potential, splits: DataSplits) -> None:
@@ -150,7 +159,7 @@ def check_start(potential: Potential, batch: AtomGraph, say: Say) -> None:
 
 def check_reference(frames: Sequence[Frame], rms_after_ev: float, say: Say) -> None:
     """Say so where the labels' energies lie far from the model's after the reference fit: a unit, or another quantity."""
-    atoms = sum(map(len, frames)) / len(frames)
+    atoms = float(atom_counts(frames).mean())
     per_atom = rms_after_ev / atoms
     if per_atom > 0.5:
         say(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from zoo.data.label_counts import LabelCounts
 from zoo.errors import ZooError
 from zoo.files import write_text_atomically
 from zoo.graph import AtomGraph
@@ -29,9 +30,10 @@ class Validation(Callback):
     """Validation, kept weights, history and checkpoint every ``validate_every`` steps and at the last one.
 
     Args:
-        batches: the validation frames, batched once, on the device of the run.
+        batches: the validation frames, on the device of the run.
         folder: of the run; ``checkpoints/`` and ``history.csv`` go there.
         stopwatch: its time is carried over a resumption.
+        per_batch: labels of a mean validation batch, where batches are limited by size: the loss is then the one over all labels at once.
 
     Attributes:
         best_step: the step with the lowest validation loss, 0 before the first validation.
@@ -39,7 +41,8 @@ class Validation(Callback):
         history: one row a validation: step, losses, force and energy errors, learning rate, the adapters' own report.
     """
 
-    def __init__(self, batches: Sequence[AtomGraph], folder: Path, stopwatch: Stopwatch) -> None:
+    def __init__(self, batches: Iterable[AtomGraph], folder: Path, stopwatch: Stopwatch, per_batch: LabelCounts | None = None) -> None:
+        self._per_batch = per_batch
         self._batches = batches
         self._folder = folder
         self._stopwatch = stopwatch
@@ -117,14 +120,15 @@ class Validation(Callback):
     def _validate(self, module: FineTuning) -> dict[str, float]:
         """Loss over the validation frames, each batch weighted by its frames, and force and energy errors over all of them at once."""
         module.potential.eval()
-        total, frames = 0.0, 0
+        total, weights = 0.0, 0
         energy_errors: list[torch.Tensor] = []
         force_errors: list[torch.Tensor] = []
         for batch in self._batches:
             results = module.potential(batch, stress=module.wants_stress)
-            loss = weighted_sum(loss_terms(results, batch, module.config.loss), module.config.loss)
-            total += float(loss) * batch.graph_count
-            frames += batch.graph_count
+            loss = weighted_sum(loss_terms(results, batch, module.config.loss, self._per_batch), module.config.loss)
+            weight = batch.graph_count if self._per_batch is None else 1
+            total += float(loss) * weight
+            weights += weight
             energy_errors.append((results["energy"] - batch.energy) / batch.atom_counts)
             force_errors.append((results["forces"] - batch.forces).flatten())
         module.potential.train()
@@ -133,7 +137,7 @@ class Validation(Callback):
                 f"step {module.trainer.global_step}: the validation loss is not a number; lower training.optimizer.learning_rate or "
                 "check the validation labels"
             )
-        row = {"valid/loss": total / frames}
+        row = {"valid/loss": total / weights}
         for name, errors in (("valid/energy_mae_mev_per_atom", energy_errors), ("valid/force_mae_mev_per_angstrom", force_errors)):
             joined = torch.cat(errors)
             known = joined[torch.isfinite(joined)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
 from zoo.data.frame import Frame
 from zoo.data.keys import LabelKeys
@@ -15,7 +16,23 @@ from zoo.data.labels import Label, labelled_frame, lenient_frame
 from zoo.data.raw import Format, RawFrame, ReadOptions
 from zoo.errors import ZooError, nearest_name_hint
 
-__all__ = ["FileContent", "Label", "format_names", "formats", "read_file", "read_frames", "read_raw", "read_structures"]
+__all__ = [
+    "FileContent",
+    "Label",
+    "empty_file_error",
+    "file_notes",
+    "format_names",
+    "format_of",
+    "formats",
+    "guarded",
+    "labelled",
+    "read_file",
+    "read_frames",
+    "read_raw",
+    "read_structures",
+]
+
+Item = TypeVar("Item")
 
 # in this order: the first that recognises a path reads it, and ase_files takes every file
 _FORMAT_MODULES = ("deepmd", "npz", "pymatgen_json", "zipped", "vasp", "ase_database", "oc20_lmdb", "pyg_files", "oc20_raw", "ase_files")
@@ -30,7 +47,7 @@ class FileContent:
         notes: the format and units where they are not the plain ones, labels that were left out, and how many frames that concerns.
     """
 
-    frames: list[Frame]
+    frames: Sequence[Frame]
     notes: tuple[str, ...]
 
 
@@ -49,25 +66,41 @@ def read_file(path: str | Path, keys: LabelKeys | None = None, level_of_theory: 
     path = Path(path)
     keys = keys or LabelKeys()
     counts: Counter[str] = Counter()
-    places: Counter[str] = Counter()
     frames = []
-    for raw in _read(path, keys):
+    for frame, notes in labelled(_read(path, keys), path, keys, needs, Counter()):
+        counts.update(notes)
+        frames.append(replace(frame, level_of_theory=level_of_theory))
+    if not frames:
+        raise empty_file_error(path)
+    return FileContent(frames, file_notes(path, counts, len(frames)))
+
+
+def labelled(
+    raws: Iterable[RawFrame], path: Path, keys: LabelKeys, needs: Sequence[Label], places: Counter[str]
+) -> Iterator[tuple[Frame, tuple[str, ...]]]:
+    """Each frame with its notes; ``places`` counts the frames of each source, from which they take their numbers."""
+    for raw in raws:
         source = raw.source or path.name
         frame = labelled_frame(raw, source, places[source], keys, needs)
         places[source] += 1
-        counts.update((*raw.notes, *_frame_notes(raw, frame, keys)))
-        frames.append(replace(frame, level_of_theory=level_of_theory))
-    if not frames:
-        raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
-    notes = (f"{path.name}: {note} ({_of(count, len(frames))})" for note, count in counts.items())
-    return FileContent(frames, tuple(notes))
+        yield frame, (*raw.notes, *_frame_notes(raw, frame, keys))
+
+
+def file_notes(path: Path, counts: Counter[str], frame_count: int) -> tuple[str, ...]:
+    """What the log should say of a file, from the notes on its frames."""
+    return tuple(f"{path.name}: {note} ({_of(count, frame_count)})" for note, count in counts.items())
+
+
+def empty_file_error(path: Path) -> ZooError:
+    """What to raise for a source without frames."""
+    return ZooError(f"{path}: holds no frames; give a file with at least one structure")
 
 
 def read_frames(
     path: str | Path, keys: LabelKeys | None = None, level_of_theory: str = "", needs: Sequence[Label] = ("energy",)
 ) -> list[Frame]:
     """The frames of `read_file`, which says what the arguments are; an energy is needed unless ``needs`` says otherwise."""
-    return read_file(path, keys, level_of_theory, needs).frames
+    return list(read_file(path, keys, level_of_theory, needs).frames)
 
 
 def read_structures(path: str | Path) -> list[Frame]:
@@ -79,7 +112,7 @@ def read_structures(path: str | Path) -> list[Frame]:
     path = Path(path)
     frames = [lenient_frame(raw, raw.source or path.name, index) for index, raw in enumerate(_read(path, LabelKeys()))]
     if not frames:
-        raise ZooError(f"{path}: holds no frames; give a file with at least one structure")
+        raise empty_file_error(path)
     return frames
 
 
@@ -105,21 +138,27 @@ def format_names() -> tuple[str, ...]:
 
 
 def _read(path: Path, keys: LabelKeys) -> Iterator[RawFrame]:
-    if not path.exists():
-        raise ZooError(f"{path}: does not exist; give the path of a structure file (extxyz, ASE db, ...)")
-    if path.is_file() and path.stat().st_size == 0:
-        raise ZooError(f"{path}: is empty (0 bytes); give a file with at least one structure")
-    chosen = _format_of(path, keys.format)
+    chosen = format_of(path, keys.format)
+    yield from guarded(chosen.read(path, ReadOptions(type_map=keys.type_map)), path, chosen.name)
+
+
+def guarded(items: Iterable[Item], path: Path, format_name: str) -> Iterator[Item]:
+    """What a reader gives; whatever it raises becomes one line."""
     try:
-        yield from chosen.read(path, ReadOptions(type_map=keys.type_map))
+        yield from items
     except ZooError:
         raise
     except Exception as error:  # readers raise whatever their parsing meets: IndexError, KeyError, struct.error, ...
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ZooError(f"{path}: cannot be read as {chosen.name} ({reason}); is it complete, and of that format?") from error
+        raise ZooError(f"{path}: cannot be read as {format_name} ({reason}); is it complete, and of that format?") from error
 
 
-def _format_of(path: Path, name: str | None) -> Format:
+def format_of(path: Path, name: str | None) -> Format:
+    """The format ``name``, else the first that recognises ``path``; raises `ZooError` where there is none, or nothing to read."""
+    if not path.exists():
+        raise ZooError(f"{path}: does not exist; give the path of a structure file (extxyz, ASE db, ...)")
+    if path.is_file() and path.stat().st_size == 0:
+        raise ZooError(f"{path}: is empty (0 bytes); give a file with at least one structure")
     known = formats()
     if name is not None:
         if name not in known:

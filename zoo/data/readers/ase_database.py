@@ -8,12 +8,12 @@ file for writing, would end the process on a truncated one, and needs the driver
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.lmdb_file import is_sharded, open_lmdb, shards
-from zoo.data.raw import Format, RawFrame, ReadOptions
+from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
 from zoo.data.readers.ase_files import labels_of_atoms
 from zoo.data.readers.oc20_lmdb import system_and_frame
 from zoo.errors import ZooError, first_line
@@ -32,8 +32,28 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
             yield _raw_frame(row, "")
         return
     for file, source in shards(path, _LMDB_SUFFIX):
-        for row in _lmdb_rows(file):
-            yield _raw_frame(row, source)
+        with open_lmdb(file) as records:
+            for row in _lmdb_rows(records, file, _row_numbers(records, file)):
+                yield _raw_frame(row, source)
+
+
+def _chunks(path: Path, options: ReadOptions, size: int) -> Iterator[Chunk] | None:
+    return _chunks_of_lmdb(path, size) if is_sharded(path, _LMDB_SUFFIX) else None
+
+
+def _chunks_of_lmdb(path: Path, size: int) -> Iterator[Chunk]:
+    for file, source in shards(path, _LMDB_SUFFIX):
+        with open_lmdb(file) as records:
+            numbers = _row_numbers(records, file)
+        for first in range(0, len(numbers), size):
+            yield Chunk(source, first, (file, numbers[first : first + size]))
+
+
+def _read_chunk(path: Path, options: ReadOptions, chunk: Chunk) -> Iterator[RawFrame]:
+    file, numbers = chunk.place
+    with open_lmdb(file) as records:
+        for row in _lmdb_rows(records, file, numbers):
+            yield _raw_frame(row, chunk.source)
 
 
 def _raw_frame(row: AtomsRow, source: str) -> RawFrame:
@@ -45,16 +65,19 @@ def _raw_frame(row: AtomsRow, source: str) -> RawFrame:
     return RawFrame.of_atoms(atoms, found, source=source, identifier=system_and_frame(found), **ionic)
 
 
-def _lmdb_rows(file: Path) -> Iterator[AtomsRow]:
+def _row_numbers(records: Any, file: Path) -> Sequence[int]:
+    next_number = _decoded(records.get(b"nextid"), f"{file}: its row count ('nextid')")
+    deleted = records.get(b"deleted_ids")
+    left_out = set() if deleted is None else {int(one) for one in _decoded(deleted, f"{file}: its list of deleted rows")}
+    numbers = range(1, next_number)
+    return [number for number in numbers if number not in left_out] if left_out else numbers
+
+
+def _lmdb_rows(records: Any, file: Path, numbers: Sequence[int]) -> Iterator[AtomsRow]:
     from ase.db.row import AtomsRow
 
-    with open_lmdb(file) as records:
-        next_number = _decoded(records.get(b"nextid"), f"{file}: its row count ('nextid')")
-        deleted = records.get(b"deleted_ids")
-        left_out = set() if deleted is None else {int(one) for one in _decoded(deleted, f"{file}: its list of deleted rows")}
-        for number in range(1, next_number):
-            if number not in left_out:
-                yield AtomsRow({**_decoded(records.get(str(number).encode("ascii")), f"{file}: row {number}"), "id": number})
+    for number in numbers:
+        yield AtomsRow({**_decoded(records.get(str(number).encode("ascii")), f"{file}: row {number}"), "id": number})
 
 
 def _decoded(value: bytes | None, where: str) -> Any:
@@ -83,4 +106,6 @@ FORMAT = Format(
     description="ASE databases (SQLite, .db; LMDB as fairchem publishes it, .aselmdb or a folder of them)",
     recognises=lambda path: (path.is_file() and path.suffix == ".db") or is_sharded(path, _LMDB_SUFFIX),
     read=_read,
+    chunks=_chunks,
+    read_chunk=_read_chunk,
 )

@@ -12,14 +12,14 @@ float32, takes 1.7 for type 1, drops npy files whose names it does not know, and
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.raw import Format, RawFrame, ReadOptions
+from zoo.data.raw import Format, RawFrame, ReadOptions, files_below
 from zoo.data.readers.deepmd_arrays import SetArrays
 from zoo.data.readers.deepmd_types import numbers_of_types, types_of_system, whole_numbers
 from zoo.errors import ZooError
@@ -151,9 +151,16 @@ def _recognises(path: Path) -> bool:
     return first is not None and _listed_system(path, first[1]) is not None
 
 
+def _files(path: Path) -> Sequence[Path]:
+    systems = _systems_below(path, "") if path.is_dir() else _systems_listed(path)
+    below = [file for system, _ in systems for file in files_below(system) or ()]
+    return below if path.is_dir() else [path, *below]
+
+
 FORMAT = Format(
     name="deepmd",
     description="DeePMD systems (type.raw with set.*/*.npy, also of mixed types, or *.raw): one, a folder of them, or a .txt list",
     recognises=_recognises,
     read=_read,
+    files=_files,
 )

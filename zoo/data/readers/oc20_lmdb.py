@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.lmdb_file import is_sharded, open_lmdb, shards
-from zoo.data.raw import Format, RawFrame, ReadOptions
+from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
 from zoo.errors import ZooError
 
 _SUFFIX = ".lmdb"
+_ALL_RECORDS = 1 << 62
 # the file's own name, and the house name under which it is found too; of two with the same house name the first that is there counts
 _HOUSE_NAMES = (
     ("y", "energy"),
@@ -37,20 +38,33 @@ def system_and_frame(found: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
-    from zoo.data.restricted_pickle import RefusedError, fields_of, load_pickle
+    for chunk in _chunks(path, options, _ALL_RECORDS):
+        yield from _read_chunk(path, options, chunk)
 
+
+def _chunks(path: Path, options: ReadOptions, size: int) -> Iterator[Chunk]:
     for file, source in shards(path, _SUFFIX):
         with open_lmdb(file) as records:
-            for number in range(_record_count(records, file)):
-                where = f"{file}: record {number}"
-                payload = records.get(str(number).encode("ascii"))
-                if payload is None:
-                    raise ZooError(f"{where} is missing, though the file says it holds more; download or copy it again")
-                try:
-                    fields = fields_of(load_pickle(payload, where))
-                except RefusedError as refused:
-                    raise ZooError(f"{where} is {refused}; give an LMDB of pickled PyG Data, as OC20 publishes them") from None
-                yield _raw_frame(fields, where, source)
+            count = _record_count(records, file)
+        for first in range(0, count, size):
+            yield Chunk(source, first, (file, range(first, min(first + size, count))))
+
+
+def _read_chunk(path: Path, options: ReadOptions, chunk: Chunk) -> Iterator[RawFrame]:
+    from zoo.data.restricted_pickle import RefusedError, fields_of, load_pickle
+
+    file, numbers = chunk.place
+    with open_lmdb(file) as records:
+        for number in numbers:
+            where = f"{file}: record {number}"
+            payload = records.get(str(number).encode("ascii"))
+            if payload is None:
+                raise ZooError(f"{where} is missing, though the file says it holds more; download or copy it again")
+            try:
+                fields = fields_of(load_pickle(payload, where))
+            except RefusedError as refused:
+                raise ZooError(f"{where} is {refused}; give an LMDB of pickled PyG Data, as OC20 publishes them") from None
+            yield _raw_frame(fields, where, chunk.source)
 
 
 def _record_count(records: Any, file: Path) -> int:
@@ -104,4 +118,6 @@ FORMAT = Format(
     description="OC20's and OC22's LMDB files of pickled PyG data, read without running code from them (.lmdb, or a folder of them)",
     recognises=lambda path: is_sharded(path, _SUFFIX),
     read=_read,
+    chunks=_chunks,
+    read_chunk=_read_chunk,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -127,9 +127,15 @@ def _is_of_a_pair(file: Path) -> bool:
         return True  # to be refused as damaged, not to be read without its reference energies
 
 
+def _files(path: Path) -> Sequence[Path]:
+    structures = [path] if path.is_file() else sorted(one for one in path.rglob("*.extxyz*") if _STRUCTURES.search(one.name))
+    return [file for one in structures for file in (one, _text_beside(one)) if file is not None]
+
+
 FORMAT = Format(
     name="oc20_raw",
     description="OC20's raw pairs of extxyz.xz and txt.xz, with names and reference energies (a file, or a folder searched for them)",
     recognises=_recognises,
     read=_read,
+    files=_files,
 )

@@ -8,7 +8,7 @@ stumble over it: here complete steps are counted first, and the rest is noted.
 from __future__ import annotations
 
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +92,15 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
         yield RawFrame.of_atoms(atoms, labels_of_atoms(atoms, {}), notes=progress.notes())
 
 
+def _files(path: Path) -> Sequence[Path]:
+    """With those beside it in which ASE looks for the atoms that were held fixed."""
+    return [path, *(one for name in ("CONTCAR", "POSCAR") if (one := path.parent / name).is_file())]
+
+
 FORMAT = Format(
     name="vasp",
     description="VASP's OUTCAR and vasprun.xml under any name, up to the last complete ionic step",
     recognises=lambda path: path.is_file() and _kind(path) is not None,
     read=_read,
+    files=_files,
 )

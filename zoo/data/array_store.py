@@ -1,0 +1,292 @@
+"""Flat arrays in a folder of the cache: built once by one process, checked whole whenever they are opened, and mapped into memory.
+
+A store is a folder of ``.npy`` files and a ``manifest.json`` with the shape and the CRC-32 of each. It is written under another name,
+flushed to disk and renamed, under a lock, so that a kill, a full disk or a second process never leave a store that a later run trusts: what
+lacks its manifest, or differs from it, is no store and is built anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from zoo.cache import cache_root
+from zoo.errors import ZooError, first_line
+
+Array = NDArray[Any]
+
+_LAYOUT = 1
+_MANIFEST = "manifest.json"
+_BLOCK_BYTES = 1 << 22
+
+
+# A file may change twice within one tick of the file system's clock: what was checked while it was this young is checked again.
+_SETTLED_NANOSECONDS = 1_000_000_000
+_verified: dict[Path, dict[str, tuple[int, ...]]] = {}
+
+
+class BrokenStoreError(Exception):
+    """What lies there is no whole store; says how it differs."""
+
+
+class StoreWriter:
+    """Appends to the arrays of a store that is being built."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._growing: dict[str, _Growing] = {}
+
+    def append(self, arrays: Mapping[str, Array]) -> None:
+        """Add rows to each array; the first call with a name decides its type and row shape."""
+        for name, rows in arrays.items():
+            if name not in self._growing:
+                self._growing[name] = _Growing((self._folder / f"{name}.npy").open("wb"), rows.dtype.newbyteorder("<"), rows.shape[1:])
+            self._growing[name].append(rows)
+
+    def finish(self, meta: Mapping[str, Any]) -> None:
+        """Write the final headers and the manifest, and flush everything to disk."""
+        arrays = {name: growing.finish() for name, growing in self._growing.items()}
+        content = {"layout": _LAYOUT, "arrays": arrays, "meta": dict(meta)}
+        with (self._folder / _MANIFEST).open("w", encoding="utf-8") as stream:
+            json.dump({**content, "crc32": _crc_of_json(content)}, stream)
+            _flush(stream)
+
+    def close(self) -> None:
+        """Close what is still open after an error."""
+        for growing in self._growing.values():
+            growing.stream.close()
+
+
+@dataclass
+class _Growing:
+    """One ``.npy`` file whose length is known at its end: NumPy leaves room in the header for that."""
+
+    stream: IO[bytes]
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+    rows: int = 0
+    crc: int = 0
+
+    def __post_init__(self) -> None:
+        self._header()
+        self._begin = self.stream.tell()
+
+    def append(self, rows: Array) -> None:
+        given = np.ascontiguousarray(rows, dtype=self.dtype)
+        assert given.shape[1:] == self.row_shape
+        content = given.tobytes()
+        self.stream.write(content)
+        self.crc = zlib.crc32(content, self.crc)
+        self.rows += len(given)
+
+    def finish(self) -> dict[str, Any]:
+        self.stream.seek(0)
+        self._header()
+        assert self.stream.tell() == self._begin
+        _flush(self.stream)
+        self.stream.close()
+        with Path(self.stream.name).open("rb") as written:
+            header = written.read(self._begin)
+        return {
+            "dtype": self.dtype.str,
+            "shape": [self.rows, *self.row_shape],
+            "header_bytes": self._begin,
+            "crc32": [zlib.crc32(header), self.crc],
+        }
+
+    def _header(self) -> None:
+        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.row_shape)}
+        npy.write_array_header_1_0(self.stream, description)
+
+
+def _flush(stream: IO[Any]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _crc_of_json(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+@dataclass
+class ArrayStore:
+    """The arrays of one store, mapped into memory and read-only.
+
+    Pages that were read count as this process's memory until `release`. In another process, or after a fork, they are mapped anew.
+
+    Attributes:
+        folder: where they lie.
+        meta: what the builder said about them.
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    _layout: dict[str, tuple[str, tuple[int, ...], int]]
+    _arrays: dict[str, Array] = field(default_factory=dict, repr=False)
+    _maps: list[mmap.mmap] = field(default_factory=list, repr=False)
+    _process: int = 0
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._layout
+
+    def __getitem__(self, name: str) -> Array:
+        if self._process != os.getpid():
+            self._arrays, self._maps, self._process = {}, [], os.getpid()
+        if name not in self._arrays:
+            self._arrays[name] = self._mapped(name)
+        return self._arrays[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_arrays": {}, "_maps": [], "_process": 0}
+
+    def release(self) -> None:
+        """Let the system take back the pages that were read; they stay valid."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for one in self._maps:
+                one.madvise(mmap.MADV_DONTNEED)
+
+    def _mapped(self, name: str) -> Array:
+        dtype, shape, begin = self._layout[name]
+        count = math.prod(shape)
+        if count == 0:
+            return np.empty(shape, dtype)
+        with (self.folder / f"{name}.npy").open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._maps.append(mapped)
+            return np.frombuffer(mapped, np.dtype(dtype), count, begin).reshape(shape)
+
+
+def open_store(folder: Path) -> ArrayStore:
+    """A store, every byte of it compared with its checksums.
+
+    Raises:
+        BrokenStoreError: where it is not whole.
+    """
+    try:
+        content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if content.pop("crc32") != _crc_of_json(content) or content["layout"] != _LAYOUT:
+            raise BrokenStoreError(f"{_MANIFEST} differs from its checksum")
+        arrays: dict[str, Any] = content["arrays"]
+        began, states = time.time_ns(), {name: _state(folder / f"{name}.npy") for name in arrays}
+        if _verified.get(folder) != states:
+            with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # checksums are computed outside of Python's lock
+                list(pool.map(lambda name: _check_file(folder / f"{name}.npy", arrays[name]), arrays))
+            if all(max(state[-2:]) < began - _SETTLED_NANOSECONDS for state in states.values()):
+                _verified[folder] = states
+        layout = {name: (one["dtype"], tuple(one["shape"]), one["header_bytes"]) for name, one in arrays.items()}
+        return ArrayStore(folder, content["meta"], layout)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenStoreError(first_line(error) or type(error).__name__) from None
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes with the content of a file; the last two are times in ns."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _check_file(path: Path, wanted: Mapping[str, Any]) -> None:
+    size = wanted["header_bytes"] + math.prod(wanted["shape"]) * np.dtype(wanted["dtype"]).itemsize
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size != size:
+            raise BrokenStoreError(f"{path.name} has {os.fstat(stream.fileno()).st_size} bytes where {size} are expected")
+        # the header apart, since it is written last; it says what the manifest says, to other readers
+        found = [zlib.crc32(stream.read(wanted["header_bytes"])), 0]
+        while block := stream.read(_BLOCK_BYTES):
+            found[1] = zlib.crc32(block, found[1])
+    if found != wanted["crc32"]:
+        raise BrokenStoreError(f"{path.name} differs from its checksum")
+
+
+def obtain_store(kind: str, key: str, build: Callable[[StoreWriter], Mapping[str, Any]]) -> ArrayStore:
+    """The store ``key`` of the cache: opened where it is whole, built where it is not there, built anew where it is broken.
+
+    Standard error says where a store is damaged, or another process is building it.
+
+    Args:
+        kind: names the folder of the cache, ``"frames"`` or ``"edges"``.
+        key: names what is in it: a hash of everything that the content follows from.
+        build: appends the arrays and returns what is to be remembered with them.
+
+    Raises:
+        ZooError: where the cache cannot be written or the disk is full; nothing is left behind then. Whatever ``build`` raises.
+    """
+    folder = cache_root() / kind / key
+    try:
+        return open_store(folder)
+    except BrokenStoreError:
+        pass  # not there, or broken: decided under the lock
+    with _locked(folder):
+        if folder.exists():
+            try:
+                return open_store(folder)  # of the process that had the lock
+            except BrokenStoreError as broken:
+                print(f"cache: {folder} is damaged ({broken}) and is built anew", file=sys.stderr)
+        _build(folder, build)
+        try:
+            return open_store(folder)
+        except BrokenStoreError as broken:
+            raise ZooError(
+                f"{folder}: what was written to the cache does not read back ({broken}); check that disk, or set ZOO_CACHE"
+            ) from broken
+
+
+def _build(folder: Path, build: Callable[[StoreWriter], Mapping[str, Any]]) -> None:
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: under the lock nobody works there
+    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("partial", "old"))
+    writer = StoreWriter(partial)
+    try:
+        partial.mkdir()
+        writer.finish(build(writer))
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        writer.close()
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"cache: another process is building {folder}; waiting for it", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _cannot_write(folder: Path, error: OSError) -> ZooError:
+    return ZooError(
+        f"{folder}: the cache cannot be written ({error.strerror or error}); free disk space, set ZOO_CACHE to a folder with room, or pass "
+        "data.cache=memory"
+    )

@@ -1,0 +1,73 @@
+"""Labels far outside the set's own distribution: one broken frame moves every weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.data.frame import Frame
+from zoo.doctor.energies import residual_energies
+from zoo.doctor.registry import check
+from zoo.doctor.report import Finding
+from zoo.doctor.subject import Subject
+
+FEWEST_FRAMES = 10
+DEVIATIONS = 8.0
+"""Robust standard deviations; of the largest force of a frame in the logarithm. Frames of MD at 300 K and 600 K stay below 5."""
+FORCE_RATIO = 5.0
+LEAST_FORCE_EV_PER_ANGSTROM = 10.0
+"""A bond pulled by 0.2 Å: smaller forces are no accident, even where all other frames are relaxed."""
+ENERGY_EV_PER_ATOM = 0.5
+
+
+@check("outliers.forces", "Has a frame a force far above those of all others?", cheap=True)
+def force_outliers(subject: Subject) -> Iterator[Finding]:
+    """Judged by the set's own distribution: sets at high pressure have large forces throughout."""
+    frames = [frame for frame in subject.frames if frame.has_forces]
+    if len(frames) < FEWEST_FRAMES:
+        return
+    largest = largest_forces(frames)
+    used = np.maximum(largest, 1e-3)
+    usual = float(np.quantile(used, 0.9))
+    far = (deviations(np.log(used)) > DEVIATIONS) | (used > 10 * usual)
+    chosen = np.flatnonzero(far & (used > FORCE_RATIO * usual) & (used > LEAST_FORCE_EV_PER_ANGSTROM))
+    chosen = chosen[np.argsort(-used[chosen])]
+    if chosen.size:
+        names = tuple(f"{frames[i].name} ({used[i]:.3g} eV/Å)" for i in chosen)
+        found = f"{chosen.size:,} of {len(frames):,} frames have forces of up to {used[chosen[0]]:.3g} eV/Å"
+        expected = f"forces like the others': 90 % of the frames stay below {usual:.3g} eV/Å"
+        remedy = "look at these frames (unconverged? atoms too close?); leave them out, or lower their weight with a huber loss"
+        yield Finding("warning", "outliers.forces", found, expected, remedy, names)
+
+
+@check("outliers.energies", "Has a frame an energy that its composition does not explain?", cheap=True)
+def energy_outliers(subject: Subject) -> Iterator[Finding]:
+    """Residuals per atom after a fit of one energy an element, against their own spread."""
+    frames = [frame for frame in subject.frames if frame.has_energy]
+    if len(frames) < FEWEST_FRAMES:
+        return
+    atoms = np.array([len(frame) for frame in frames], dtype=np.float64)
+    per_atom = residual_energies(frames) / atoms
+    middle = float(np.median(per_atom))
+    far = np.flatnonzero((deviations(per_atom, both_sides=True) > DEVIATIONS) & (np.abs(per_atom - middle) > ENERGY_EV_PER_ATOM))
+    far = far[np.argsort(-np.abs(per_atom[far] - middle))]
+    if far.size:
+        names = tuple(f"{frames[i].name} ({per_atom[i]:+.3g} eV/atom)" for i in far)
+        most = abs(per_atom[far[0]] - middle)
+        found = f"{far.size:,} of {len(frames):,} frames have energies up to {most:.3g} eV/atom off a sum over elements"
+        remedy = "look at these frames: another unit, level of theory or magnetic state, or far from equilibrium"
+        yield Finding("warning", "outliers.energies", found, "the spread of the other frames", remedy, names)
+
+
+def largest_forces(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """(F,) eV/Å, the norm of the largest force on a free atom of each frame."""
+    return np.array([float(np.linalg.norm(frame.forces[frame.free], axis=1).max()) for frame in frames])
+
+
+def deviations(values: NDArray[np.float64], both_sides: bool = False) -> NDArray[np.float64]:
+    """(F,) how many robust standard deviations (1.4826 MAD) above the median, or away from it."""
+    off = values - np.median(values)
+    spread = 1.4826 * float(np.median(np.abs(off)))
+    return np.asarray((np.abs(off) if both_sides else off) / max(spread, 1e-12), dtype=np.float64)
