@@ -140,6 +140,8 @@ words    those of zoo train; nothing is trained, and nothing written but what is
 looks at labels and keys, units, zero and precision of energies, forces and stress against energies and against the base, structures in
          several parts, elements, neighbours, outliers, level of theory, heads, step 0, time and memory (docs/doctor.md)
 sample   sample=24: how many frames the base predicts
+frames   frames=20000: how many of each part are looked at closely, evenly spaced, or frames=all; missing labels, unknown elements,
+         outliers, repeats and leakage are looked for in every frame
 only     only=[NAME,...]: names of checks, or of families of them
 exit     0 without errors; 1 where one was found, or the words are wrong (one line on standard error); 2 for a bug
 """

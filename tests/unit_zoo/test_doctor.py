@@ -14,6 +14,7 @@ from tests.doctored import MODEL_FREE, Change, acac, base, cut, diagnosis, parte
 from tests.families import skip_without
 from zoo.backbones import load_family
 from zoo.data.frame import Frame
+from zoo.data.stored_frames import HeldFrames, StoredFrames
 from zoo.doctor import Report, examine
 from zoo.units import ENERGY_IN_EV
 
@@ -161,6 +162,26 @@ def test_one_frame_with_a_force_of_100_ev_per_angstrom_is_named() -> None:
     (finding,) = report.of_check("outliers.forces")
     assert finding.frames == (f"{broken.name} (100 eV/Å)",)
     assert diagnosis(splits).of_check("outliers.forces") == ()
+
+
+def test_frames_that_are_not_looked_at_closely_are_searched_for_outliers_unknown_elements_and_repeats() -> None:
+    """On disk, as sets are that this is for; the broken frames are none of the few that are spread over the part."""
+    splits = acac(100)
+    train = list(splits.train)
+    train[7] = replace(train[7], forces=train[7].forces + 100.0)
+    train[8] = replace(train[8], atomic_numbers=np.where(train[8].atomic_numbers == 8, 95, train[8].atomic_numbers))
+    train[9] = replace(train[11], frame_id=train[9].frame_id)
+    on_disk = StoredFrames.all_of(HeldFrames(train))
+    few = examine(run_config(), splits=replace(splits, train=on_disk), potential=base(), most_frames=4, only=MODEL_FREE)
+    whole = examine(run_config(), splits=with_train(splits, train), potential=base(), most_frames=None, only=MODEL_FREE)
+    assert "looked at" not in whole.facts
+    assert few.facts["looked at"].startswith("12 of 100 frames, evenly spaced")
+    for name in ("outliers", "structures.elements", "structures.repeats"):
+        assert few.of_check(name) == whole.of_check(name), name
+    (force,), (repeat,) = few.of_check("outliers.forces"), few.of_check("structures.repeats")
+    assert [name.partition(" (")[0] for name in force.frames] == [train[7].name]
+    assert repeat.frames == (train[11].name,)
+    assert "Am" in errors(few, "structures.elements")
 
 
 def test_one_frame_with_another_energy_is_named() -> None:

@@ -162,6 +162,7 @@ def test_the_extremes_of_a_distribution_are_in_it() -> None:
         (["training.stepz=3"], ["stepz", "steps"]),
         (["only=[lables]"], ["'lables'", "labels"]),
         (["sample=0"], ["sample=0", "1 or more"]),
+        (["frames=some"], ["frames=some", "or all"]),
         (["html="], ["html= has no value"]),
         (["json=nowhere/report.json"], ["nowhere", "existing folder"]),
         (["--jsn"], ["--jsn", "--json"]),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.doctor.examination import SAMPLE, examine
+from zoo.doctor.examination import MOST_FRAMES, SAMPLE, examine
 from zoo.errors import ZooError
 from zoo.files import write_text_atomically
 
-_OWN = ("json", "html", "sample", "only")
+_OWN = ("json", "html", "sample", "frames", "only")
 
 
 def doctor(arguments: Sequence[str]) -> int:
@@ -20,7 +20,12 @@ def doctor(arguments: Sequence[str]) -> int:
     """
     own, words = split_words(arguments)
     targets = {name: _writable(own[name]) for name in ("json", "html") if name in own}  # refused before minutes of work
-    report = examine(words, sample=_sample(own.get("sample")), only=_names(own.get("only", "")))
+    report = examine(
+        words,
+        sample=_count("sample", own.get("sample", str(SAMPLE))),
+        most_frames=None if own.get("frames") == "all" else _count("frames", own.get("frames", str(MOST_FRAMES))),
+        only=_names(own.get("only", "")),
+    )
     print(report.to_json() if "--json" in arguments else report.text())
     for name, path in targets.items():
         write_text_atomically(path, report.html() if name == "html" else report.to_json() + "\n")
@@ -28,7 +33,7 @@ def doctor(arguments: Sequence[str]) -> int:
 
 
 def split_words(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """``json=``, ``html=``, ``sample=`` and ``only=``, and the words that are those of ``zoo train``."""
+    """``json=``, ``html=``, ``sample=``, ``frames=`` and ``only=``, and the words that are those of ``zoo train``."""
     own: dict[str, str] = {}
     words: list[str] = []
     for word in arguments:
@@ -53,11 +58,9 @@ def _writable(value: str) -> Path:
     return path
 
 
-def _sample(value: str | None) -> int:
-    if value is None:
-        return SAMPLE
+def _count(name: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise ZooError(f"sample={value}: wanted a number of frames, 1 or more")
+        raise ZooError(f"{name}={value}: wanted a number of frames, 1 or more{' (or all)' if name == 'frames' else ''}")
     return int(value)
 
 

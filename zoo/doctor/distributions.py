@@ -26,8 +26,8 @@ def _all(subject: Subject) -> Iterator[Distribution | None]:
         per_atom = residual_energies(energetic) / np.array([len(frame) for frame in energetic])
         yield Distribution.of("energy less a sum over elements", "meV/atom", (per_atom * 1e3).tolist())
         yield Distribution.of("energy", "eV/atom", [frame.energy / len(frame) for frame in energetic])
+    yield Distribution.of("largest force of a frame", "eV/Å", largest_forces(subject.frames).tolist(), logarithmic=True)
     forced = [frame for frame in subject.frames if frame.has_forces]
-    yield Distribution.of("largest force of a frame", "eV/Å", largest_forces(forced).tolist(), logarithmic=True)
     if forced:
         components = np.concatenate([frame.forces[frame.free].ravel() for frame in spread(forced, _LOOKED_AT)])
         yield Distribution.of("force components", "eV/Å", components.tolist())

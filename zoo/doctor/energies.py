@@ -9,7 +9,8 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from zoo.data.frame import Frame
-from zoo.data.reference_energies import composition_counts
+from zoo.data.reference_energies import composition_counts, fit_element_shifts
+from zoo.data.stored_frames import atomic_numbers_of, energies_of
 from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
 from zoo.doctor.slopes import ENERGY_FACTORS
@@ -128,11 +129,14 @@ def _decimals(values: NDArray[np.float64]) -> int | None:
 
 def residual_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
     """(F,) eV: energies less the sum over elements that fits them best; NaN where a frame has none."""
-    energies = np.array([frame.energy for frame in frames], dtype=np.float64)
-    known = np.isfinite(energies)
-    residuals = np.full(len(frames), np.nan)
-    residuals[known] = without_composition([frame for frame, one in zip(frames, known, strict=True) if one], energies[known])
-    return residuals
+    energies = energies_of(frames)
+    if not np.isfinite(energies).any():
+        return energies
+    shifts = fit_element_shifts(frames, energies).shifts
+    of_element = np.zeros(max(shifts) + 1)
+    of_element[list(shifts)] = list(shifts.values())
+    sums = [of_element[np.minimum(numbers, len(of_element) - 1)].sum() for numbers in atomic_numbers_of(frames)]
+    return energies - np.array(sums, dtype=np.float64)  # elements beyond the table are in frames without energy alone
 
 
 def without_composition(frames: Sequence[Frame], values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,6 +23,12 @@ def facts(subject: Subject) -> dict[str, str]:
     for name, frames in subject.parts.items():
         counts = label_counts(frames)
         rows[f"  {name}"] = f"{len(frames):,} frames: " + ", ".join(f"{label} {counts[label]:,}" for label in LABELS)
+    if subject.is_spread:
+        total = sum(map(len, subject.parts.values()))
+        rows["looked at"] = (
+            f"{len(subject.frames):,} of {total:,} frames, evenly spaced (frames=all for every one); all of them for missing labels, "
+            "unknown elements, outliers, repeats and leakage"
+        )
     sizes = [len(frame) for frame in subject.frames]
     if sizes:
         periodic = sum(bool(frame.pbc.all()) for frame in subject.frames)

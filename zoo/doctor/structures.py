@@ -13,6 +13,7 @@ from zoo.data.frame import Frame
 from zoo.data.overlap import REPEAT_ANGSTROM, shared
 from zoo.data.overlap import repeats as repeated_in
 from zoo.data.reference_energies import FEW_FRAMES
+from zoo.data.stored_frames import atomic_numbers_of
 from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
 from zoo.doctor.subject import Subject, by_name, spread
@@ -70,7 +71,7 @@ def repeats(subject: Subject) -> Iterator[Finding]:
 def elements(subject: Subject) -> Iterator[Finding]:
     """Unknown elements have no embedding; known ones in no training frame keep the base's reference energy."""
     known = frozenset(subject.model.backbone.elements)
-    unknown = [frame for frame in subject.frames if not known.issuperset(frame.atomic_numbers.tolist())]
+    unknown = [frame for frame in subject.scanned if not known.issuperset(frame.atomic_numbers.tolist())]
     if unknown:
         found = f"{_symbols(sorted(set(elements_of(unknown)) - known))} in {_count(len(unknown), 'frame')}"
         knows = _symbols(sorted(known)) if len(known) <= 12 else f"its {len(known)} elements"
@@ -82,9 +83,9 @@ def elements(subject: Subject) -> Iterator[Finding]:
     if charged and not subject.model.backbone.reads_charge:
         found = f"{_count(len(charged), 'frame')} carry a charge, which {subject.model.source} has no input for"
         yield Finding("error", "structures.elements", found, "neutral frames", "choose a model that reads charges (uma)", by_name(charged))
-    trained = Counter(int(number) for frame in subject.splits.train for number in set(frame.atomic_numbers.tolist()))
+    trained = Counter(number for numbers in atomic_numbers_of(subject.splits.train) for number in set(numbers.tolist()))
     if trained:
-        new = sorted(set(elements_of(subject.frames)) - set(trained))
+        new = sorted(set(subject.splits.elements()) - set(trained))
         if new:
             found = f"{_symbols(new)} in validation or test frames, and in no training frame"
             remedy = "their reference energies stay the base's own: move such frames into training, or test without them"

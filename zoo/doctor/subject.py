@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.data.frame import Frame
 from zoo.data.parts import DataSplits
+from zoo.data.stored_frames import join
 from zoo.doctor.pairs import Pair, close_pairs
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Subject:
         potential: the model as a run starts with it; None where there is none.
         config: of the run; None where only frames are looked at.
         sample_size: how many frames the model predicts.
-        most_frames: of a part that are looked at, spread over it; None for all.
+        most_frames: of a part that are looked at closely and held in memory, spread over it; None for all.
+        scans_all: whether the checks that read frames one by one (`scanned`) read every one all the same.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Subject:
         config: RunConfig | None = None,
         sample_size: int = 24,
         most_frames: int | None = None,
+        scans_all: bool = False,
     ) -> None:
         self.splits = splits
         self.potential = potential
         self.config = config
         self._sample_size = sample_size
         self._most_frames = most_frames
+        self._scans_all = scans_all
 
     @property
     def model(self) -> Potential:
@@ -66,9 +70,19 @@ class Subject:
 
     @cached_property
     def frames(self) -> list[Frame]:
-        """Every frame, each structure of a file once, though several parts may hold it."""
+        """The frames that are looked at closely, each structure of a file once, though several parts may hold it."""
         looked_at = (spread(frames, self._most_frames or len(frames)) for frames in self.parts.values())
         return list({(frame.source, frame.frame_id): frame for frames in looked_at for frame in frames}.values())
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether `frames` leaves some out."""
+        return self._most_frames is not None and any(len(frames) > self._most_frames for frames in self.parts.values())
+
+    @cached_property
+    def scanned(self) -> Sequence[Frame]:
+        """Frames to be read one by one, of which few may be held: every one, or `frames`."""
+        return join(list(self.parts.values())) if self._scans_all and self.is_spread else self.frames
 
     @cached_property
     def pairs(self) -> list[Pair]:
