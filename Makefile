@@ -6,7 +6,7 @@
 #   make slow         the tests that take longer
 #   make benchmarks   rewrite the tables of README and docs that a script makes, but for AcAc's (minutes)
 #   make benchmark-acac   README's AcAc table: trains what has not been trained
-#   make benchmark-scale  the table of data at scale: 200,000 frames from disk (half an hour)
+#   make benchmark-scale  the table of data at scale: 200,000 frames from disk (5 minutes)
 #   make zero-shot    a record of SevenNet-0 on every data set that is on this disk (an hour), and their table
 #   make lint         style and types only
 #   make format       rewrite the sources in the house style

@@ -176,7 +176,9 @@ if __name__ == "__main__":
     parser.add_argument("--frames", type=int, default=200_000)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--folder", help="where the file and the caches go; a temporary folder by default")
-    parser.add_argument("--print", action="store_true", help="print the table and leave the page alone")
+    parser.add_argument(
+        "--print", action="store_true", help="print the table and leave the page alone, which has places for 200000 and 1000000 frames"
+    )
     parser.add_argument("--start", help=argparse.SUPPRESS)
     parser.add_argument("--train", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=2, help=argparse.SUPPRESS)
@@ -190,8 +192,8 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory(dir=given.folder) as work:
             table, note = measure(given.frames, Path(work), given.steps)
         header = ["", "frames / s", "edges / s", "together / s", "processor / s", "memory / MiB"]
-        content = f"{markdown_table(header, table)}\n\n{note} {stamp('python -m benchmarks.data_scale')}"
+        content = f"{markdown_table(header, table)}\n\n{note} {stamp(f'python -m benchmarks.data_scale --frames {given.frames}')}"
         if given.print:
             print(content)
         else:
-            write_between_markers(ROOT / "docs" / "benchmarks.md", "data scale", content)
+            write_between_markers(ROOT / "docs" / "benchmarks.md", f"data scale {given.frames}", content)
