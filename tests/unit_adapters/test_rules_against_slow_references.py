@@ -80,12 +80,8 @@ def test_e3nns_linear_from_channels_to_channels():
     irreps = Irreps("2x0e+1x0e+2x1o"), Irreps("2x0e+1x1o")
     for sizes in ((3, 2), (1, 2), (1, 1)):
         layer = o3.Linear(*irreps, f_in=sizes[0], f_out=sizes[1])
-        assert (
-            differences(
-                layer, lambda base, changes, x: e3nn_channelled_linear(irreps, base, changes, x), [irreps[0].randn(2, sizes[0], -1)]
-            )
-            == []
-        )
+        features = irreps[0].randn(2, sizes[0], -1)
+        assert differences(layer, lambda base, changes, x: e3nn_channelled_linear(irreps, base, changes, x), [features]) == []
 
 
 @pytest.mark.parametrize("select", ["l>=1", "l==0", "l==1"])
@@ -93,18 +89,10 @@ def test_some_paths_of_a_layer_alone(select):
     """What is left out keeps its weights: gaps between the changes, before them and behind them."""
     irreps = Irreps("2x1o+2x0e+1x2e+1x0e"), Irreps("2x0e+1x1o+2x2e+1x0e")
     chosen = [{**spec, "select": [select]} for spec in (LOW_RANK, SPARSE, FULL)]
-    assert (
-        differences(
-            o3.Linear(*irreps), lambda base, changes, x: e3nn_linear(irreps, base, changes, x), [irreps[0].randn(2, -1)], specs=chosen
-        )
-        == []
-    )
-    assert (
-        differences(
-            SO3Linear(2, 3, 2), lambda base, changes, x: slow.so3_linear("", base, changes, x), [torch.randn(2, 9, 2)], specs=chosen
-        )
-        == []
-    )
+    layer, features = o3.Linear(*irreps), irreps[0].randn(2, -1)
+    assert differences(layer, lambda base, changes, x: e3nn_linear(irreps, base, changes, x), [features], specs=chosen) == []
+    layer, features = SO3Linear(2, 3, 2), torch.randn(2, 9, 2)
+    assert differences(layer, lambda base, changes, x: slow.so3_linear("", base, changes, x), [features], specs=chosen) == []
 
 
 def test_layers_without_a_path_have_nothing_to_adapt_and_say_so():
@@ -324,10 +312,8 @@ def test_so3_linear_layers(package, channels, lmax):
         from fairchem.core.models.uma.nn.so3_layers import SO3_Linear
 
         layer = SO3_Linear(*channels, lmax)
-    assert (
-        differences(layer, lambda base, changes, x: slow.so3_linear("", base, changes, x), [torch.randn(2, (lmax + 1) ** 2, channels[0])])
-        == []
-    )
+    features = torch.randn(2, (lmax + 1) ** 2, channels[0])
+    assert differences(layer, lambda base, changes, x: slow.so3_linear("", base, changes, x), [features]) == []
 
 
 @skip_without("uma")
@@ -407,10 +393,5 @@ def test_allegros_tensor_product(irreps, channels, coupled):
 
 def test_nequixs_norm_has_a_weight_for_each_copy_of_an_irrep():
     irreps = Irreps("3x0e+1x1o+2x2e")
-    layer = IrrepsRMSNorm(irreps)
-    assert (
-        differences(
-            layer, lambda base, changes, x: slow.irreps_rms_norm(irreps, base, changes, x), [irreps.randn(3, -1)], specs=[SPARSE, FULL]
-        )
-        == []
-    )
+    layer, features, specs = IrrepsRMSNorm(irreps), irreps.randn(3, -1), [SPARSE, FULL]
+    assert differences(layer, lambda base, changes, x: slow.irreps_rms_norm(irreps, base, changes, x), [features], specs=specs) == []

@@ -152,7 +152,7 @@ def test_an_evaluation_of_a_test_set_leaves_the_pool_unread_and_validation_frame
 
     read = []
     real = zoo.data.named.read_card_file
-    monkeypatch.setattr(zoo.data.named, "read_card_file", lambda card, key, needs: read.append(key) or real(card, key, needs))
+    monkeypatch.setattr(zoo.data.named, "read_card_file", lambda card, key, *rest: read.append(key) or real(card, key, *rest))
     whole = here("rmd17/ethanol", protocol="sparse")
     assert read == ["train_1", "test_1"]
     read.clear()
