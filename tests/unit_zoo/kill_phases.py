@@ -11,7 +11,8 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from safetensors.torch import load_file
 
 import zoo
 from tests.kills import Command, content, half_written, work_seconds
-from tests.slow_server import SlowServer
+from tests.slow_server import SlowServer, served
 
 RUN = ("run.name=run", "run.resume=true")
 ELORA = ("adapter=elora", "adapter.rank=2", "training.optimizer.learning_rate=2e-2")
@@ -310,3 +311,27 @@ def predictions(toy: Path, structures: Path) -> Phase:
         return Command(["predict", f"backbone={toy}", f"input={structures}", "output=out.xyz"], folder)
 
     return Phase("predictions", command, lambda folder: content(folder, without=("said.txt",)))
+
+
+@contextmanager
+def make(name: str, toy: Path, small_run: list[str], run: Path, atoms: list[Atoms], folder: Path) -> Iterator[Phase]:
+    """The phase of that name; what it reads is written to ``folder``, and served from there where it is downloaded.
+
+    Args:
+        name: of the phase.
+        toy: a checkpoint.
+        small_run: words of a training.
+        run: a finished run.
+        atoms: labelled structures.
+        folder: may hold other things.
+    """
+    of_a_run = {"export": export, "record": record, "adapter file": combined_adapter}
+    if name == "download":
+        with served(folder / "published") as server:
+            yield download(toy, publish(folder / "published", atoms), server)
+    elif name == "cache build":
+        yield cache_build(toy, many_structures(folder / "many.xyz", 900))
+    elif name == "predictions":
+        yield predictions(toy, many_structures(folder / "some.xyz", 20))
+    else:
+        yield of_a_run[name](run) if name in of_a_run else training(name, small_run)

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,11 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.kills import KILLED, Command, at_disk_call, half_written
-from tests.slow_server import served
 from tests.unit_zoo import kill_phases
 from tests.unit_zoo.kill_phases import ELORA, RUN, Phase
 
-# phase: kills at shares of the work, kills at calls that change the disk
+# phase (`kill_phases.make`): kills at shares of the work, kills at calls that change the disk
 PLAN = {
     "download": (14, 6),
     "cache build": (10, 10),
@@ -128,45 +126,6 @@ class Sweep:
         self._phase.check(command.folder)
         self.tally.finished += was_killed
         shutil.rmtree(command.folder)
-
-
-@pytest.fixture(scope="module")
-def alone(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run. It is made in this process, so that the children have everything imported."""
-    from zoo.cli import main
-
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    main(["train", *small_run, *ELORA, "run.name=run", f"run.folder={folder}"])
-    return folder
-
-
-@pytest.fixture
-def phase(
-    request: pytest.FixtureRequest,
-    toy_checkpoint: Path,
-    small_run: list[str],
-    alone: Path,
-    emt_atoms: Callable,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Phase]:
-    """The phase of the name that the test is parametrised with."""
-    from zoo.data import conversion, edge_store
-
-    monkeypatch.setattr(conversion, "_FRAMES_OF_A_PIECE", 60)  # the children inherit it
-    monkeypatch.setattr(edge_store, "_FRAMES_OF_A_PIECE", 60)
-    name = request.param
-    with served(tmp_path / "published") as server:
-        if name == "download":
-            yield kill_phases.download(toy_checkpoint, kill_phases.publish(tmp_path / "published", emt_atoms(40)), server)
-        elif name == "cache build":
-            yield kill_phases.cache_build(toy_checkpoint, kill_phases.many_structures(tmp_path / "many.xyz", 900))
-        elif name in ("training", "checkpoints"):
-            yield kill_phases.training(name, small_run)
-        elif name == "predictions":
-            yield kill_phases.predictions(toy_checkpoint, kill_phases.many_structures(tmp_path / "some.xyz", 20))
-        else:
-            yield {"export": kill_phases.export, "record": kill_phases.record, "adapter file": kill_phases.combined_adapter}[name](alone)
 
 
 def test_the_plan_has_a_hundred_kills():
