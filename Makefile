@@ -4,6 +4,7 @@
 #   make acac         the same on real DFT data (acetylacetone; downloaded, or found in ZOO_DATA)
 #   make test         style, types and the tests that take seconds
 #   make slow         the tests that take longer
+#   make kill-sweep   of these, the one that kills commands 100 times, with its figures
 #   make benchmarks   rewrite the tables of README and docs that a script makes, but for AcAc's (minutes)
 #   make benchmark-acac   README's AcAc table: trains what has not been trained
 #   make benchmark-scale  the table of data at scale: 200,000 frames from disk (5 minutes)
@@ -20,7 +21,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := .venv/installed.stamp
 
-.PHONY: quickstart acac test slow benchmarks benchmark-acac benchmark-scale zero-shot lint format clean
+.PHONY: quickstart acac test slow kill-sweep benchmarks benchmark-acac benchmark-scale zero-shot lint format clean
 .DEFAULT_GOAL := quickstart
 
 .venv: $(INSTALLED)
@@ -48,6 +49,9 @@ test: lint
 
 slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
+
+kill-sweep: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/unit_zoo/test_kill_sweep.py
 
 benchmarks: $(INSTALLED)
 	for name in cards counts imports parity step_cost attach lifecycle routing_parts contracts; do OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -1,7 +1,8 @@
 """One verified file from a published address: resumed, checked, and put in place only when complete.
 
 Bytes go to ``<name>.part`` beside the destination and the finished file is renamed, so a reader never sees half a file. A lock
-beside it makes a second process wait and then find the finished file. A file that nobody has verified is trusted on first use: its
+beside it makes a second process wait and then find the finished file. What an earlier process began is continued where a checksum will
+tell whether both halves are of one file; else it is fetched anew. A file that nobody has verified is trusted on first use: its
 SHA-256 is kept beside it as ``<name>.sha256``, and every later copy must show the same.
 """
 
@@ -21,12 +22,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from zoo.digests import Expected, file_sha256
 from zoo.errors import ZooError
 from zoo.files import write_text_atomically
+from zoo.locks import one_at_a_time
 
 _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 3
@@ -156,7 +157,8 @@ def _bring(job: _Job) -> Path:
         raise ZooError(f"{job.description}: {job.url!r} is not an address of a kind that can be fetched ({', '.join(_SCHEMES)})")
     try:
         job.destination.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(job.destination.with_name(job.destination.name + ".lock")):
+        lock_file = job.destination.with_name(job.destination.name + ".lock")
+        with one_at_a_time(lock_file, f"zoo: another process is fetching {job.destination}; waiting for it"):
             if not _complete(job):
                 _transfer(job)
     except OSError as error:
@@ -169,6 +171,8 @@ def _complete(job: _Job) -> bool:
 
 
 def _transfer(job: _Job) -> None:
+    if not job.expected.has_checksum:
+        job.part.unlink(missing_ok=True)  # of whatever version the address served then
     for attempt in range(1, _ATTEMPTS + 1):
         resumed = job.part.exists()
         try:
@@ -177,7 +181,7 @@ def _transfer(job: _Job) -> None:
             if attempt == _ATTEMPTS:
                 raise ZooError(
                     f"{job.description}: the transfer from {job.url} broke off {_ATTEMPTS} times ({error}); "
-                    f"run again to continue it, or {job.by_hand()}"
+                    f"run again{' to continue it' if job.expected.has_checksum else ''}, or {job.by_hand()}"
                 ) from error
             continue
         except OSError:
@@ -300,7 +304,7 @@ def _wants_an_account(job: _Job, error: urllib.error.HTTPError, sent_token: bool
 def _read(response: IO[bytes]) -> bytes:
     try:
         return response.read(_CHUNK_BYTES)
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (http.client.HTTPException, OSError) as error:  # of the connection, TLS and time-outs included; not of this disk
         raise _Interrupted(str(error) or type(error).__name__) from error
 
 

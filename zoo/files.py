@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import adapters.files
+from adapters.files import is_partial as is_partial
+from adapters.files import remove_partials as remove_partials
 from zoo.errors import ZooError
 
 
@@ -21,8 +23,3 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` for UTF-8 text."""
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def is_partial(name: str) -> bool:
-    """Whether a file's name is that of a temporary file of `write_atomically`, which a kill can leave."""
-    return name.startswith(".") and name.endswith(".partial")

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ from ase.io import write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from tests.unit_zoo.kill_phases import Phase
 
 # 12 steps on 8 frames with a validation every 3; no test set, so the 4 validation frames are evaluated
 SMALL_RUN = (
@@ -237,6 +239,36 @@ def killer() -> Callable[..., Callable[[], None]]:
         return sabotage
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `small_run`; it is made in this process, so that forked children have everything imported."""
+    from zoo.cli import main
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    main(["train", *small_run, "adapter=elora", "adapter.rank=2", "run.name=run", f"run.folder={folder}"])
+    return folder
+
+
+@pytest.fixture
+def phase(
+    request: pytest.FixtureRequest,
+    toy_checkpoint: Path,
+    small_run: list[str],
+    finished_run: Path,
+    emt_atoms: Callable[[int], list[Atoms]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Phase]:
+    """The work (`tests/unit_zoo/kill_phases.py`) whose name the test is parametrised with."""
+    from tests.unit_zoo.kill_phases import make
+    from zoo.data import conversion, edge_store
+
+    for module in (conversion, edge_store):
+        monkeypatch.setattr(module, "_FRAMES_OF_A_PIECE", 60)  # children inherit it
+    with make(request.param, toy_checkpoint, small_run, finished_run, emt_atoms(40), tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -19,10 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import quote
 
-from filelock import FileLock
-
 from zoo.data.paths import safe_parts
 from zoo.errors import ZooError, first_line
+from zoo.locks import one_at_a_time
 
 _FOLDER = "folder"
 _COPY_BYTES = 1 << 20
@@ -64,7 +63,8 @@ def obtain_member(archive_path: Path, member: str, destination: Path) -> Path:
     if not own.is_dir():
         try:
             destination.mkdir(parents=True, exist_ok=True)
-            with FileLock(own.with_name(f".{own.name}.lock")):
+            waiting = f"zoo: another process is taking {member} out of {archive_path}; waiting for it"
+            with one_at_a_time(own.with_name(f".{own.name}.lock"), waiting):
                 if not own.is_dir():
                     _extract(archive_path, parts, own)
         except OSError as error:

@@ -11,13 +11,14 @@ import json
 import math
 import mmap
 import os
+import re
 import shutil
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -29,13 +30,14 @@ from numpy.typing import NDArray
 
 from zoo.cache import cache_root
 from zoo.errors import ZooError, first_line
+from zoo.locks import one_at_a_time
 
 Array = NDArray[Any]
 
 _LAYOUT = 1
 _MANIFEST = "manifest.json"
 _BLOCK_BYTES = 1 << 22
-
+_LEFT_OVER = re.compile(r"\.[^.]+\.\d+\.(partial|old)")
 
 # A file may change twice within one tick of the file system's clock: what was checked while it was this young is checked again.
 _SETTLED_NANOSECONDS = 1_000_000_000
@@ -251,6 +253,7 @@ def obtain_store(kind: str, key: str, build: Callable[[StoreWriter], Mapping[str
 def _build(folder: Path, build: Callable[[StoreWriter], Mapping[str, Any]]) -> None:
     for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: under the lock nobody works there
+    _remove_left_over(folder.parent)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("partial", "old"))
     writer = StoreWriter(partial)
     try:
@@ -269,20 +272,26 @@ def _build(folder: Path, build: Callable[[StoreWriter], Mapping[str, Any]]) -> N
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"cache: another process is building {folder}; waiting for it", file=sys.stderr)
-            lock.acquire()
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(one_at_a_time(_lock_file(folder), f"cache: another process is building {folder}; waiting for it"))
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
         yield
-    finally:
-        lock.release()
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _remove_left_over(kind: Path) -> None:
+    """Remove what killed processes have left of any store, since its source may have changed and nobody would build it again."""
+    with suppress(OSError):  # of another user, say: then it is not for this process to remove
+        for left in [path for path in kind.iterdir() if _LEFT_OVER.fullmatch(path.name)]:
+            lock = FileLock(_lock_file(left.with_name(left.name.split(".")[1])))
+            with suppress(Timeout), lock.acquire(timeout=0):  # whoever builds it has its lock
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _cannot_write(folder: Path, error: OSError) -> ZooError:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from zoo.errors import ZooError
 from zoo.evaluation.provenance import environment
-from zoo.files import is_partial, write_text_atomically
+from zoo.files import is_partial, remove_partials, write_text_atomically
 from zoo.training.checkpoints import LAST
 from zoo.training.config import RunConfig, parse_config
 from zoo.yaml_text import read_yaml
+
+_LOCK = ".lock"
 
 # what may differ between a run and its resumption: none of it changes a number
 _FREE_TO_CHANGE = {
@@ -38,6 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FileLock | None = None
 
     @property
     def config(self) -> Path:
@@ -92,23 +97,54 @@ class RunFolder:
             )
         if not os.access(existing, os.W_OK | os.X_OK):
             raise ZooError(f"{self.path}: cannot be written (no permission in {existing}); pass another run.name=... or hydra.run.dir=...")
-        found = sorted(path.name for path in self.path.iterdir()) if self.path.exists() else []
+        names = sorted(path.name for path in self.path.iterdir()) if self.path.exists() else []
+        found = [name for name in names if name != _LOCK and not is_partial(name)]  # what a kill leaves before there is a config
         if found and not config.run.resume:
             raise ZooError(f"{self.path}: not empty; pass another run.name=..., or run.resume=true to continue that run")
         if self.config.exists():
             _check_same_config(self.config, config.model_dump(mode="json"))
-        elif any(not is_partial(name) for name in found):
+        elif found:
             raise ZooError(f"{self.path}: holds files ({found[0]}, ...) but no config.yaml, so no run to resume; pass another run.name=...")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other process out of this run: one that is begun from here on, a new one from `prepare` on.
+
+        Raises:
+            ZooError: where another process has it, or the lock cannot be made.
+        """
+        self._lock = FileLock(self.path / _LOCK)
+        try:
+            if self.config.exists():
+                self._acquire(self._lock)
+            yield
+        finally:
+            self._lock.release()
+            self._lock = None
+
+    def _acquire(self, lock: FileLock) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ZooError(f"{self.path}: another process is running it; wait until that ends, or pass another run.name=...") from None
+        except OSError as error:
+            raise ZooError(
+                f"{self.path}: cannot be written ({error.strerror or error}); free disk space or pass another run.name=..."
+            ) from None
 
     def prepare(self, config: RunConfig, device: torch.device) -> None:
         """Create the folder, write the resolved config and the first environment, and remove what a kill left half-written.
 
         Raises:
-            ZooError: where the folder cannot be written.
+            ZooError: where the folder cannot be written, or another process has begun the run meanwhile.
         """
-        for path in self.path.rglob(".*"):
-            if is_partial(path.name):
-                path.unlink(missing_ok=True)
+        if self._lock is not None and not self._lock.is_locked:
+            self._acquire(self._lock)
+            if self.config.exists():
+                raise ZooError(f"{self.path}: another process has just begun this run; wait until it ends, or pass another run.name=...")
+        for folder, _, _ in os.walk(self.path):
+            remove_partials(Path(folder))
         write_text_atomically(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         if not self.environment.exists():
             write_text_atomically(self.environment, json.dumps(environment(device), indent=2) + "\n")

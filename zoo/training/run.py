@@ -54,25 +54,27 @@ def fine_tune(config: RunConfig, say: Say = print) -> RunResult:
         say: receives every line for people; they also go to ``log.txt``.
 
     Raises:
-        ZooError: before the first step, and before anything is written, for anything wrong with model, data, adapter or folder.
+        ZooError: before the first step, and before anything is written, for anything wrong with model, data, adapter or folder, and where
+            another process is running it.
         adapters.errors.AdapterError: a wrong adapter configuration.
     """
     folder = RunFolder(Path(config.run.folder))
     folder.check(config)
-    record = valid_record(folder)
-    if record is not None:
-        return _read_back(config, folder, record, say)
-    checkpoint = folder.checkpoint if config.run.resume and folder.checkpoint.is_file() else None
-    log = RunLog(say)
-    with deterministic(config.training.threads):
-        material = prepare(config, checkpoint, log.tell)
-        folder.prepare(config, material.potential.device)
-        log.keep_in(folder.log)
-        stopwatch = Stopwatch()
-        validation = _fit(config, folder, material, checkpoint, stopwatch)
-        kept = "" if validation.kept_step == validation.best_step else f"; the weights of step {validation.kept_step} are kept"
-        log.tell(f"trained to step {validation.last_step}; best validation loss at step {validation.best_step}{kept}")
-        return _finish(config, folder, material, stopwatch, validation, log.tell)
+    with folder.alone():
+        record = valid_record(folder)
+        if record is not None:
+            return _read_back(config, folder, record, say)
+        checkpoint = folder.checkpoint if config.run.resume and folder.checkpoint.is_file() else None
+        log = RunLog(say)
+        with deterministic(config.training.threads):
+            material = prepare(config, checkpoint, log.tell)
+            folder.prepare(config, material.potential.device)
+            log.keep_in(folder.log)
+            stopwatch = Stopwatch()
+            validation = _fit(config, folder, material, checkpoint, stopwatch)
+            kept = "" if validation.kept_step == validation.best_step else f"; the weights of step {validation.kept_step} are kept"
+            log.tell(f"trained to step {validation.last_step}; best validation loss at step {validation.best_step}{kept}")
+            return _finish(config, folder, material, stopwatch, validation, log.tell)
 
 
 def _read_back(config: RunConfig, folder: RunFolder, record: Record, say: Say) -> RunResult:

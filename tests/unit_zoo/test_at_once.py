@@ -1,0 +1,116 @@
+"""Processes that start at once on one cache, one file or one run folder: each succeeds, waits, or is refused in one line."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kills import Command, ended, half_written
+from tests.unit_zoo.kill_phases import ELORA, RUN, Phase, weights
+
+
+def at_once(commands: list[Command]) -> list[int]:
+    """The exit codes of commands that start together."""
+    return [ended(child) for child in [command.start() for command in commands]]
+
+
+@pytest.mark.parametrize("phase", ["download", "cache build"], indirect=True)
+def test_three_starts_on_one_cache_make_it_once_and_agree(phase: Phase, tmp_path: Path) -> None:
+    phase.measure(tmp_path / "alone")
+    commands = [phase.command(tmp_path / str(number)) for number in range(3)]
+    for command in commands[1:]:
+        (command.folder / "cache").symlink_to(commands[0].folder / "cache")
+    assert at_once(commands) == [0, 0, 0], [command.said for command in commands]
+    waited = [line for command in commands for line in command.said.splitlines() if "waiting for it" in line]
+    assert waited
+    for command in commands:
+        phase.check(command.folder)
+
+
+@pytest.mark.parametrize("phase", ["export", "adapter file"], indirect=True)
+def test_three_writers_of_one_file_leave_it_whole(phase: Phase, tmp_path: Path) -> None:
+    phase.measure(tmp_path / "alone")
+    command = phase.command(tmp_path / "here")
+    assert at_once([command, command, command]) == [0, 0, 0], command.said
+    phase.check(command.folder)
+
+
+def _refused(commands: list[Command], codes: list[int]) -> str:
+    """The line of the one that was refused, where the other was not."""
+    assert sorted(codes) == [0, 1], [command.said for command in commands]
+    lines = [line for line in commands[codes.index(1)].said.splitlines() if line.startswith("zoo: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_of_two_that_begin_one_run_at_once_one_is_refused(resume, small_run, finished_run, tmp_path):
+    words = ["train", *small_run, *ELORA, "run.name=run", f"run.resume={resume}", f"run.folder={tmp_path / 'run'}"]
+    commands = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        commands.append(Command(words, tmp_path / name))
+    line = _refused(commands, at_once(commands))
+    assert "another process" in line or "not empty" in line
+    assert weights(tmp_path / "run") == weights(finished_run)
+    assert half_written(tmp_path) == []
+
+
+def test_a_run_that_is_running_is_not_resumed_beside_it(small_run, finished_run, tmp_path):
+    words = ["train", *small_run, *ELORA, *RUN, f"run.folder={tmp_path / 'run'}"]
+    commands = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        commands.append(Command(words, tmp_path / name))
+    first = commands[0].start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/config.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    second = commands[1].run()
+    line = _refused(commands, [ended(first), second])
+    assert "another process is running it; wait until that ends" in line
+    assert weights(tmp_path / "run") == weights(finished_run)
+    assert commands[1].run() == 0  # it has ended: the lock is free
+    assert "this run is finished" in commands[1].said
+
+
+def test_what_a_kill_left_is_removed_and_what_another_process_writes_is_not(tmp_path):
+    from zoo.files import remove_partials, write_text_atomically
+
+    left = tmp_path / ".a.txt.0123abcd.partial"
+    left.write_text("of a process that was killed")
+    (tmp_path / ".b.txt.0123abcd.partial").write_text("of another file")
+
+    def beside(partial: Path) -> None:
+        partial.write_text("mine")
+        child = os.fork()
+        if child == 0:
+            remove_partials(tmp_path)
+            os._exit(0)
+        assert ended(child) == 0
+        assert partial.read_text() == "mine"
+
+    import zoo.files
+
+    zoo.files.write_atomically(tmp_path / "a.txt", beside)
+    assert (tmp_path / "a.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]  # the child removed what was left, b's too
+    left.write_text("of a process that was killed")
+    write_text_atomically(tmp_path / "a.txt", "again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
+
+
+def test_what_was_left_of_any_store_is_removed_by_the_next_build(tmp_path, monkeypatch):
+    from tests.unit_zoo.test_array_store import build
+    from zoo.data.array_store import obtain_store
+    from zoo.locks import one_at_a_time
+
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    for key in ("gone", "busy"):
+        (tmp_path / f"kind/.{key}.123.partial").mkdir(parents=True)
+    with one_at_a_time(tmp_path / "kind/busy.lock", "-"):
+        obtain_store("kind", "key", build)
+    assert sorted(path.name for path in (tmp_path / "kind").iterdir() if path.suffix != ".lock") == [".busy.123.partial", "key"]
