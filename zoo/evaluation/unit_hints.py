@@ -44,7 +44,8 @@ _MOST_OF_USUAL = 2.0
 """A frame counts as if it were no larger than that many times the upper quartile: one broken frame must not decide."""
 _SMALL = 0.4
 """Labels of relaxed structures are that small beside predictions too, and point anywhere: a unit or a sign is believed of several frames
-only, each of which agrees. Of 200 draws of 8 small cells from alexandria-random-1k with SevenNet-0, 34 had another unit or sign without this, and one with it."""
+only, each of which agrees. Of 200 draws of 8 small cells from alexandria-random-1k with SevenNet-0, 34 had another unit or sign without
+this, and one with it."""
 _FRAMES_OF_SMALL = 5
 _SIMILAR_OF_SMALL = 0.7
 _SCATTER_OF_SMALL = 3.0
