@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.published_sets import frames_of
 from zoo.data.frame import Frame
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.unit_hints import unit_hints
@@ -78,3 +79,34 @@ def test_fixed_atoms_without_labels_do_not_hide_a_wrong_unit() -> None:
         forces[0] = np.nan
         masked.append(replace(frame, forces=forces, fixed=np.arange(ATOMS) == 0))
     assert len(unit_hints(predictions, masked)) == 1
+
+
+@pytest.mark.parametrize("factor", [23.0605, -1.0])
+def test_one_broken_label_or_prediction_hides_no_unit_and_no_sign(factor: float) -> None:
+    frames, predictions = frames_and_predictions()
+    labels = scaled(frames, forces=factor)
+    (usual,) = unit_hints(predictions, labels)
+    broken = labels[0].forces.copy()
+    broken[0] = 1e4
+    (hint,) = unit_hints(predictions, [replace(labels[0], forces=broken), *labels[1:]])
+    assert hint.partition(":")[2] == usual.partition(":")[2]
+    blown_up = predictions.forces[0].copy()
+    blown_up[0] = 1e4
+    (hint,) = unit_hints(replace(predictions, forces=(blown_up, *predictions.forces[1:])), labels)
+    assert hint.partition(":")[2] == usual.partition(":")[2]
+
+
+@pytest.mark.usefixtures("zoo_data")
+def test_forces_left_over_in_relaxed_structures_look_like_no_unit_whichever_frames_are_drawn() -> None:
+    """Labels of a tenth of a model's error beside its error: small, and pointing anywhere (alexandria-random-1k)."""
+    relaxed = [frame for frame in frames_of("alexandria-random-1k", "frames") if len(frame) <= 12 and np.any(frame.forces)]
+    random = np.random.default_rng(0)
+    hints = []
+    for _ in range(200):
+        frames = [relaxed[index] for index in random.choice(len(relaxed), 8, replace=False)]
+        # a model's error, along what symmetry leaves free
+        errors = tuple(random.choice((-1, 1)) * random.uniform(5, 100) * frame.forces for frame in frames)
+        names = tuple(frame.name for frame in frames)
+        predictions = Predictions(names, np.zeros(8), errors, tuple(None for _ in frames))
+        hints += unit_hints(predictions, frames)
+    assert len(hints) <= 20  # 115 where only the correlation of all frames together was looked at
