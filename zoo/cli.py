@@ -175,6 +175,12 @@ def _data(words: list[str]) -> None:
         list_data(words[0] if words else "*")
 
 
+def _cache(words: list[str]) -> None:
+    from zoo.cache_command import cache_command
+
+    cache_command(words)
+
+
 COMMANDS: dict[str, Command] = {
     "train": Command("fine-tune a potential (Hydra: any key, -m sweeps)", help_pages.TRAIN_PAGE, _train),
     "sweep": Command("runs over ranks, rates, thresholds or training sizes, with the figure", help_pages.SWEEP_PAGE, _sweep),
@@ -187,6 +193,7 @@ COMMANDS: dict[str, Command] = {
         "usage: zoo data [PATTERN | NAME]        e.g. zoo data 'rmd17/*', zoo data rmd17/aspirin",
         _data,
     ),
+    "cache": Command("what lies in the cache, and room made there", help_pages.CACHE_PAGE, _cache),
     "info": Command("everything a card says", "usage: zoo info CARD [--elements]", _info),
     "adapter": Command("what an adapter file holds, what distinguishes two, and one of several", help_pages.ADAPTER_PAGE, _adapter),
     "analyse": Command("what an adapter did to its base: coverage, ranks, norms, spectra", help_pages.ANALYSE_PAGE, _analyse),

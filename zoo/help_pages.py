@@ -145,3 +145,13 @@ frames   frames=20000: how many of each part are looked at closely, evenly space
 only     only=[NAME,...]: names of checks, or of families of them
 exit     0 without errors; 1 where one was found, or the words are wrong (one line on standard error); 2 for a bug
 """
+CACHE_PAGE = """
+usage: zoo cache
+       zoo cache remove NAME ... | unused=DAYS | all
+
+What lies in the cache (ZOO_CACHE): copies of frames and edges of large data sets, each with its size and the days since it was last
+used, and how much downloads, weights and the rest take.
+
+remove    delete copies of frames and edges: those named, those unused for so many days, or all; the next start that wants one makes it
+          again. What a process is building or has open stays. Downloads and weights are left alone: delete their folders by hand
+"""

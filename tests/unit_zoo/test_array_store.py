@@ -162,6 +162,15 @@ def test_two_processes_that_start_at_once_build_one_store(cache):
     assert counter.value == 1
 
 
+def test_a_store_that_goes_away_in_use_is_one_line(cache):
+    store = obtain_store("kind", "key", build)
+    store["rows"].sum()
+    for path in store.folder.iterdir():
+        path.unlink()
+    assert store["rows"].tobytes() == ROWS.tobytes()  # what is mapped stays
+    assert not lacks(refusal_of(store.__getitem__, "sums"), "kind/key", "went from the cache", "start again")
+
+
 def test_a_store_is_mapped_anew_after_a_fork(cache):
     store = obtain_store("kind", "key", build)
     assert store["rows"][0, 1] == 1.0

@@ -235,3 +235,18 @@ def test_run_whose_data_base_or_adapter_file_changed_is_not_resumed(
     before = {path: path.read_bytes() for path in (tmp_path / "runs/run").rglob("*") if path.is_file()}
     assert not lacks(cli_refusal(zoo(*words, "run.resume=true")), changed, "another run.name=")
     assert {path: path.read_bytes() for path in (tmp_path / "runs/run").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_whose_training_frames_come_in_another_order_is_not_resumed(zoo, killer, forked_zoo, small_run, emt_atoms, tmp_path):
+    """The same frames, so the same hash of the set, but other batches: the run would end in other bytes."""
+    from ase.io import read, write
+
+    write(tmp_path / "train.xyz", emt_atoms(8))
+    write(tmp_path / "valid.xyz", emt_atoms(2))
+    words = ["train", *(word for word in small_run if not word.startswith("data.")), "run.name=run"]
+    words += ["data=file", "data.train=train.xyz", "data.valid=valid.xyz"]
+    assert forked_zoo(words, killer("zoo.training.module:FineTuning.training_step", 5)) == -signal.SIGKILL
+    write(tmp_path / "train.xyz", read(tmp_path / "train.xyz", ":")[::-1])
+    assert not lacks(cli_refusal(zoo(*words, "run.resume=true")), "order of the training frames", "put it back")
+    write(tmp_path / "train.xyz", read(tmp_path / "train.xyz", ":")[::-1])
+    assert zoo(*words, "run.resume=true").code == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.refusals import cli_refusal, lacks
 from tests.unit_zoo.test_readers_ase_database import write_aselmdb
 from zoo.data.conversion import read_source
 from zoo.data.stored_frames import StoredFrames
@@ -126,8 +127,6 @@ def test_batches_by_atoms_train_another_model_than_batches_by_count(words, zoo, 
 
 
 def test_a_frame_beyond_the_limit_is_refused_before_anything_is_written(words, zoo, tmp_path):
-    from tests.refusals import cli_refusal
-
     refusal = cli_refusal(
         zoo("train", *words, "training.batch_size=null", "training.max_atoms_per_batch=5", f"run.folder={tmp_path / 'run'}")
     )
@@ -145,3 +144,36 @@ def test_evaluation_reads_through_the_cache_to_the_same_numbers(words, toy_check
         assert zoo("evaluate", f"backbone={toy_checkpoint}", path, "data.cache=disk", "metrics=all").out == told[0].out
     assert list((cache / "frames").glob("*/manifest.json"))
     assert list((cache / "edges").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("mode", ["memory", "disk"])
+def test_an_element_that_the_model_does_not_know_is_refused_wherever_the_fit_meets_it(mode, toy_checkpoint, emt_atoms, zoo, tmp_path):
+    """Of the training split an evaluation of the test set looks at nothing but energies, for the fit."""
+    images = emt_atoms(8)
+    for atoms in images:
+        atoms.symbols[0] = "Fe"
+    paths = {name: write_aselmdb(tmp_path / f"{name}.aselmdb", part) for name, part in {"train": images, "test": emt_atoms(2)}.items()}
+    words = [f"data.{name}={path}" for name, path in paths.items()]
+    refusal = cli_refusal(
+        zoo(
+            "evaluate",
+            f"backbone={toy_checkpoint}",
+            "data=file",
+            *words,
+            "split=test",
+            "data.n_valid=1",
+            f"data.cache={mode}",
+            "reference_energies=model",
+        )
+    )
+    assert not lacks(refusal, "train.aselmdb: frame", "has Fe", "does not know")
+
+
+def test_a_reader_that_is_killed_is_one_line_and_the_run_goes_on_without(words, zoo, forked_zoo, killer, tmp_path):
+    assert zoo("train", *words, f"run.folder={tmp_path / 'expected'}").code == 0
+    run = ["train", *words, "data.cache=disk", f"run.folder={tmp_path / 'run'}"]
+    assert forked_zoo([*run, "data.workers=1"], killer("zoo.data.batches:BatchStream.batch", 8)) == 1
+    told = (tmp_path / "output.txt").read_text()
+    assert not lacks(told.splitlines()[-1], "zoo: error: one of the processes that read batches ahead ended", "data.workers=0")
+    assert forked_zoo([*run, "data.workers=0", "run.resume=true"]) == 0
+    assert results(tmp_path / "run") == results(tmp_path / "expected")

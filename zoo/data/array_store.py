@@ -29,13 +29,14 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from zoo.cache import cache_root
+from zoo.data.store_use import Hold, hold
 from zoo.errors import ZooError, first_line
 from zoo.locks import one_at_a_time
 
 Array = NDArray[Any]
 
 _LAYOUT = 1
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _BLOCK_BYTES = 1 << 22
 _LEFT_OVER = re.compile(r"\.[^.]+\.\d+\.(partial|old)")
 
@@ -66,7 +67,7 @@ class StoreWriter:
         """Write the final headers and the manifest, and flush everything to disk."""
         arrays = {name: growing.finish() for name, growing in self._growing.items()}
         content = {"layout": _LAYOUT, "arrays": arrays, "meta": dict(meta)}
-        with (self._folder / _MANIFEST).open("w", encoding="utf-8") as stream:
+        with (self._folder / MANIFEST).open("w", encoding="utf-8") as stream:
             json.dump({**content, "crc32": _crc_of_json(content)}, stream)
             _flush(stream)
 
@@ -144,6 +145,7 @@ class ArrayStore:
     _arrays: dict[str, Array] = field(default_factory=dict, repr=False)
     _maps: list[mmap.mmap] = field(default_factory=list, repr=False)
     _process: int = 0
+    _held: Hold | None = field(default=None, repr=False)
 
     def __contains__(self, name: object) -> bool:
         return name in self._layout
@@ -156,7 +158,7 @@ class ArrayStore:
         return self._arrays[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_arrays": {}, "_maps": [], "_process": 0}
+        return {**self.__dict__, "_arrays": {}, "_maps": [], "_process": 0, "_held": None}
 
     def release(self) -> None:
         """Let the system take back the pages that were read; they stay valid."""
@@ -169,10 +171,13 @@ class ArrayStore:
         count = math.prod(shape)
         if count == 0:
             return np.empty(shape, dtype)
-        with (self.folder / f"{name}.npy").open("rb") as stream:
-            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            self._maps.append(mapped)
-            return np.frombuffer(mapped, np.dtype(dtype), count, begin).reshape(shape)
+        try:
+            with (self.folder / f"{name}.npy").open("rb") as stream:
+                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise ZooError(f"{self.folder}: went from the cache while it was in use ({error.strerror or error}); start again") from error
+        self._maps.append(mapped)
+        return np.frombuffer(mapped, np.dtype(dtype), count, begin).reshape(shape)
 
 
 def open_store(folder: Path) -> ArrayStore:
@@ -182,9 +187,9 @@ def open_store(folder: Path) -> ArrayStore:
         BrokenStoreError: where it is not whole.
     """
     try:
-        content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if content.pop("crc32") != _crc_of_json(content) or content["layout"] != _LAYOUT:
-            raise BrokenStoreError(f"{_MANIFEST} differs from its checksum")
+            raise BrokenStoreError(f"{MANIFEST} differs from its checksum")
         arrays: dict[str, Any] = content["arrays"]
         began, states = time.time_ns(), {name: _state(folder / f"{name}.npy") for name in arrays}
         if _verified.get(folder) != states:
@@ -193,7 +198,7 @@ def open_store(folder: Path) -> ArrayStore:
             if all(max(state[-2:]) < began - _SETTLED_NANOSECONDS for state in states.values()):
                 _verified[folder] = states
         layout = {name: (one["dtype"], tuple(one["shape"]), one["header_bytes"]) for name, one in arrays.items()}
-        return ArrayStore(folder, content["meta"], layout)
+        return ArrayStore(folder, content["meta"], layout, _held=hold(folder / MANIFEST))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenStoreError(first_line(error) or type(error).__name__) from None
 

@@ -7,6 +7,7 @@ limits but a count, all passes have as many batches; else a pass ends where its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -169,7 +170,11 @@ class BatchStream:
 
 
 def read_ahead(source: BatchSource, steps: range, readers: int) -> Iterator[AtomGraph]:
-    """The batches of ``steps``, made by ``readers`` processes and handed out in order."""
+    """The batches of ``steps``, made by ``readers`` processes and handed out in order.
+
+    Raises:
+        ZooError: what making a batch raised, or where one of the processes was killed.
+    """
     import torch
     from torch.utils.data import DataLoader
 
@@ -183,7 +188,28 @@ def read_ahead(source: BatchSource, steps: range, readers: int) -> Iterator[Atom
         generator=generator,
         multiprocessing_context=context(),
     )
-    return iter(loader)
+    with readers_watched():
+        for batch in loader:
+            if isinstance(batch, ZooError):
+                raise batch
+            yield batch
+
+
+@contextmanager
+def readers_watched() -> Iterator[None]:
+    """Say in one line that a process of `read_ahead` was killed: torch raises that wherever this process happens to be.
+
+    Raises:
+        ZooError: with torch's reason, such as too little shared memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise ZooError(
+            f"one of the processes that read batches ahead ended ({' '.join(str(error).split())}); pass data.workers=0, or free memory"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -192,5 +218,8 @@ class _Steps:
 
     source: BatchSource
 
-    def __getitem__(self, step: int) -> AtomGraph:
-        return self.source.batch(step)
+    def __getitem__(self, step: int) -> AtomGraph | ZooError:
+        try:
+            return self.source.batch(step)
+        except ZooError as error:
+            return error  # raised, it would arrive with its traceback for a message

@@ -26,7 +26,8 @@ import zoo.neighbours
 from zoo.data.array_store import Array, ArrayStore, StoreWriter, obtain_store
 from zoo.data.frame import Frame
 from zoo.data.processes import in_order, with_progress
-from zoo.data.stored_frames import atom_counts, content_digests
+from zoo.data.splits import sequence_sha256
+from zoo.data.stored_frames import atom_counts
 from zoo.edges import GraphRecipe, edges_of, refuse_without_edges
 from zoo.errors import ZooError
 
@@ -93,8 +94,7 @@ def obtain_edges(frames: Sequence[Frame], recipe: GraphRecipe, processes: int) -
 
 
 def _key(frames: Sequence[Frame], recipe: GraphRecipe) -> str:
-    content = hashlib.sha256(content_digests(frames).tobytes()).hexdigest()
-    parts = [content, asdict(recipe), version("vesin"), _source_sha256(zoo.edges), _source_sha256(zoo.neighbours)]
+    parts = [sequence_sha256(frames), asdict(recipe), version("vesin"), _source_sha256(zoo.edges), _source_sha256(zoo.neighbours)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

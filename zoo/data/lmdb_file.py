@@ -41,6 +41,11 @@ def shards(path: Path, suffix: str) -> list[tuple[Path, str]]:
     return [(file, file.name) for file in sorted(path.glob(f"*{suffix}"))] if path.is_dir() else [(path, "")]
 
 
+def shard_files(path: Path, suffix: str) -> list[Path]:
+    """What the frames follow from: not what lies beside, such as the lock file that every other reader of an LMDB changes."""
+    return [file for file, _ in shards(path, suffix)]
+
+
 def is_sharded(path: Path, suffix: str) -> bool:
     """Whether ``path`` is a file of that suffix, or a folder with one."""
     return any(path.glob(f"*{suffix}")) if path.is_dir() else path.suffix == suffix

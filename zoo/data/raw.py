@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,8 +114,18 @@ class Chunk:
 
 
 def files_below(path: Path) -> Sequence[Path] | None:
-    """The file itself, or every file of a folder: what most sources are made of."""
-    return [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+    """The file itself, or every file of a folder, by whatever links they are reached: what most sources are made of."""
+    if path.is_file():
+        return [path]
+    found, seen = [], set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            below.clear()  # a link to a folder above, which would go round forever
+            continue
+        seen.add(real)
+        below.sort()
+        found += [one for name in names if (one := Path(folder, name)).is_file()]
+    return sorted(found)
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,21 @@ def check_xyz(path: Path) -> None:
     from ase.io.formats import open_with_compression
 
     with open_with_compression(str(path), "r") as stream:
-        frame = 0
-        while _frame_is_whole(stream, path, frame):
-            frame += 1
+        check_xyz_frames(stream, path, 0)
+
+
+def check_xyz_frames(stream: IO[str], path: Path, first: int) -> None:
+    """`check_xyz` of the frames that ``stream`` holds, of which the first is number ``first`` of the file; raises as it does."""
+    frame = first
+    while _frame_is_whole(stream, path, frame):
+        frame += 1
 
 
 def _frame_is_whole(stream: IO[str], path: Path, frame: int) -> bool:
     """Reads one frame; False at the end, or where the parser should go on."""
     head = stream.readline().strip()
+    while head.startswith("VEC"):  # lattice vectors that may follow a frame
+        head = stream.readline().strip()
     if not head.isdecimal():
         return False
     if len(head) > _MOST_DIGITS:

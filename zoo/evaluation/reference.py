@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from zoo.data.cache_choice import CacheChoice
+from zoo.data.checks import check_charges, check_elements
 from zoo.data.frame import Frame
 from zoo.data.loader import stored_graphs
 from zoo.data.parts import DataSplits
@@ -78,7 +79,13 @@ def fit_to_own_error(potential: Potential, frames: Sequence[Frame], batch_size: 
         frames: the training split; validation and test energies must not shift the baseline.
         batch_size: for the predictions.
         cache: where the frames' graphs are kept; made anew without one.
+
+    Raises:
+        ZooError: for an element that the model does not know, or a charge that it does not see.
     """
+    # graphs from the cache are predicted as they are, and an evaluation of a test set has not looked at the training split
+    check_elements(frames, potential.backbone.elements, potential.source)
+    check_charges(frames, potential.backbone.reads_charge, potential.source)
     graphs = stored_graphs(frames, potential.backbone.graph_recipe, cache or CacheChoice())
     labels = energies_of(frames)
     fitted = fit_element_shifts(frames, labels - predict_energies(potential, frames, batch_size, graphs))

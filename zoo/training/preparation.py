@@ -17,6 +17,7 @@ from zoo.data.batches import BatchPlan
 from zoo.data.loader import Graphs, check_edges, make_graphs
 from zoo.data.parts import DataSplits
 from zoo.data.source import load_splits
+from zoo.data.splits import sequence_sha256
 from zoo.errors import ZooError
 from zoo.evaluation.predictions import predict_frames
 from zoo.evaluation.reference import Estimate, set_reference_energies
@@ -30,6 +31,8 @@ from zoo.training.config import RunConfig
 from zoo.training.plan import Plan
 from zoo.training.sanity import Say
 from zoo.training.trainer import check_loggers
+
+_ORDER = "order of the training frames"
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,14 @@ def _check_method(method: AdapterMethod, config: RunConfig) -> None:
 def _identity(config: RunConfig, potential: Potential, splits: DataSplits) -> dict[str, str]:
     given_file = config.adapter.get("path")
     file = {} if given_file is None else {"adapter file": hashlib.sha256(local_adapter(given_file).read_bytes()).hexdigest()}
-    return {"base": potential.base_sha256, **file, **{f"data ({name})": sha256 for name, sha256 in splits.hashes.items()}}
+    data = {f"data ({name})": sha256 for name, sha256 in splits.hashes.items()}
+    return {"base": potential.base_sha256, **file, **data, _ORDER: sequence_sha256(splits.train)}
 
 
 def _check_identity(saved: Mapping[str, str], found: Mapping[str, str], folder: str) -> None:
     for name in sorted(set(saved) | set(found)):
+        if name == _ORDER and name not in saved:
+            continue  # a run from before it was kept
         if saved.get(name) != found.get(name):
             old, new = (str(hashes.get(name))[:16] for hashes in (saved, found))
             raise ZooError(

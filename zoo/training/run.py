@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.data.batches import BatchStream
+from zoo.data.batches import BatchStream, readers_watched
 from zoo.data.label_counts import LabelCounts
 from zoo.data.parts import DataSplits
 from zoo.evaluation.predictions import Predictions
@@ -104,7 +104,7 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
     validation = Validation(valid_batches, folder.path, stopwatch, valid_per_batch)
     with quiet_lightning():
         trainer = make_trainer(config, folder, validation, material.plan.steps, device)
-        with interruptible():
+        with interruptible(), readers_watched():
             trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
     material.potential.to(device)  # Lightning leaves it on the CPU
     module.load_state_dict(read_kept_weights(folder.path / "checkpoints", validation.kept_step))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.data.lmdb_file import is_sharded, open_lmdb, shards
+from zoo.data.lmdb_file import is_sharded, open_lmdb, shard_files, shards
 from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
 from zoo.data.readers.ase_files import labels_of_atoms
 from zoo.data.readers.oc20_lmdb import system_and_frame
@@ -22,19 +22,34 @@ if TYPE_CHECKING:
     from ase.db.row import AtomsRow
 
 _LMDB_SUFFIX = ".aselmdb"
+_ROWS_AT_ONCE = 1_000
 
 
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
-    from ase.db import connect
-
     if not is_sharded(path, _LMDB_SUFFIX):
-        for row in connect(str(path), type="db").select():
-            yield _raw_frame(row, "")
+        yield from (_raw_frame(row, "") for row in _sqlite_rows(path))
         return
     for file, source in shards(path, _LMDB_SUFFIX):
         with open_lmdb(file) as records:
             for row in _lmdb_rows(records, file, _row_numbers(records, file)):
                 yield _raw_frame(row, source)
+
+
+def _sqlite_rows(path: Path) -> Iterator[AtomsRow]:
+    """In the order of their numbers, some at a time: ASE holds all that it selects at once, undecoded."""
+    from ase.db import connect
+
+    database, last = connect(str(path), type="db"), 0
+    while rows := list(database.select([("id", ">", last)], limit=_ROWS_AT_ONCE)):
+        yield from rows
+        last = rows[-1].id
+
+
+def _files(path: Path) -> Sequence[Path]:
+    """With SQLite's log of what is written and not yet in the file, where another program left one."""
+    if is_sharded(path, _LMDB_SUFFIX):
+        return shard_files(path, _LMDB_SUFFIX)
+    return [one for one in (path, path.with_name(f"{path.name}-wal")) if one.is_file()]
 
 
 def _chunks(path: Path, options: ReadOptions, size: int) -> Iterator[Chunk] | None:
@@ -106,6 +121,7 @@ FORMAT = Format(
     description="ASE databases (SQLite, .db; LMDB as fairchem publishes it, .aselmdb or a folder of them)",
     recognises=lambda path: (path.is_file() and path.suffix == ".db") or is_sharded(path, _LMDB_SUFFIX),
     read=_read,
+    files=_files,
     chunks=_chunks,
     read_chunk=_read_chunk,
 )

@@ -10,7 +10,7 @@ from typing import Any
 from ase import Atoms
 
 from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
-from zoo.data.xyz_check import check_xyz
+from zoo.data.xyz_check import check_xyz, check_xyz_frames
 from zoo.errors import ZooError
 
 _STRUCTURE = frozenset({"numbers", "positions", "masses", "tags", "momenta", "initial_magmoms", "initial_charges"})
@@ -83,6 +83,8 @@ def _read_chunk(path: Path, options: ReadOptions, chunk: Chunk) -> Iterator[RawF
     with path.open("rb") as stream:
         stream.seek(begin)
         text = io.StringIO(stream.read(end - begin).decode("utf-8"))
+    check_xyz_frames(text, path, chunk.first)
+    text.seek(0)
     for atoms in iread(text, index=":", format="extxyz"):
         yield RawFrame.of_atoms(atoms, labels_of_atoms(atoms, {}))
 

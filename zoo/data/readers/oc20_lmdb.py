@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.lmdb_file import is_sharded, open_lmdb, shards
+from zoo.data.lmdb_file import is_sharded, open_lmdb, shard_files, shards
 from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
 from zoo.errors import ZooError
 
@@ -118,6 +118,7 @@ FORMAT = Format(
     description="OC20's and OC22's LMDB files of pickled PyG data, read without running code from them (.lmdb, or a folder of them)",
     recognises=lambda path: is_sharded(path, _SUFFIX),
     read=_read,
+    files=lambda path: shard_files(path, _SUFFIX),
     chunks=_chunks,
     read_chunk=_read_chunk,
 )
