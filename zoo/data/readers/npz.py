@@ -14,7 +14,6 @@ Units that the archive states itself (sGDML's ``e_unit`` and ``r_unit``) go befo
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.raw import Format, RawFrame, ReadOptions, Units
-from zoo.errors import ZooError
+from zoo.data.unpacking import DAMAGED, check_whole_archive
+from zoo.errors import ZooError, first_line
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -89,13 +89,17 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of the archive, each decompressed once."""
     try:
+        if zipfile.is_zipfile(path):
+            check_whole_archive(path)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ZooError(f"{path}: holds one bare array where an archive of named ones is wanted; write it with numpy.savez")
         with archive:
             return {name: np.asarray(archive[name]) for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ZooError(f"{path}: is incomplete or damaged ({error}); fetch the archive again") from error
+    except DAMAGED as error:
+        raise ZooError(f"{path}: is incomplete or damaged ({first_line(error)[:200]}); fetch the archive again") from error
+    except ZooError:
+        raise
     except ValueError as error:
         if "pickle" not in str(error):
             raise
