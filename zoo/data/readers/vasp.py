@@ -80,6 +80,8 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
     from ase.io import iread
 
     kind = _kind(path) or ("vasp-xml" if ".xml" in path.suffixes else "vasp-out")
+    if kind == "vasp-out" and path.suffix in (".bz2", ".xz"):
+        raise ZooError(f"{path}: an OUTCAR is read as it is or compressed as .gz, and not as {path.suffix}; unpack it")
     progress = _vasprun_progress(path) if kind == "vasp-xml" else _outcar_progress(path)
     if not progress.complete:
         raise ZooError(f"{path}: breaks off before its first ionic step is complete; give the output of a run that got further")
