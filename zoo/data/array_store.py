@@ -41,6 +41,7 @@ _BLOCK_BYTES = 1 << 22
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _PLAIN_NUMBERS = re.compile(r"<[fiu][248]|\|[iub]1")
 _MOST_ROWS = 1 << 48
+_LONGEST_MANIFEST = 1 << 28  # it names every source of a data set, of which there may be a million
 
 
 # A file may change twice within one tick of the file system's clock: what was checked while it was this young is checked again.
@@ -209,6 +210,8 @@ def open_store(folder: Path) -> ArrayStore:
         BrokenStoreError: where it is not whole.
     """
     try:
+        if _state(folder / _MANIFEST)[2] > _LONGEST_MANIFEST:
+            raise BrokenStoreError(f"{_MANIFEST} is too large for one")
         content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         crc = content.pop("crc32")
         if crc != _crc_of_json(content) or content["layout"] != _LAYOUT:

@@ -74,7 +74,7 @@ def check_whole_archive(path: Path) -> None:
         check_archive(path, archive.infolist())
         broken = archive.testzip()
     if broken is not None:
-        raise ZooError(f"{path}: is damaged ({broken[:100]!r} differs from its checksum); fetch the archive again")
+        raise ZooError(f"{path}: is incomplete or damaged ({broken[:100]!r} differs from its checksum); fetch the archive again")
 
 
 def is_compressed(path: Path) -> bool:
