@@ -15,10 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked there, and nothing that was left behind is removed
-    fcntl = None  # type: ignore[assignment]
+from adapters.file_locks import try_lock
 
 _SUFFIX = ".partial"
 
@@ -50,7 +47,8 @@ def write_atomically(path: Path, write: Callable[[Path], object], error_type: ty
         raise error_type(f"{path}: cannot be written ({reason}); free disk space and run again") from error
     finally:
         partial.unlink(missing_ok=True)
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
 def is_partial(name: str) -> bool:
@@ -75,24 +73,22 @@ def remove_partials(folder: Path, name: str | None = None) -> None:
 
 
 def _remove_unless_held(partial: str) -> None:
-    if fcntl is None:
-        return
     descriptor = os.open(partial, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(partial)
+        if try_lock(descriptor):
+            os.unlink(partial)
     finally:
         os.close(descriptor)
 
 
-def _new_partial(path: Path) -> tuple[int, Path]:
-    """An empty temporary file and the descriptor that holds its lock."""
+def _new_partial(path: Path) -> tuple[int | None, Path]:
+    """An empty temporary file, and the descriptor that holds its lock where there are locks."""
     while True:
         held, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
-        if fcntl is None:
-            return held, Path(name)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if os.fstat(held).st_nlink:
+        locked = try_lock(held)
+        if locked is None:
+            os.close(held)
+            return None, Path(name)
+        if locked and os.fstat(held).st_nlink:
             return held, Path(name)
         os.close(held)  # another process took it for left behind before it was locked

@@ -86,6 +86,9 @@ def golden_folder() -> Callable[[str], Path]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", []):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
     skipped = terminalreporter.stats.get("skipped", [])
     without_data = [report for report in skipped if isinstance(report.longrepr, tuple) and NO_DATA in str(report.longrepr[2])]
     if without_data:

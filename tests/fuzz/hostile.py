@@ -35,7 +35,8 @@ class Harm:
         return os.system, (f"touch {self.canary}",)
 
 
-def _lmdb(path: Path, records: dict[str, bytes]) -> Path:
+def write_records(path: Path, records: dict[str, bytes]) -> Path:
+    """An LMDB of exactly these values."""
     with lmdb.open(str(path), subdir=False, map_size=2**24) as environment, environment.begin(write=True) as transaction:
         for key, value in records.items():
             transaction.put(key.encode(), value)
@@ -112,31 +113,31 @@ def _row_of_atoms(**more: object) -> bytes:
 
 
 HOSTILE: dict[str, tuple[Make, Read]] = {
-    "pickle in an LMDB": (lambda f, c: _lmdb(f / "a.lmdb", {"0": pickle.dumps(Harm(c)), "length": pickle.dumps(1)}), read_data),
-    "pickle as an LMDB's length": (lambda f, c: _lmdb(f / "a.lmdb", {"0": b"", "length": pickle.dumps(Harm(c))}), read_data),
-    "length of an LMDB of 2^62": (lambda f, c: _lmdb(f / "a.lmdb", {"0": b"", "length": pickle.dumps(2**62)}), read_data),
-    "negative length": (lambda f, c: _lmdb(f / "a.lmdb", {"length": pickle.dumps(-3)}), read_data),
+    "pickle in an LMDB": (lambda f, c: write_records(f / "a.lmdb", {"0": pickle.dumps(Harm(c)), "length": pickle.dumps(1)}), read_data),
+    "pickle as an LMDB's length": (lambda f, c: write_records(f / "a.lmdb", {"0": b"", "length": pickle.dumps(Harm(c))}), read_data),
+    "length of an LMDB of 2^62": (lambda f, c: write_records(f / "a.lmdb", {"0": b"", "length": pickle.dumps(2**62)}), read_data),
+    "negative length": (lambda f, c: write_records(f / "a.lmdb", {"length": pickle.dumps(-3)}), read_data),
     "tensor within a dict": (
-        lambda f, c: _lmdb(f / "a.lmdb", {"0": pickle.dumps({"pos": [Harm(c)]}), "length": pickle.dumps(1)}),
+        lambda f, c: write_records(f / "a.lmdb", {"0": pickle.dumps({"pos": [Harm(c)]}), "length": pickle.dumps(1)}),
         read_data,
     ),
     "zlib bomb in an ASE LMDB": (
-        lambda f, c: _lmdb(f / "a.aselmdb", {"nextid": zlib.compress(b"2"), "1": zlib.compress(bytes(2**29), 9)}),
+        lambda f, c: write_records(f / "a.aselmdb", {"nextid": zlib.compress(b"2"), "1": zlib.compress(bytes(2**29), 9)}),
         read_data,
     ),
     "nextid of an ASE LMDB of 10^18": (
-        lambda f, c: _lmdb(f / "a.aselmdb", {"nextid": zlib.compress(b"1000000000000000000"), "1": _row_of_atoms()}),
+        lambda f, c: write_records(f / "a.aselmdb", {"nextid": zlib.compress(b"1000000000000000000"), "1": _row_of_atoms()}),
         read_data,
     ),
     "object in the JSON of an ASE LMDB": (
-        lambda f, c: _lmdb(
+        lambda f, c: write_records(
             f / "a.aselmdb",
             {"nextid": zlib.compress(b"2"), "1": _row_of_atoms(data={"__ase_objtype__": "os.system", "x": f"touch {c}"})},
         ),
         read_data,
     ),
     "nested JSON in an ASE LMDB": (
-        lambda f, c: _lmdb(f / "a.aselmdb", {"nextid": zlib.compress(b"2"), "1": zlib.compress(_nested(200_000))}),
+        lambda f, c: write_records(f / "a.aselmdb", {"nextid": zlib.compress(b"2"), "1": zlib.compress(_nested(200_000))}),
         read_data,
     ),
     "PyG data": (lambda f, c: _processed(f, _saved((Harm(c), None))), read_data),

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
+import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import torch
 import yaml
 
 from adapters.method import create_method
 from tests.documented_files import write_documented_files
+from tests.unit_zoo.test_record import fields
 from zoo.backbones import is_installed, load_family
+from zoo.data.keys import LabelKeys
+from zoo.errors import ZooError
 
 Read = Callable[[Path], object]
+KEPT_STEP = 3
 CHECKPOINTS = ("sevennet", "mace", "nequip", "allegro", "nequix", "equiformer_v2", "uma")
 
 
@@ -56,14 +64,23 @@ def data_seeds(folder: Path) -> list[Seed]:
     within = {system: [system / "type.raw", *sorted((system / "set.000").glob("*.npy"))], folder / "raw": raw}
     within[folder / "processed"] = [folder / "processed" / "data.pt"]
     seeds = [Seed(f"data {path.name}/{target.name}", path, target, read_data) for path, targets in within.items() for target in targets]
+    _write_more_forms(folder)
     plain = ("my.extxyz", "my.npz", "my.json", "my.db", "my.aselmdb", "my.lmdb", "OUTCAR", "vasprun.xml", "calculations.zip")
+    plain += ("my.traj", "my.extxyz.gz", "my.json.gz", "OUTCAR.gz")
     seeds += [Seed(f"data {name}", folder / name, folder / name, read_data) for name in plain]
     np.savez(folder / "linear.npz", coeff=np.linspace(-1.0, 0.0, 100))
     return [*seeds, Seed("linear references", folder / "linear.npz", folder / "linear.npz", read_linear)]
 
 
+def _write_more_forms(folder: Path) -> None:
+    """ASE's own trajectory, and files that are compressed."""
+    ase.io.write(folder / "my.traj", ase.io.read(folder / "my.extxyz", index=":"))
+    for name in ("my.extxyz", "my.json", "OUTCAR"):
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes(), mtime=0))
+
+
 def small_seeds(folder: Path) -> list[Seed]:
-    """An adapter file, cards of a model and of a data set, a checksum list, a run's configuration, a record."""
+    """An adapter file, cards of a model and of a data set, what a run leaves, and archives with a list of checksums."""
     from zoo.compose import compose
     from zoo.potential import Potential
 
@@ -85,7 +102,38 @@ def small_seeds(folder: Path) -> list[Seed]:
         Seed("model card", cards, cards / "card.yaml", read_model_card),
         Seed("data card", sets, sets / "set.yaml", read_data_card),
     ]
-    return [*found, Seed("run configuration", run, run / "config.yaml", read_run)]
+    found += [Seed("run configuration", run, run / "config.yaml", read_run)]
+    return [*found, *_seeds_of_a_run(folder / "left"), *_seeds_of_downloads(folder / "downloads")]
+
+
+def _seeds_of_a_run(folder: Path) -> list[Seed]:
+    from zoo.evaluation.record import build_record, write_record
+    from zoo.training.checkpoints import AtomicCheckpointIO, kept_weights_path, write_kept_weights
+
+    folder.mkdir()
+    write_record(folder / "record.json", build_record(**fields()))
+    (folder / "history.csv").write_text("step,train/loss,valid/loss\n3,0.5,0.75\n6,0.25,0.5\n")
+    tensors = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2)}
+    AtomicCheckpointIO().save_checkpoint({"equizoo": {}, "global_step": 3, "state_dict": tensors}, folder / "last.ckpt")
+    write_kept_weights(folder, KEPT_STEP, tensors)
+    readers: dict[str, Read] = {"record.json": read_result, "history.csv": read_table, "last.ckpt": read_training_state}
+    readers[kept_weights_path(folder, KEPT_STEP).name] = read_weights
+    return [Seed(f"run {name}", folder / name, folder / name, read) for name, read in readers.items()]
+
+
+def _seeds_of_downloads(folder: Path) -> list[Seed]:
+    folder.mkdir()
+    (folder / "checksums.txt").write_text(f"# two files\n{'0123456789abcdef' * 4} 120 a/first.xyz\n- - second.xyz\n")
+    inner = folder / "structures.xyz"
+    inner.write_text("1\n\nH 0 0 0\n" * 200)
+    for suffix in ("tar.gz", "tar.bz2", "tar"):
+        with tarfile.open(folder / f"set.{suffix}", f"w:{suffix.partition('.')[2]}") as archive:  # type: ignore[call-overload]
+            archive.add(inner, "set/structures.xyz")
+    with zipfile.ZipFile(folder / "set.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.write(inner, "set/structures.xyz")
+    archives = [folder / f"set.{suffix}" for suffix in ("tar.gz", "tar.bz2", "tar", "zip")]
+    found = [Seed(f"archive {path.name}", path, path, take_out) for path in archives]
+    return [*found, Seed("checksum list", folder / "checksums.txt", folder / "checksums.txt", read_list)]
 
 
 def checkpoint_seeds(folder: Path, families: tuple[str, ...] = CHECKPOINTS) -> list[Seed]:
@@ -104,12 +152,60 @@ def checkpoint_seeds(folder: Path, families: tuple[str, ...] = CHECKPOINTS) -> l
     return seeds
 
 
+def keys_of(path: Path) -> LabelKeys:
+    """With the unit that PyG's files do not state."""
+    return LabelKeys(energy_unit="eV") if path.name == "processed" else LabelKeys()
+
+
 def read_data(path: Path) -> object:
-    """Every frame, with the unit that PyG's files do not state."""
-    from zoo.data.keys import LabelKeys
+    """Every frame."""
     from zoo.data.readers import read_file
 
-    return read_file(path, LabelKeys(energy_unit="eV") if path.name == "processed" else None).frames
+    return read_file(path, keys_of(path)).frames
+
+
+def read_result(path: Path) -> object:
+    from zoo.evaluation.record import read_record
+
+    return read_record(path)
+
+
+def read_table(path: Path) -> object:
+    from zoo.sweeps.table import read_rows
+
+    return read_rows(path)
+
+
+def read_training_state(path: Path) -> object:
+    from zoo.training.checkpoints import AtomicCheckpointIO
+
+    return AtomicCheckpointIO().load_checkpoint(path)
+
+
+def read_weights(path: Path) -> object:
+    from zoo.training.checkpoints import read_kept_weights
+
+    return read_kept_weights(path.parent, KEPT_STEP)
+
+
+def read_list(path: Path) -> object:
+    from zoo.data.checksums import read_checksums
+
+    return read_checksums(path)
+
+
+def take_out(path: Path) -> object:
+    """One file out of an archive; what is not taken out whole must not be there."""
+    from zoo.data.archives import obtain_member, taken_out
+
+    member, out = "set/structures.xyz", path.parent / "out"
+    try:
+        taken = obtain_member(path, member, out)
+    except ZooError:
+        assert taken_out(member, out) is None, "a part of it is taken for the whole"
+        assert not list(out.glob("*partial*")), "a part of it is left"
+        raise
+    return taken.read_bytes()
 
 
 def read_linear(path: Path) -> object:

@@ -89,7 +89,7 @@ def _bad(folder: Path) -> dict[str, Path]:
     ("name", "wanted"),
     [
         ("other name", "no array 'coeff'"),
-        ("bare", "no array 'coeff'"),
+        ("bare", "holds one bare array"),
         ("matrix", r"shape \(2, 2\)"),
         ("text", "type <U1"),
         ("too long", "at most 119 numbers"),

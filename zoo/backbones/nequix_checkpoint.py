@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from zoo.backbones.nequix_model import IrrepsRMSNorm, NequixConfig, NequixLayer, NequixNetwork
-from zoo.errors import ZooError, first_problem
+from zoo.errors import ZooError, first_line, first_problem
 
 _LONGEST_SETTINGS = 1 << 20
 _MAGIC = b"\x93NUMPY"
@@ -117,8 +118,8 @@ def _read_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], np.dtype
         if npy.read_magic(stream) != (1, 0):
             raise ValueError("a version other than 1.0")
         shape, is_fortran_ordered, dtype = npy.read_array_header_1_0(stream)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise ZooError(f"{what}: no .npy record ({str(error).splitlines()[0]}); fetch the file again") from None
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:
+        raise ZooError(f"{what}: no .npy record ({first_line(error)}); fetch the file again") from None
     if is_fortran_ordered:
         raise ZooError(f"{what}: found Fortran order, wanted C order as nequix writes; fetch the file again")
     return shape, dtype

@@ -96,8 +96,9 @@ def load_archive(path: Path, kind: str, trust_pickle: bool, allowed: Sequence[An
         ZooError: a file that cannot be loaded, or one that would run code.
     """
     try:
-        with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # opened here: by its name alone torch would take an archive called *.safetensors for another format
+        with torch.serialization.safe_globals(list(allowed)), path.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not trust_pickle:
             raise ZooError(
@@ -107,7 +108,8 @@ def load_archive(path: Path, kind: str, trust_pickle: bool, allowed: Sequence[An
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ZooError(f"{path}: cannot be read as {kind} ({first_line(error)}); fetch the file again") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        with path.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=False)
     except Exception as error:  # the file's own code runs here and may raise anything, most often for want of a package that it names
         raise ZooError(
             f"{path}: its own code failed while it was read as {kind} ({type(error).__name__}: {first_line(error)}); install what it needs"

@@ -20,6 +20,7 @@ from typing import IO
 from urllib.parse import quote
 
 from zoo.data.paths import safe_parts
+from zoo.data.unpacking import most_unpacked, too_large
 from zoo.errors import ZooError, first_line
 from zoo.locks import one_at_a_time
 
@@ -105,6 +106,8 @@ def _extract(archive_path: Path, wanted: tuple[str, ...], target: Path) -> None:
 def _copy_entries(archive_path: Path, wanted: tuple[str, ...], folder: Path) -> list[str]:
     """Write what is wanted below ``folder``; returns the names of all files in the archive, which is read to its end."""
     seen = []
+    packed = archive_path.stat().st_size
+    left = most_unpacked(packed)
     read = _zip_entries if _is_zip(archive_path) else _tar_entries
     try:
         with closing(read(archive_path)) as entries:
@@ -113,7 +116,9 @@ def _copy_entries(archive_path: Path, wanted: tuple[str, ...], folder: Path) -> 
                     continue
                 seen.append(entry.name)
                 if PurePosixPath(entry.name).parts[: len(wanted)] == wanted:
-                    _copy(archive_path, entry, folder, len(wanted) - 1)
+                    left -= _copy(archive_path, entry, folder, len(wanted) - 1, left)
+                    if left < 0:
+                        raise too_large(archive_path, packed)
     except ZooError:
         raise
     except (*_UNREADABLE, OSError) as error:
@@ -124,8 +129,12 @@ def _copy_entries(archive_path: Path, wanted: tuple[str, ...], folder: Path) -> 
     return seen
 
 
-def _copy(archive_path: Path, entry: _Entry, folder: Path, dropped: int) -> None:
-    """Write one file below ``folder``, without the first ``dropped`` parts of its name."""
+def _copy(archive_path: Path, entry: _Entry, folder: Path, dropped: int, most: int) -> int:
+    """Write one file below ``folder``, without the first ``dropped`` parts of its name, until it has more than ``most`` bytes.
+
+    Returns:
+        How many were written.
+    """
     parts = safe_parts(entry.name)
     if parts is None or entry.open is None:
         why = "leads out of the archive" if parts is None else f"is a {entry.kind}"
@@ -135,9 +144,11 @@ def _copy(archive_path: Path, entry: _Entry, folder: Path, dropped: int) -> None
     path = folder.joinpath(*parts[dropped:])
     path.parent.mkdir(parents=True, exist_ok=True)
     with source, path.open("wb") as sink:
-        shutil.copyfileobj(source, sink, _COPY_BYTES)
+        while sink.tell() <= most and (block := source.read(_COPY_BYTES)):
+            sink.write(block)
         sink.flush()
         os.fsync(sink.fileno())
+        return sink.tell()
 
 
 def _is_zip(archive_path: Path) -> bool:

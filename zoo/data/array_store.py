@@ -7,16 +7,18 @@ lacks its manifest, or differs from it, is no store and is built anew.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import mmap
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,6 +41,11 @@ _LAYOUT = 1
 MANIFEST = "manifest.json"
 _BLOCK_BYTES = 1 << 22
 _LEFT_OVER = re.compile(r"\.[^.]+\.\d+\.(partial|old)")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
+_PLAIN_NUMBERS = re.compile(r"<[fiu][248]|\|[iub]1")
+_MOST_ROWS = 1 << 48
+_LONGEST_MANIFEST = 1 << 28  # it names every source of a data set, of which there may be a million
+
 
 # A file may change twice within one tick of the file system's clock: what was checked while it was this young is checked again.
 _SETTLED_NANOSECONDS = 1_000_000_000
@@ -115,8 +122,14 @@ class _Growing:
         }
 
     def _header(self) -> None:
-        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.row_shape)}
-        npy.write_array_header_1_0(self.stream, description)
+        self.stream.write(_header(self.dtype.str, (self.rows, *self.row_shape)))
+
+
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """What a ``.npy`` file begins with; as long for any number of rows."""
+    stream = io.BytesIO()
+    npy.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
 
 def _flush(stream: IO[Any]) -> None:
@@ -180,6 +193,23 @@ class ArrayStore:
         return np.frombuffer(mapped, np.dtype(dtype), count, begin).reshape(shape)
 
 
+def require_rows(store: ArrayStore, rows: Mapping[str, int], meta: Sequence[str]) -> None:
+    """Refuse a store that is whole and of another kind, or that contradicts itself.
+
+    Args:
+        store: an open one.
+        rows: how many each array must have.
+        meta: what must be remembered with them.
+
+    Raises:
+        ZooError: naming the first array that is wrong.
+    """
+    wrong = next((name for name, count in rows.items() if name not in store or len(store[name]) != count), None)
+    absent = next((name for name in meta if name not in store.meta), None)
+    if wrong is not None or absent is not None:
+        raise ZooError(f"{store.folder}: contradicts itself ({absent or wrong}); delete this folder of the cache, and it is built anew")
+
+
 def open_store(folder: Path) -> ArrayStore:
     """A store, every byte of it compared with its checksums.
 
@@ -187,35 +217,55 @@ def open_store(folder: Path) -> ArrayStore:
         BrokenStoreError: where it is not whole.
     """
     try:
+        if _state(folder / MANIFEST)[2] > _LONGEST_MANIFEST:
+            raise BrokenStoreError(f"{MANIFEST} is too large for one")
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if content.pop("crc32") != _crc_of_json(content) or content["layout"] != _LAYOUT:
+        crc = content.pop("crc32")
+        if crc != _crc_of_json(content) or content["layout"] != _LAYOUT:
             raise BrokenStoreError(f"{MANIFEST} differs from its checksum")
         arrays: dict[str, Any] = content["arrays"]
+        for name, one in arrays.items():
+            _check_entry(name, one)
         began, states = time.time_ns(), {name: _state(folder / f"{name}.npy") for name in arrays}
+        states[MANIFEST] = (crc, 0, 0)
         if _verified.get(folder) != states:
             with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # checksums are computed outside of Python's lock
                 list(pool.map(lambda name: _check_file(folder / f"{name}.npy", arrays[name]), arrays))
             if all(max(state[-2:]) < began - _SETTLED_NANOSECONDS for state in states.values()):
                 _verified[folder] = states
         layout = {name: (one["dtype"], tuple(one["shape"]), one["header_bytes"]) for name, one in arrays.items()}
-        return ArrayStore(folder, content["meta"], layout, _held=hold(folder / MANIFEST))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return ArrayStore(folder, dict(content["meta"]), layout, _held=hold(folder / MANIFEST))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenStoreError(first_line(error) or type(error).__name__) from None
+
+
+def _check_entry(name: str, one: Mapping[str, Any]) -> None:
+    """What a manifest says of one array, which names a file within the folder and plain numbers of a size that can be."""
+    sizes = [*one["shape"], one["header_bytes"]]
+    is_plain = _PLAIN_NAME.fullmatch(name) is not None and _PLAIN_NUMBERS.fullmatch(one["dtype"]) is not None
+    if not is_plain or not all(type(size) is int and 0 <= size < _MOST_ROWS for size in sizes):
+        raise BrokenStoreError(f"{MANIFEST} describes {name[:40]!r} as no array")
 
 
 def _state(path: Path) -> tuple[int, ...]:
     """What changes with the content of a file; the last two are times in ns."""
     found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise BrokenStoreError(f"{path.name} is no file")
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _check_file(path: Path, wanted: Mapping[str, Any]) -> None:
+    if wanted["header_bytes"] != len(header := _header(wanted["dtype"], tuple(wanted["shape"]))):
+        raise BrokenStoreError(f"{path.name} has no header of its shape")
     size = wanted["header_bytes"] + math.prod(wanted["shape"]) * np.dtype(wanted["dtype"]).itemsize
     with path.open("rb") as stream:
         if os.fstat(stream.fileno()).st_size != size:
             raise BrokenStoreError(f"{path.name} has {os.fstat(stream.fileno()).st_size} bytes where {size} are expected")
         # the header apart, since it is written last; it says what the manifest says, to other readers
-        found = [zlib.crc32(stream.read(wanted["header_bytes"])), 0]
+        if stream.read(len(header)) != header:
+            raise BrokenStoreError(f"{path.name} is another array than {MANIFEST} says")
+        found = [zlib.crc32(header), 0]
         while block := stream.read(_BLOCK_BYTES):
             found[1] = zlib.crc32(block, found[1])
     if found != wanted["crc32"]:
@@ -241,7 +291,7 @@ def obtain_store(kind: str, key: str, build: Callable[[StoreWriter], Mapping[str
     except BrokenStoreError:
         pass  # not there, or broken: decided under the lock
     with _locked(folder):
-        if folder.exists():
+        if os.path.lexists(folder):
             try:
                 return open_store(folder)  # of the process that had the lock
             except BrokenStoreError as broken:
@@ -257,22 +307,30 @@ def obtain_store(kind: str, key: str, build: Callable[[StoreWriter], Mapping[str
 
 def _build(folder: Path, build: Callable[[StoreWriter], Mapping[str, Any]]) -> None:
     for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: under the lock nobody works there
+        _remove(left)  # of a process that was killed: under the lock nobody works there
     _remove_left_over(folder.parent)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("partial", "old"))
     writer = StoreWriter(partial)
     try:
         partial.mkdir()
         writer.finish(build(writer))
-        if folder.exists():
+        if os.path.lexists(folder):
             folder.rename(old)
         partial.rename(folder)
     except OSError as error:
         raise _cannot_write(folder, error) from error
     finally:
         writer.close()
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(partial)
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Whatever it is; of a link, the link."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

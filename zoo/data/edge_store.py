@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import zoo.edges
 import zoo.neighbours
-from zoo.data.array_store import Array, ArrayStore, StoreWriter, obtain_store
+from zoo.data.array_store import Array, ArrayStore, StoreWriter, obtain_store, require_rows
 from zoo.data.frame import Frame
 from zoo.data.processes import in_order, with_progress
 from zoo.data.splits import sequence_sha256
@@ -44,11 +44,14 @@ class EdgeStore:
     """
 
     def __init__(self, store: ArrayStore) -> None:
+        require_rows(store, {name: int(store.meta.get("frames", -1)) for name in ("atom_counts", "edge_counts")}, ("frames",))
         self._store = store
         self.atom_counts: NDArray[np.int64] = np.array(store["atom_counts"], dtype=np.int64)
         self.edge_counts: NDArray[np.int64] = np.array(store["edge_counts"], dtype=np.int64)
         self._first_atom = _starts(self.atom_counts)
         self._first_edge = _starts(self.edge_counts)
+        rows = {"neighbour_counts": self._first_atom[-1], "sender": self._first_edge[-1], "shift": self._first_edge[-1]}
+        require_rows(store, {name: int(count) for name, count in rows.items()}, ())
         self._reads = 0
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.array_store import Array, ArrayStore
+from zoo.data.array_store import Array, ArrayStore, require_rows
 from zoo.data.facts import facts_of
 from zoo.data.frame import Frame
 
@@ -70,7 +70,9 @@ class FrameStore:
     def __init__(self, store: ArrayStore, level_of_theory: str) -> None:
         self._store = store
         self._level_of_theory = level_of_theory
+        require_rows(store, {"fact_atoms": int(store.meta.get("frames", -1))}, ("frames", "sources", "notes"))
         self._sources: list[str] = store.meta["sources"]
+        require_rows(store, self._wanted_rows(), ())
         atoms = np.array(store["fact_atoms"], dtype=np.int64)
         has = np.array(store["has"])
         self._first_atom = _starts(atoms)
@@ -79,6 +81,11 @@ class FrameStore:
             name: _starts(np.where(has & (1 << bit), atoms, 0)) for bit, name in enumerate(_RARE) if np.any(has & (1 << bit))
         }
         self._reads = 0
+
+    def _wanted_rows(self) -> dict[str, int]:
+        frames, atoms = len(self._store["fact_atoms"]), int(np.sum(self._store["fact_atoms"], dtype=np.int64))
+        per_frame = (*_PER_FRAME, "source", "has", "identifier_lengths", *(f"fact_{name}" for name in facts_of([])))
+        return dict.fromkeys(per_frame, frames) | dict.fromkeys(("numbers", "positions", "forces"), atoms)
 
     def __len__(self) -> int:
         return len(self._first_atom) - 1

@@ -18,14 +18,14 @@ gaps of both files: a coefficient counts if it is within `LOWEST_EV` to `HIGHEST
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.npy_files import read_npz
 from zoo.data.reference_energies import MAX_ATOMIC_NUMBER
-from zoo.errors import ZooError, first_line
+from zoo.errors import ZooError
 
 LOWEST_EV, HIGHEST_EV = -25.0, 5.0
 SMALLEST_EV = 0.05
@@ -55,16 +55,13 @@ def read_linear_references(path: str | Path) -> dict[int, float]:
 
 def _read_coefficients(path: Path) -> NDArray[np.float64]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = {}
-        else:
-            with loaded:
-                arrays = {name: loaded[name] for name in loaded if name == "coeff"}
+        arrays = read_npz(path)
     except FileNotFoundError:
         raise ZooError(f"{path}: no such file; give the npz file of the linear references") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ZooError(f"{path}: cannot be read as numbers without unpickling ({first_line(error)}); give an npz file of numbers") from None
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror or error}); give the npz file of the linear references") from None
+    except ZooError as error:
+        raise ZooError(f"{error} (linear references are numbers, read without unpickling)") from None
     if "coeff" not in arrays:
         raise ZooError(f"{path}: no array 'coeff', wanted an npz file with one energy an element under this name; give the set's own file")
     values = arrays["coeff"]

@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zoo.data.unpacking import check_whole_archive
 from zoo.errors import ZooError, first_line
 
 _PLAIN_NUMBERS = re.compile(r"[fiu][1248]|b1")
@@ -217,11 +219,15 @@ def load_torch_file(path: Path) -> Any:
         ZooError: a file that names anything else, naming it, or that is no such file.
     """
     try:
+        if zipfile.is_zipfile(path):
+            check_whole_archive(path)  # torch does not look at the checksums
         with path.open("rb") as file:
             return _load(file, dict.fromkeys(_PYG_CLASSES, PygObject))
     except RefusedError as refused:
         raise ZooError(f"{path}: holds {refused}, which is not read because it could run code; {_ADVICE}") from None
-    except Exception as error:
+    except ZooError:
+        raise
+    except Exception as error:  # as above
         raise ZooError(f"{path}: cannot be read as tensors ({first_line(error)}); is it complete, and a file of torch.save?") from error
 
 

@@ -6,10 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where a file that is mapped cannot be deleted anyway
-    fcntl = None  # type: ignore[assignment]
+from adapters.file_locks import try_lock
 
 
 class Hold:
@@ -35,21 +32,14 @@ def hold(manifest: Path) -> Hold:
     descriptor = os.open(manifest, os.O_RDONLY)
     with suppress(OSError):  # the cache may be another's, and not writable
         os.utime(manifest)
-    with suppress(OSError):
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    try_lock(descriptor, shared=True)
     return Hold(descriptor)
 
 
 def in_use(manifest: Path) -> bool:
     """Whether any process holds the store of that manifest (`hold`), as far as the file system tells."""
-    if fcntl is None:
-        return False
     try:
         with manifest.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return try_lock(stream.fileno()) is False
     except OSError:
-        return False  # no manifest, so nothing that anybody could have opened; or no locks
-    return False
+        return False  # no manifest, so nothing that anybody could have opened

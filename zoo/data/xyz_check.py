@@ -3,59 +3,104 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
+from zoo.data.unpacking import LONGEST_LINE, is_compressed, open_binary
 from zoo.errors import ZooError
 
-_COLUMNS = re.compile(r"""properties\s*=\s*["']?([^\s"']+)""", flags=re.IGNORECASE)
+_COLUMNS = re.compile(rb"""properties\s*=\s*["']?([^\s"']+)""", flags=re.IGNORECASE)
 _MOST_DIGITS = 12
+_CUT_NOTE = "the file ends without a line end, so that its last number may be cut short"
 
 
-def check_xyz(path: Path) -> None:
-    """Refuse a file with a frame of more atoms than lines follow, or more columns than its atoms' lines can hold.
-
-    What is no number at all is left to the parser, which says so.
+def frame_ends(path: Path) -> Iterator[int]:
+    """Where each frame ends, in bytes from the beginning of the unpacked file, once what its header claims was found there.
 
     Raises:
-        ZooError: with the number of the frame, from 0.
+        ZooError: a frame of more atoms than lines follow, or of more columns than its atoms' lines can hold, one that begins with
+            something else than a number, or frames behind an empty line, where parsers stop; frames are named by number, from 0.
     """
-    from ase.io.formats import open_with_compression
-
-    with open_with_compression(str(path), "r") as stream:
-        check_xyz_frames(stream, path, 0)
-
-
-def check_xyz_frames(stream: IO[str], path: Path, first: int) -> None:
-    """`check_xyz` of the frames that ``stream`` holds, of which the first is number ``first`` of the file; raises as it does."""
-    frame = first
-    while _frame_is_whole(stream, path, frame):
-        frame += 1
+    with open_binary(path) as stream:
+        lines = _Lines(stream, path)
+        while lines.take_frame():
+            yield lines.position
+        lines.refuse_more()
 
 
-def _frame_is_whole(stream: IO[str], path: Path, frame: int) -> bool:
-    """Reads one frame; False at the end, or where the parser should go on."""
-    head = stream.readline().strip()
-    while head.startswith("VEC"):  # lattice vectors that may follow a frame
-        head = stream.readline().strip()
-    if not head.isdecimal():
-        return False
-    if len(head) > _MOST_DIGITS:
-        raise ZooError(f"{path}: frame {frame} claims {head[:_MOST_DIGITS]}... atoms; is the file complete, and extended XYZ?")
-    claimed, columns = int(head), _columns(stream.readline())
-    for number in range(claimed):
-        line = stream.readline()
-        if not line:
-            raise ZooError(f"{path}: frame {frame} claims {claimed} atoms, and the file ends after {number}; is it complete?")
-        if 2 * columns - 1 > len(line):
-            raise ZooError(
-                f"{path}: frame {frame} claims {columns} columns, more than the line of atom {number} holds; repair its Properties"
-            )
-    return True
+def cut_notes(path: Path) -> tuple[str, ...]:
+    """What the log should say of a file that may be cut off within its last number; one that is compressed says so itself."""
+    if is_compressed(path):
+        return ()
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 1))
+        return () if stream.read(1) in (b"", b"\n", b"\r") else (_CUT_NOTE,)
 
 
-def _columns(comment: str) -> int:
+class _Lines:
+    """The lines of a file, with the number of the frame that they belong to."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._ahead = b""
+        self._frame = 0
+        self.position = 0
+
+    def take_frame(self) -> bool:
+        """Read one frame; False at the end, or at an empty line."""
+        head = self._taken().strip()
+        if not head:
+            return False
+        if not head.isdigit():
+            shown = head[:40].decode(errors="replace")
+            raise self._refusal(f"starts with {shown!r}, not a number of atoms; repair or remove the frame")
+        if len(head) > _MOST_DIGITS:
+            raise self._refusal(f"claims {head[:_MOST_DIGITS].decode()}... atoms; is the file complete, and extended XYZ?")
+        self._take_atoms(int(head), columns_of(self._taken()))
+        # cell vectors behind the atoms, as the program ADF writes them
+        while (vector := self._next()).lstrip().startswith(b"VEC"):
+            self.position += len(vector)
+        self._ahead = vector
+        self._frame += 1
+        return True
+
+    def refuse_more(self) -> None:
+        """Only empty lines may follow."""
+        while line := self._taken():
+            if line.strip():
+                raise self._refusal(f"comes after an empty line, at which reading stops; remove empty lines (bytes {self.position:,})")
+
+    def _take_atoms(self, claimed: int, columns: int) -> None:
+        size, shortest = 0, 2 * columns - 1
+        for number in range(claimed):
+            line = self._stream.readline(LONGEST_LINE)
+            if not line:
+                raise self._refusal(f"claims {claimed} atoms, and the file ends after {number}; is it complete?")
+            if not shortest <= len(line) < LONGEST_LINE:
+                raise self._refusal(
+                    f"has a line of {len(line):,} characters for atom {number}, and claims {columns} columns; repair its Properties"
+                )
+            size += len(line)
+        self.position += size
+
+    def _taken(self) -> bytes:
+        line = self._next()
+        self.position += len(line)
+        return line
+
+    def _next(self) -> bytes:
+        line, self._ahead = self._ahead or self._stream.readline(LONGEST_LINE), b""
+        if len(line) >= LONGEST_LINE:
+            raise self._refusal(f"has a line of more than {LONGEST_LINE:,} characters; is the file extended XYZ?")
+        return line
+
+    def _refusal(self, what: str) -> ZooError:
+        return ZooError(f"{self._path}: frame {self._frame} {what}")
+
+
+def columns_of(comment: bytes) -> int:
     """The columns that ``Properties=species:S:1:pos:R:3`` claims; 0 where it claims none that can be counted."""
     found = _COLUMNS.search(comment)
-    counts = found.group(1).split(":")[2::3] if found else []
-    return sum(int(count) for count in counts if count.isdecimal() and len(count) <= _MOST_DIGITS)
+    counts = found.group(1).split(b":")[2::3] if found else []
+    return sum(int(count) for count in counts if count.isdigit() and len(count) <= _MOST_DIGITS)

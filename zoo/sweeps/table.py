@@ -71,18 +71,21 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Path:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a table, numbers as numbers and empty cells as None; raises `ZooError` where it cannot be read or holds nothing."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = [_cells(row) for row in csv.DictReader(stream)]
+        text = path.read_text(encoding="utf-8")
+        read = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ZooError(f"{path}: cannot be read ({reason}); give the folder of a sweep that has finished runs") from None
-    if not rows:
+    if not read:
         raise ZooError(f"{path}: holds no rows; run the sweep again")
-    return rows
+    uneven = next((number for number, row in enumerate(read, 1) if None in row or None in row.values()), None)
+    if uneven is not None or not text.endswith(("\n", "\r")):
+        raise ZooError(f"{path}: row {uneven or len(read)} is not complete; copy the file again, or run the sweep again")
+    return [_cells(row) for row in read]
 
 
-def _cells(row: Mapping[str | None, str | None]) -> Row:
-    return {name: (text or "") if name in _TEXT_COLUMNS else _cell(text or "") for name, text in row.items() if name is not None}
+def _cells(row: Mapping[str, str]) -> Row:
+    return {name: text if name in _TEXT_COLUMNS else _cell(text) for name, text in row.items()}
 
 
 def _cell(text: str) -> Cell:

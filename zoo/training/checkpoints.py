@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +11,15 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, first_line
 from zoo.files import write_atomically
 
 LAST = "last.ckpt"
+_CHECKSUM = "equizoo_sha256"
 _KEYS = {"equizoo", "global_step", "state_dict"}
 
 
@@ -56,7 +59,8 @@ def kept_weights_path(folder: Path, step: int) -> Path:
 def write_kept_weights(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
     """Keep ``tensors`` (`TrainingConfig.keep`); older ones stay until `drop_older_weights`."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(kept_weights_path(folder, step), lambda partial: save_file(plain, partial))
+    content = save(plain, metadata={_CHECKSUM: _sha256(plain)})
+    write_atomically(kept_weights_path(folder, step), lambda partial: partial.write_bytes(content))
 
 
 def drop_older_weights(folder: Path, step: int) -> None:
@@ -70,6 +74,24 @@ def read_kept_weights(folder: Path, step: int) -> dict[str, Tensor]:
     """The tensors of `write_kept_weights`; raises `ZooError` where the file is missing or damaged."""
     path = kept_weights_path(folder, step)
     try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ZooError(f"{path}: the kept weights cannot be read ({error}); delete the run folder and run again") from None
+        with safe_open(path, framework="pt") as file:
+            stated = (file.metadata() or {}).get(_CHECKSUM)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise _spoilt_weights(path, f"cannot be read ({first_line(error)})") from None
+    if stated is not None and stated != _sha256(tensors):  # runs of an older version have none
+        raise _spoilt_weights(path, "differ from their checksum")
+    return tensors
+
+
+def _spoilt_weights(path: Path, what: str) -> ZooError:
+    return ZooError(f"{path}: the kept weights {what}; delete the run folder and run again")
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

@@ -198,6 +198,8 @@ class RunLog:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     values = read_yaml(path, "start a new run")
+    if not path.read_bytes().endswith(b"\n"):
+        raise ZooError(f"{path}: ends within a line, so it is not complete; copy the run again, or start a new one")
     if not isinstance(values, dict):
         raise ZooError(f"{path}: not a run's config; start a new run")
     return values

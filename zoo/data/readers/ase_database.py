@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.data.lmdb_file import is_sharded, open_lmdb, shard_files, shards
+from zoo.data.lmdb_file import LmdbFile, is_sharded, open_lmdb, shard_files, shards
 from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
 from zoo.data.readers.ase_files import labels_of_atoms
 from zoo.data.readers.oc20_lmdb import system_and_frame
+from zoo.data.unpacking import most_unpacked, too_large
 from zoo.errors import ZooError, first_line
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _LMDB_SUFFIX = ".aselmdb"
 _ROWS_AT_ONCE = 1_000
+# a frame of 100,000 atoms
+_USUAL_ROW_BYTES = 1 << 24
 
 
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
@@ -80,15 +83,17 @@ def _raw_frame(row: AtomsRow, source: str) -> RawFrame:
     return RawFrame.of_atoms(atoms, found, source=source, identifier=system_and_frame(found), **ionic)
 
 
-def _row_numbers(records: Any, file: Path) -> Sequence[int]:
+def _row_numbers(records: LmdbFile, file: Path) -> Sequence[int]:
     next_number = _decoded(records.get(b"nextid"), f"{file}: its row count ('nextid')")
     deleted = records.get(b"deleted_ids")
     left_out = set() if deleted is None else {int(one) for one in _decoded(deleted, f"{file}: its list of deleted rows")}
+    if not isinstance(next_number, int) or next_number - 1 - len(left_out) > records.entries:
+        raise ZooError(f"{file}: says that its next row is {next_number!r:.30}, and has {records.entries} entries; copy the file again")
     numbers = range(1, next_number)
     return [number for number in numbers if number not in left_out] if left_out else numbers
 
 
-def _lmdb_rows(records: Any, file: Path, numbers: Sequence[int]) -> Iterator[AtomsRow]:
+def _lmdb_rows(records: LmdbFile, file: Path, numbers: Sequence[int]) -> Iterator[AtomsRow]:
     from ase.db.row import AtomsRow
 
     for number in numbers:
@@ -101,18 +106,21 @@ def _decoded(value: bytes | None, where: str) -> Any:
     if value is None:
         raise ZooError(f"{where} is missing; is it complete, and an ASE database?")
     try:
-        return decode(_decompressed(value).decode("utf-8"))
-    except (zlib.error, ValueError) as error:
+        return decode(_decompressed(value, where).decode("utf-8"))
+    except ZooError:
+        raise
+    except (zlib.error, ValueError, RecursionError) as error:
         raise ZooError(f"{where} is damaged ({first_line(error)}); download or copy the file again") from error
 
 
-def _decompressed(value: bytes) -> bytes:
-    # a hundred times a frame of 10,000 atoms; a few kilobytes can be made to claim gigabytes
-    limit = 1 << 28
+def _decompressed(value: bytes, where: str) -> bytes:
+    limit = most_unpacked(len(value), _USUAL_ROW_BYTES)
     decompressor = zlib.decompressobj()
     content = decompressor.decompress(value, limit)
-    if decompressor.unconsumed_tail or not decompressor.eof:
-        raise zlib.error("it is cut off, or unpacks to more than 256 MiB")
+    if decompressor.unconsumed_tail:
+        raise too_large(where, len(value), _USUAL_ROW_BYTES)
+    if not decompressor.eof:
+        raise zlib.error("it is cut off")
     return content
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.npy_files import read_npy
 from zoo.errors import ZooError, first_line
 
 FloatArray = NDArray[np.float64]
@@ -71,17 +72,7 @@ class SetArrays:
 
 
 def _npy_arrays(folder: Path) -> dict[str, NDArray[Any]]:
-    arrays = {}
-    for file in sorted(folder.glob("*.npy")):
-        try:
-            array = np.load(file, allow_pickle=False)
-        except Exception as error:  # a broken header ends in ValueError, EOFError, MemoryError, SyntaxError, ...
-            reason = first_line(error).rstrip(".")
-            raise ZooError(f"{file}: cannot be read ({reason}); wanted a whole npy file of numbers, without pickled objects") from None
-        if not isinstance(array, np.ndarray):
-            raise ZooError(f"{file}: is an archive of arrays; wanted an npy file of one array")
-        arrays[file.stem] = array
-    return arrays
+    return {file.stem: read_npy(file) for file in sorted(folder.glob("*.npy"))}
 
 
 def _text_arrays(folder: Path) -> dict[str, NDArray[Any]]:

@@ -13,8 +13,6 @@ Units that the archive states itself (sGDML's ``e_unit`` and ``r_unit``) go befo
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.npy_files import read_npz
 from zoo.data.raw import Format, RawFrame, ReadOptions, Units
 from zoo.errors import ZooError
 
@@ -61,7 +60,7 @@ _LAYOUTS = (
 
 
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
-    arrays = _load(path)
+    arrays = read_npz(path)
     layout = _layout(path, arrays)
     units = _units(path, arrays, layout.units)
     key = next(name for name in layout.positions if name in arrays)
@@ -84,24 +83,6 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
             identifier="" if old_indices is None else str(old_indices[index]),
             notes=notes,
         )
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of the archive, each decompressed once."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ZooError(f"{path}: holds one bare array where an archive of named ones is wanted; write it with numpy.savez")
-        with archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ZooError(f"{path}: is incomplete or damaged ({error}); fetch the archive again") from error
-    except ValueError as error:
-        if "pickle" not in str(error):
-            raise
-        raise ZooError(
-            f"{path}: holds pickled Python objects, which can run code when read; save plain number arrays, every frame of the same shape"
-        ) from error
 
 
 def _layout(path: Path, arrays: Arrays) -> _Layout:

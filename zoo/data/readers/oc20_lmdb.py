@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.lmdb_file import is_sharded, open_lmdb, shard_files, shards
+from zoo.data.lmdb_file import LmdbFile, is_sharded, open_lmdb, shard_files, shards
 from zoo.data.raw import Chunk, Format, RawFrame, ReadOptions
 from zoo.errors import ZooError
 
@@ -67,11 +67,11 @@ def _read_chunk(path: Path, options: ReadOptions, chunk: Chunk) -> Iterator[RawF
             yield _raw_frame(fields, where, chunk.source)
 
 
-def _record_count(records: Any, file: Path) -> int:
+def _record_count(records: LmdbFile, file: Path) -> int:
     from zoo.data.restricted_pickle import load_pickle
 
     stated = records.get(b"length")
-    count = records.stat()["entries"] if stated is None else load_pickle(stated, f"{file}: its length")
+    count = records.entries if stated is None else load_pickle(stated, f"{file}: its length")
     if not isinstance(count, int):
         raise ZooError(f"{file}: its length is {count!r}, not a number; download or copy it again")
     return count

@@ -8,19 +8,23 @@ atom with ``move_mask`` F was held in place.
 from __future__ import annotations
 
 import io
-import lzma
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 from zoo.data.raw import Format, RawFrame, ReadOptions
 from zoo.data.readers.ase_files import labels_of_atoms
+from zoo.data.unpacking import DAMAGED, open_text, read_line
+from zoo.data.xyz_check import columns_of
 from zoo.errors import ZooError, first_line
 
 _STRUCTURES = re.compile(r"\.extxyz(\.xz)?$")
 _LINE = re.compile(r"[^,\s]+\s*,[^,]+,\s*[-+.\deE]+\s*$")
+
+_MOST_DIGITS = 12
 
 
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
@@ -39,19 +43,21 @@ def _frames_of_pair(file: Path, source: str) -> Iterator[RawFrame]:
         raise ZooError(
             f"{file}: has no {_STRUCTURES.sub('.txt', file.name)}[.xz] beside it; OC20 keeps the frames' names and references there"
         )
-    lines = [line for line in _read_text(text).splitlines() if line.strip()]
     count = 0
-    for count, block in enumerate(_blocks(file), 1):
-        if count > len(lines):
-            raise ZooError(f"{file}: has more frames than {text.name} has lines ({len(lines)}); download the pair again")
-        identifier, reference_energy = _parsed(lines[count - 1], f"{text}: line {count}")
-        atoms = next(iread(io.StringIO(block), format="extxyz"))
-        found = {**labels_of_atoms(atoms, {}), "reference_energy": reference_energy}
-        if "energy" in found:
-            found["adsorption_energy"] = found["energy"] - reference_energy
-        yield RawFrame.of_atoms(atoms, found, identifier=identifier, source=source)
-    if count < len(lines):
-        raise ZooError(f"{file}: has {count} frames but {text.name} has {len(lines)} lines; download the pair again")
+    with closing(_lines(text)) as lines, closing(_blocks(file)) as blocks:
+        for count, block in enumerate(blocks, 1):
+            line = next(lines, None)
+            if line is None:
+                raise ZooError(f"{file}: has more frames than {text.name} has lines ({count - 1}); download the pair again")
+            identifier, reference_energy = _parsed(line, f"{text}: line {count}")
+            atoms = next(iread(io.StringIO(block), format="extxyz"))
+            found = {**labels_of_atoms(atoms, {}), "reference_energy": reference_energy}
+            if "energy" in found:
+                found["adsorption_energy"] = found["energy"] - reference_energy
+            yield RawFrame.of_atoms(atoms, found, identifier=identifier, source=source)
+        total = count + sum(1 for _ in lines)
+    if count < total:
+        raise ZooError(f"{file}: has {count} frames but {text.name} has {total} lines; download the pair again")
 
 
 def _parsed(line: str, where: str) -> tuple[str, float]:
@@ -64,14 +70,22 @@ def _parsed(line: str, where: str) -> tuple[str, float]:
         raise ZooError(f"{where} is {line[:80]!r}; wanted system_id,frame_number,reference_energy") from None
 
 
-def _blocks(file: Path) -> Iterator[str]:
+def _lines(text: Path) -> Generator[str, None, None]:
+    """The lines of the text file that are not empty."""
+    with open_text(text) as stream:
+        while line := _next_line(stream, text):
+            if line.strip():
+                yield line.rstrip("\r\n")
+
+
+def _blocks(file: Path) -> Generator[str, None, None]:
     """The text of one frame after the other, because ASE would go through a compressed file twice."""
-    with _opened(file) as lines:
+    with open_text(file) as lines:
         number = 0
         while head := _next_line(lines, file):
             if not head.strip():
                 continue
-            if not head.strip().isdecimal():
+            if not head.strip().isdecimal() or len(head.strip()) > _MOST_DIGITS:
                 raise ZooError(
                     f"{file}: frame {number} starts with {head.strip()[:40]!r}, not a number of atoms; repair or remove the frame"
                 )
@@ -79,27 +93,17 @@ def _blocks(file: Path) -> Iterator[str]:
             body = list(islice(iter(lambda: _next_line(lines, file), ""), wanted))
             if len(body) < wanted:
                 raise ZooError(f"{file}: frame {number} is cut off after {len(body)} of {wanted} lines; download or copy the file again")
+            if 2 * columns_of(body[0].encode()) - 1 > len(body[-1]):
+                raise ZooError(f"{file}: frame {number} claims more columns than its atoms' lines hold; download or copy the file again")
             yield "".join((head, *body))
             number += 1
 
 
 def _next_line(lines: TextIO, file: Path) -> str:
     try:
-        return lines.readline()
-    except (EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        return read_line(lines, file)
+    except (*DAMAGED, UnicodeDecodeError) as error:
         raise ZooError(f"{file}: is truncated or damaged ({first_line(error)}); download or copy it again") from error
-
-
-def _read_text(file: Path) -> str:
-    try:
-        with _opened(file) as lines:
-            return lines.read()
-    except (EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise ZooError(f"{file}: is truncated or damaged ({first_line(error)}); download or copy it again") from error
-
-
-def _opened(file: Path) -> TextIO:
-    return lzma.open(file, "rt", encoding="utf-8") if file.suffix == ".xz" else file.open(encoding="utf-8")
 
 
 def _text_beside(file: Path) -> Path | None:
@@ -120,10 +124,10 @@ def _is_of_a_pair(file: Path) -> bool:
     if text is None:
         return False
     try:
-        with _opened(text) as lines:
+        with open_text(text) as lines:
             # a user's own train.extxyz may have any train.txt beside it
             return _LINE.match(lines.readline(500)) is not None
-    except (EOFError, lzma.LZMAError, UnicodeDecodeError):
+    except (*DAMAGED, UnicodeDecodeError):
         return True  # to be refused as damaged, not to be read without its reference energies
 
 

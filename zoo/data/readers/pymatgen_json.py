@@ -10,7 +10,6 @@ is not ASE's.
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from zoo.data.raw import Format, RawFrame, ReadOptions, Units
 from zoo.data.readers.json_members import members
+from zoo.data.unpacking import DAMAGED, open_text
 from zoo.errors import ZooError
 
 _HEAD_CHARACTERS = 1 << 20
@@ -43,22 +43,16 @@ def _recognises(path: Path) -> bool:
         return False
     head = ""
     # of a compressed file that was cut off, what comes before the cut is enough; the reader then says what is wrong with it
-    with suppress(OSError, EOFError), _open(path) as stream:
+    with suppress(OSError, *DAMAGED), open_text(path, errors="replace") as stream:
         while len(head) < _HEAD_CHARACTERS and (piece := stream.read(_HEAD_CHARACTERS // 1000)):
             head += piece
     return head.lstrip()[:1] in ("[", "{") and '"lattice"' in head and '"sites"' in head
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", errors="replace")
-    return path.open(encoding="utf-8", errors="replace")
-
-
 def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
     count = 0
     try:
-        with _open(path) as stream:
+        with open_text(path, errors="replace") as stream:
             for name, entry in _entries(stream):
                 yield _frame(entry, name, f"{path}: entry {count}")
                 count += 1

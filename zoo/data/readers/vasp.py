@@ -7,13 +7,14 @@ stumble over it: here complete steps are counted first, and the rest is noted.
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.raw import Format, RawFrame, ReadOptions
 from zoo.data.readers.ase_files import labels_of_atoms
+from zoo.data.unpacking import DAMAGED, lines_of, open_binary
 from zoo.errors import ZooError
 
 _HEAD_BYTES = 2000
@@ -38,12 +39,10 @@ class _Progress:
 
 def _kind(path: Path) -> str | None:
     """ASE's name of the format, by the file's first bytes: names such as ``OUTCAR.1`` and ``run_3.xml`` say little."""
-    from ase.io.formats import open_with_compression
-
     try:
-        with open_with_compression(str(path), "rb") as stream:
-            head: bytes = stream.read(_HEAD_BYTES)
-    except (OSError, EOFError, lzma.LZMAError):
+        with open_binary(path) as stream:
+            head = stream.read(_HEAD_BYTES)
+    except (OSError, *DAMAGED):
         return None  # not readable here; the format that takes the file says why
     if head.lstrip().startswith(b"vasp."):
         return "vasp-out"
@@ -51,11 +50,9 @@ def _kind(path: Path) -> str | None:
 
 
 def _outcar_progress(path: Path) -> _Progress:
-    from ase.io.formats import open_with_compression
-
     complete, awaited, begun, closed = 0, 0, False, False
-    with open_with_compression(str(path), "rb") as stream:
-        for line in stream:
+    with closing(lines_of(path)) as lines:
+        for line in lines:
             if awaited:
                 awaited -= 1
                 if not awaited and line.endswith(b"\n"):  # a number may be cut short where the file ends
@@ -70,11 +67,9 @@ def _outcar_progress(path: Path) -> _Progress:
 
 
 def _vasprun_progress(path: Path) -> _Progress:
-    from ase.io.formats import open_with_compression
-
     complete, opened, closed = 0, 0, False
-    with open_with_compression(str(path), "rb") as stream:
-        for line in stream:
+    with closing(lines_of(path)) as lines:
+        for line in lines:
             opened += b"<calculation>" in line
             complete += b"</calculation>" in line
             closed = closed or b"</modeling>" in line
@@ -85,6 +80,8 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
     from ase.io import iread
 
     kind = _kind(path) or ("vasp-xml" if ".xml" in path.suffixes else "vasp-out")
+    if kind == "vasp-out" and path.suffix in (".bz2", ".xz"):
+        raise ZooError(f"{path}: an OUTCAR is read as it is or compressed as .gz, and not as {path.suffix}; unpack it")
     progress = _vasprun_progress(path) if kind == "vasp-xml" else _outcar_progress(path)
     if not progress.complete:
         raise ZooError(f"{path}: breaks off before its first ionic step is complete; give the output of a run that got further")

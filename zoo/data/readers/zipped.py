@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -17,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from zoo.data.raw import Format, RawFrame, ReadOptions
 from zoo.data.readers import ase_database, ase_files, vasp
-from zoo.errors import ZooError
+from zoo.data.unpacking import DAMAGED, check_archive
+from zoo.errors import ZooError, first_line
 
 _LARGEST_TOTAL_BYTES = 50 * 10**9
 _OUTCAR, _VASPRUN = "*OUTCAR*", "*vasprun*.xml"
@@ -39,8 +39,8 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
                 for raw in _frames(path, archive, member, found, options):
                     source = f"{member.filename}/{raw.source}" if raw.source else member.filename
                     yield replace(raw, source=source, notes=(*raw.notes, *notes))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ZooError(f"{path}: is incomplete or damaged ({error}); fetch the archive again") from error
+    except DAMAGED as error:
+        raise ZooError(f"{path}: is incomplete or damaged ({first_line(error)[:200]}); fetch the archive again") from error
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> tuple[list[_Member], tuple[str, ...]]:
@@ -54,6 +54,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> tuple[list[_Member], tuple
         raise ZooError(
             f"{path}: none of its {len(visible)} members is of a kind that is read from an archive; wanted {', '.join(_FORMATS)}"
         )
+    check_archive(path, [*(member for member, _ in chosen), *companions])
     total = sum(member.file_size for member, _ in chosen)
     if total > _LARGEST_TOTAL_BYTES:
         raise ZooError(
