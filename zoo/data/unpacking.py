@@ -13,7 +13,7 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -26,7 +26,7 @@ LONGEST_LINE = 1 << 24
 DAMAGED = (gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
 """What unpacking a file raises that is cut off or spoilt; bz2 raises an `OSError` without a number.
 
-A `RuntimeError` is of an archive that says that it has a password, or a method of compression (`NotImplementedError`) that is unknown.
+A `RuntimeError` is of an archive that says that it has a password, or an unknown method of compression.
 """
 
 _VARIABLE = "ZOO_MAX_UNPACKED_GB"
@@ -102,7 +102,7 @@ def read_line(stream: IO[str], where: object) -> str:
     return line
 
 
-def lines_of(path: Path) -> Iterator[bytes]:
+def lines_of(path: Path) -> Generator[bytes, None, None]:
     """The lines of a file as bytes, in pieces of at most `LONGEST_LINE`."""
     with open_binary(path) as stream:
         while line := stream.readline(LONGEST_LINE):
