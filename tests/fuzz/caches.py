@@ -91,7 +91,7 @@ def store_cases(extxyz: Path, folder: Path, rounds: int) -> list[Case]:
     for place, target in enumerate(targets):
         manifests = tuple(_MANIFESTS.items()) if target.name == "manifest.json" else ()
         kinds = (*manifests, *_DAMAGES.items()) if (whole / target).is_file() else tuple(_OF_FOLDERS.items())
-        for number in range(rounds):
+        for number in range(rounds if rounds == 1 else max(rounds, len(manifests))):
             name, damage = kinds[(number + place) % len(kinds)]
             cases.append(
                 Case(f"store {target.parts[1]} {target.name[:20]} {name} {number}", _made(whole, target, damage), read_with_its_stores)

@@ -106,9 +106,9 @@ def _extract(archive_path: Path, wanted: tuple[str, ...], target: Path) -> None:
 def _copy_entries(archive_path: Path, wanted: tuple[str, ...], folder: Path) -> list[str]:
     """Write what is wanted below ``folder``; returns the names of all files in the archive, which is read to its end."""
     seen = []
+    read = _zip_entries if _is_zip(archive_path) else _tar_entries
     packed = archive_path.stat().st_size
     left = most_unpacked(packed)
-    read = _zip_entries if _is_zip(archive_path) else _tar_entries
     try:
         with closing(read(archive_path)) as entries:
             for entry in entries:

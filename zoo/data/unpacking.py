@@ -26,7 +26,7 @@ LONGEST_LINE = 1 << 24
 DAMAGED = (gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
 """What unpacking a file raises that is cut off or spoilt; bz2 raises an `OSError` without a number.
 
-A `RuntimeError` is of an archive that says that it has a password, or a method of compression (`NotImplementedError`) that is unknown.
+A `RuntimeError` is of an archive that says that it has a password, or an unknown method of compression.
 """
 
 _VARIABLE = "ZOO_MAX_UNPACKED_GB"
