@@ -16,6 +16,7 @@ groups   backbone, data (emt-cuau, file, or a name of: zoo data), training (defa
 often    training.steps=200 training.batch_size=5 training.seed=0 training.optimizer.learning_rate=5e-3 training.ema_decay=0.99
          adapter.rank=16 adapter.roles=[linear,readout] data.n_train=50 data.n_valid=50 data.energy_key=energy data.forces_key=forces
          data.level_of_theory=PBE backbone.dtype=float64 backbone.device=cpu
+large    data.cache=disk data.workers=2 training.batch_size=null training.max_atoms_per_batch=1000 (zoo cache shows what is kept)
 base     backbone.head=PBE (of several), backbone.elements=data (MACE: cut to the elements of the data), backbone.trust_pickle=true
 run      run.name=NAME (folder runs/NAME) run.resume=true (continue a killed run, to the same bits)
 look     --cfg job prints the composed config without running

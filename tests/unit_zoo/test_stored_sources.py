@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ase.db
 import numpy as np
 import pytest
 from ase.db.core import Database
+from ase.io import write
 
-from tests.refusals import refusal_of
+from tests.refusals import lacks, refusal_of
 from tests.structures import slab
 from tests.unit_zoo.test_readers_ase_database import write_aselmdb
 from zoo.data import conversion
@@ -129,3 +131,27 @@ def test_what_headers_claim_is_checked_in_pieces_too(tmp_path, monkeypatch, text
     refusals = {refusal_of(read_file, path), refusal_of(read_source, path, choice=ON_DISK)}
     assert len(refusals) == 1
     assert f"frame 5 {said}" in refusals.pop()
+
+
+def test_a_source_that_changes_while_it_is_read_leaves_no_copy(tmp_path, cache, monkeypatch):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write_aselmdb(folder / "a.aselmdb", [slab(number) for number in range(3)])
+    joined = conversion._joined
+
+    def meanwhile(held: Any) -> Any:
+        shutil.copy(folder / "a.aselmdb", folder / "b.aselmdb")
+        return joined(held)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "_joined", meanwhile)
+        assert not lacks(refusal_of(read_source, folder, choice=CacheChoice("disk", 1)), str(folder), "changed while it was read")
+    assert copies(cache) == 0
+    assert len(read_source(folder, choice=ON_DISK).frames) == 6
+
+
+def test_a_source_that_stays_in_memory_against_the_users_word_says_so(tmp_path):
+    path = tmp_path / "POSCAR"
+    write(path, slab(1), format="vasp")
+    assert read_file(path).notes == read_source(path, choice=CacheChoice("auto")).notes
+    assert any("stays in memory" in note for note in read_source(path, choice=ON_DISK).notes)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -29,9 +29,11 @@ from zoo.data.raw import Chunk, Format, ReadOptions
 from zoo.data.readers import FileContent, empty_file_error, file_notes, format_of, formats, guarded, labelled, read_file
 from zoo.data.source_files import content_of, total_bytes
 from zoo.data.stored_frames import StoredFrames
+from zoo.errors import ZooError
 
 _FRAMES_OF_A_PIECE = 2_000
 _ATOMS_OF_A_PIECE = 50_000
+_WHY_HELD = "since files of this format may name others, whose changes would go unseen"
 
 
 def read_source(
@@ -44,7 +46,7 @@ def read_source(
     """`zoo.data.readers.read_file`, with the frames on disk where ``choice`` says so (in memory without one).
 
     Raises:
-        ZooError: as `read_file`, and where the cache cannot be written.
+        ZooError: as `read_file`, where the source changes while it is read, and where the cache cannot be written.
     """
     path, keys, choice = Path(path), keys or LabelKeys(), choice or CacheChoice()
     if choice.mode == "memory" or not path.exists():
@@ -52,9 +54,20 @@ def read_source(
     source_format = format_of(path, keys.format)
     files = source_format.files(path)
     if files is None or not choice.frames_on_disk(total_bytes(files)):
-        return read_file(path, keys, level_of_theory, needs)
+        content = read_file(path, keys, level_of_theory, needs)
+        asked = choice.mode == "disk"
+        return replace(content, notes=(*content.notes, f"{path.name}: stays in memory, {_WHY_HELD}")) if asked else content
     conversion = _Conversion(path, source_format.name, keys)
-    store = obtain_store("frames", conversion.key(files), lambda writer: conversion.build(writer, choice.builders))
+    key = conversion.key(files)
+
+    def build(writer: StoreWriter) -> Mapping[str, Any]:
+        meta = conversion.build(writer, choice.builders)
+        if conversion.key(source_format.files(path) or ()) != key:
+            # else the copy would stand for what the source was before
+            raise ZooError(f"{path}: changed while it was read; start again when nothing writes to it any more")
+        return meta
+
+    store = obtain_store("frames", key, build)
     frames = StoredFrames.all_of(FrameStore(store, level_of_theory))
     _check_needed(frames, needs, path, keys)
     notes = Counter(dict(store.meta["notes"]))
