@@ -141,5 +141,6 @@ looks at labels and keys, units, zero and precision of energies, forces and stre
          several parts, elements, neighbours, outliers, level of theory, heads, step 0, time and memory (docs/doctor.md)
 sample   sample=24: how many frames the base predicts
 only     only=[NAME,...]: names of checks, or of families of them
+strict   strict=true: warnings make it fail as errors do
 exit     0 without errors; 1 where one was found, or the words are wrong (one line on standard error); 2 for a bug
 """

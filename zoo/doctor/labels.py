@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,19 +69,22 @@ def keys_are_read(subject: Subject) -> Iterator[Finding]:
     if data.name != FILE_SET:
         return
     for path in own_files(data):
-        count, found = _counted_keys(path, data)
+        count, has, instead = _counted_keys(path, data)
         for label, key in _read_keys(data).items():
-            if key is not None and key in found and found[key] < count:
-                text = f"{path}: {found[key]:,} of {count:,} frames have {key!r}"
-                yield Finding("note", "labels.keys", text, f"{key!r} in every frame, unless a {label} is really unknown there")
-            if key is None or key in found:
+            if key is None or not count:
                 continue
-            others = [name for name in found if any(word in name.lower() for word in _WORDS[label]) and not name.startswith("magnetic")]
+            others = sorted(instead[label])
             if others:
-                text = f"{path}: no {key!r}, but {', '.join(f'{name!r} in {found[name]:,}' for name in sorted(others))} of {count:,} frames"
+                names = ", ".join(f"{name!r} in {instead[label][name]:,}" for name in others)
+                some = f"{has[label]:,} of {count:,} frames have {key!r}, and others" if has[label] else f"no {key!r}, but"
                 option = "virial_key" if label == "stress" and "virial" in others[0].lower() else f"{label}_key"
-                remedy = f"pass data.{option}={sorted(others)[0]} if that is the {label}"
-                yield Finding("warning", "labels.keys", text, f"the {label} under {key!r}", remedy)
+                remedy = f"pass data.{option}={others[0]} if that is the {label}"
+                if has[label]:
+                    remedy = f"give all frames one key, or the two kinds in files of their own: {others[0]!r} may be the {label}"
+                yield Finding("warning", "labels.keys", f"{path}: {some} {names} of {count:,} frames", f"the {label} under {key!r}", remedy)
+            elif 0 < has[label] < count:
+                text = f"{path}: {has[label]:,} of {count:,} frames have {key!r}"
+                yield Finding("note", "labels.keys", text, f"{key!r} in every frame, unless a {label} is really unknown there")
 
 
 @check("labels.zeros", "Are labels placeholders: exactly zero, or all the same?", cheap=True)
@@ -115,17 +119,35 @@ def _read_keys(data: DataConfig) -> dict[Label, str | None]:
     return {"energy": data.energy_key, "forces": data.forces_key, "stress": data.virial_key or data.stress_key}
 
 
-def _counted_keys(path: str, data: DataConfig) -> tuple[int, Counter[str]]:
-    """How many of the first frames of a file have each key; (0, nothing) where it cannot be read, which another finding says."""
-    counts: Counter[str] = Counter()
+def _counted_keys(path: str, data: DataConfig) -> tuple[int, Counter[Label], dict[Label, Counter[str]]]:
+    """Of the first frames of a file: how many there are, how many have each label under its key, and what the others have instead.
+
+    Nothing where the file cannot be read, which another finding says.
+    """
+    wanted = _read_keys(data)
+    has: Counter[Label] = Counter()
+    instead: dict[Label, Counter[str]] = {label: Counter() for label in LABELS}
     frames = 0
     try:
         for raw in islice(_raw_frames(Path(path), data), RAW_FRAMES):
-            counts.update(key for key, value in raw.found.items() if value is not None)
             frames += 1
+            for label, key in wanted.items():
+                if raw.found.get(key or "") is not None:
+                    has[label] += 1
+                else:
+                    instead[label].update(name for name, value in raw.found.items() if _may_be(label, name, value, len(raw.numbers)))
     except (*USER_ERRORS, OSError, ValueError, KeyError, IndexError, TypeError):
-        return 0, Counter()
-    return frames, counts
+        return 0, Counter(), {label: Counter() for label in LABELS}
+    return frames, has, instead
+
+
+def _may_be(label: Label, name: str, value: Any, atoms: int) -> bool:
+    """Whether a value could be the label, by its name and its size: ``stress_unit=kbar`` is none."""
+    if name.startswith("magnetic") or not any(word in name.lower() for word in _WORDS[label]):
+        return False
+    values = np.asarray(value)
+    sizes = {"energy": (1,), "forces": (3 * atoms,), "stress": (6, 9)}
+    return values.dtype.kind in "fiu" and values.size in sizes[label]
 
 
 def _raw_frames(path: Path, data: DataConfig) -> Iterator[RawFrame]:
