@@ -17,12 +17,14 @@ from zoo.data.raw import RawFrame, ReadOptions
 from zoo.data.readers import formats
 from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
-from zoo.doctor.subject import Subject, by_name
+from zoo.doctor.subject import Subject, by_name, spread
+from zoo.doctor.symmetry import forces_vanish_by_symmetry
 from zoo.errors import USER_ERRORS
 
 LABELS: tuple[Label, ...] = ("energy", "forces", "stress")
 RAW_FRAMES = 1000
 """Of each file, whose keys are counted; a key that only later frames have is found by the counts of labels."""
+_LOOKED_AT = 200  # frames without forces, whose symmetry is worked out
 _WORDS = {"energy": ("energy", "energies"), "forces": ("force", "gradient"), "stress": ("stress", "virial")}
 
 
@@ -89,19 +91,23 @@ def keys_are_read(subject: Subject) -> Iterator[Finding]:
 
 @check("labels.zeros", "Are labels placeholders: exactly zero, or all the same?", cheap=True)
 def labels_are_no_placeholders(subject: Subject) -> Iterator[Finding]:
-    """Zeros written where a calculation gave nothing would be learnt as labels."""
+    """Zeros written where a calculation gave nothing would be learnt as labels; zero by symmetry is no placeholder."""
     for label in ("forces", "stress"):
         labelled = [frame for frame in subject.frames if len(frame) > 1 and getattr(frame, f"has_{label}")]
         zero = [frame for frame in labelled if not np.any(np.nan_to_num(getattr(frame, label)))]
-        if zero and len(zero) == len(labelled):
-            found = f"the {label} of all {len(zero):,} frames are exactly zero"
+        odd = [frame for frame in spread(zero, _LOOKED_AT) if label == "stress" or not forces_vanish_by_symmetry(frame)]
+        all_or_some = f"all {len(zero):,}" if len(zero) == len(labelled) else f"{len(zero):,} of {len(labelled):,}"
+        if zero and not odd:
+            found = f"the forces of {all_or_some} frames are exactly zero, as the symmetry of these structures demands"
+            yield Finding("note", "labels.zeros", found, frames=by_name(zero))
+        elif odd and len(zero) == len(labelled):
             remedy = f"pass data.{label}_key=null where they were never computed"
-            yield Finding("error" if len(zero) > 1 else "warning", "labels.zeros", found, "values", remedy, by_name(zero))
-        elif zero:
-            found = f"the {label} of {len(zero):,} of {len(labelled):,} frames are exactly zero"
-            yield Finding(
-                "note", "labels.zeros", found, "so in relaxed crystals of high symmetry; else a placeholder", frames=by_name(zero)
-            )
+            found = f"the {label} of {all_or_some} frames are exactly zero"
+            yield Finding("error" if len(zero) > 1 else "warning", "labels.zeros", found, "values", remedy, by_name(odd))
+        elif odd:
+            found = f"the {label} of {all_or_some} frames are exactly zero, in {len(odd):,} of them though no symmetry demands it"
+            remedy = "leave out frames whose zeros stand for values that were never computed"
+            yield Finding("warning", "labels.zeros", found, "values", remedy, by_name(odd))
     energies = [frame for frame in subject.frames if frame.has_energy]
     if len(energies) > 2 and len({frame.energy for frame in energies}) == 1:
         found = f"all {len(energies):,} frames have the energy {energies[0].energy:.6g} eV"

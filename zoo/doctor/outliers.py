@@ -13,7 +13,7 @@ from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
 from zoo.doctor.subject import Subject
 
-FEWEST_FRAMES = 10
+FEWEST_FRAMES = 5
 DEVIATIONS = 8.0
 """Robust standard deviations; of the largest force of a frame in the logarithm. Frames of MD at 300 K and 600 K stay below 5."""
 FORCE_RATIO = 5.0
@@ -30,7 +30,7 @@ def force_outliers(subject: Subject) -> Iterator[Finding]:
         return
     largest = largest_forces(frames)
     used = np.maximum(largest, 1e-3)
-    usual = float(np.quantile(used, 0.9))
+    usual = float(np.quantile(used, 0.9, method="lower"))  # of few frames, not what an outlier pulls it to
     far = (deviations(np.log(used)) > DEVIATIONS) | (used > 10 * usual)
     chosen = np.flatnonzero(far & (used > FORCE_RATIO * usual) & (used > LEAST_FORCE_EV_PER_ANGSTROM))
     chosen = chosen[np.argsort(-used[chosen])]
@@ -44,8 +44,8 @@ def force_outliers(subject: Subject) -> Iterator[Finding]:
 
 @check("outliers.energies", "Has a frame an energy that its composition does not explain?", cheap=True)
 def energy_outliers(subject: Subject) -> Iterator[Finding]:
-    """Residuals per atom after a fit of one energy an element, against their own spread."""
-    frames = [frame for frame in subject.frames if frame.has_energy]
+    """Residuals per atom after a fit of one energy an element, against their own spread; free atoms are not bound, and left out."""
+    frames = [frame for frame in subject.frames if frame.has_energy and (len(frame) > 1 or frame.pbc.any())]
     if len(frames) < FEWEST_FRAMES:
         return
     atoms = np.array([len(frame) for frame in frames], dtype=np.float64)
