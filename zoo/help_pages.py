@@ -144,6 +144,7 @@ sample   sample=24: how many frames the base predicts
 frames   frames=20000: how many of each part are looked at closely, evenly spaced, or frames=all; missing labels, unknown elements,
          outliers, repeats and leakage are looked for in every frame
 only     only=[NAME,...]: names of checks, or of families of them
+strict   strict=true: warnings make it fail as errors do
 exit     0 without errors; 1 where one was found, or the words are wrong (one line on standard error); 2 for a bug
 """
 CACHE_PAGE = """

@@ -12,6 +12,7 @@ import torch
 import zoo
 from tests.doctored import MODEL_FREE, Change, acac, base, cut, diagnosis, parted, run_config, with_train
 from tests.families import skip_without
+from tests.published_sets import frames_of
 from zoo.backbones import load_family
 from zoo.data.frame import Frame
 from zoo.data.stored_frames import HeldFrames, StoredFrames
@@ -184,6 +185,23 @@ def test_frames_that_are_not_looked_at_closely_are_searched_for_outliers_unknown
     assert "Am" in errors(few, "structures.elements")
 
 
+def test_a_force_of_100_ev_per_angstrom_is_found_among_five_frames() -> None:
+    frames = cut("acac", "train_300K", 5)
+    forces = frames[2].forces.copy()
+    forces[4, 0] = 100.0
+    broken = replace(frames[2], forces=forces)
+    (finding,) = diagnosis(parted([*frames[:2], broken, *frames[3:]]), ("outliers.forces",)).findings
+    assert finding.frames == (f"{broken.name} (100 eV/Å)",)
+    assert diagnosis(parted(frames), ("outliers.forces",)).findings == ()
+
+
+def test_free_atoms_among_the_frames_are_no_outliers() -> None:
+    splits = acac(40)
+    atoms = list(frames_of("acac", "isolated_atoms"))
+    assert all(len(frame) == 1 for frame in atoms)
+    assert diagnosis(with_train(splits, [*atoms, *splits.train]), ("outliers",)).findings == ()
+
+
 def test_one_frame_with_another_energy_is_named() -> None:
     splits = acac(100)
     broken = replace(splits.train[7], energy=splits.train[7].energy + 27.0)
@@ -268,6 +286,17 @@ def test_labels_that_are_all_zero_are_placeholders(label: str) -> None:
     frames = cut("mptrj-1k", "frames", 20)
     change: Callable[[Frame], Frame] = lambda frame: replace(frame, **{label: np.zeros_like(getattr(frame, label))})  # noqa: E731
     assert f"the {label} of all 20 frames are exactly zero" in errors(diagnosis(parted(frames, change), ("labels",)), "labels.zeros")
+
+
+def test_forces_that_are_zero_by_symmetry_are_no_placeholders() -> None:
+    """Strained perfect crystals, an honest set; the same zeros on structures without symmetry are placeholders."""
+    elastic = [frame for frame in cut("cu-snap", "Elastic", 122) if not frame.forces.any()]
+    (note,) = diagnosis(parted(elastic), ("labels.zeros",)).findings
+    assert (note.level, "as the symmetry of these structures demands" in note.found) == ("note", True)
+    moved = [frame for frame in cut("mptrj-1k", "frames", 40) if np.abs(frame.forces).max() > 0.05]
+    some = [replace(frame, forces=np.zeros_like(frame.forces)) for frame in moved[:3]]
+    (warning,) = diagnosis(parted([*some, *elastic, *moved[3:]]), ("labels.zeros",)).findings
+    assert (warning.level, sorted(warning.frames)) == ("warning", sorted(frame.name for frame in some))
 
 
 def test_an_adapter_that_does_not_start_at_the_base_is_found() -> None:

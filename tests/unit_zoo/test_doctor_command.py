@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.io import write
 
 from tests.refusals import Finished, cli_refusal, lacks
-from zoo.doctor import Distribution, Finding, Report
+from zoo.doctor import Distribution, Finding, Report, examine
 from zoo.doctor.page import histogram
 from zoo.doctor.registry import checks
 from zoo.doctor.report import CheckRun
@@ -79,6 +79,46 @@ def test_a_renamed_key_is_found(
     if wrong:  # the other checks saw the frames all the same
         assert "train" in "".join(report["facts"])
         assert {one["name"] for one in report["checks"] if not one["skipped"]} >= {"structures.leakage", "neighbours.counts"}
+
+
+def test_a_key_that_only_some_frames_have_is_found_beside_what_the_others_have(
+    toy_checkpoint: Path, labelled: Callable[..., list[Atoms]], tmp_path: Path
+) -> None:
+    """Two files joined: half the frames would train without a stress, and nothing would say so."""
+    write(tmp_path / "mine.extxyz", [*labelled("energy", "forces", "stress"), *labelled("energy", "forces", "dft_stress")])
+    report = examine([f"backbone={toy_checkpoint}", f"data={tmp_path / 'mine.extxyz'}"], only=["labels.keys"])
+    (finding,) = report.of_check("labels.keys")
+    assert finding.level == "warning"
+    assert not lacks(finding.line, "12 of 24 frames have 'stress', and others 'dft_stress' in 12", "one key")
+
+
+def test_a_text_about_a_label_is_not_taken_for_one(toy_checkpoint: Path, labelled: Callable[..., list[Atoms]], tmp_path: Path) -> None:
+    frames = labelled("energy", "forces", "none")
+    for atoms in frames:
+        del atoms.info["none"]
+        atoms.info |= {"stress_unit": "kbar", "stress_steps": 3}
+    write(tmp_path / "mine.extxyz", frames)
+    assert examine([f"backbone={toy_checkpoint}", f"data={tmp_path / 'mine.extxyz'}"], only=["labels.keys"]).findings == ()
+
+
+def test_a_renamed_stress_is_an_error_where_the_loss_weighs_stresses(
+    zoo: Zoo, toy_checkpoint: Path, labelled: Callable[..., list[Atoms]], tmp_path: Path
+) -> None:
+    write(tmp_path / "mine.extxyz", labelled("energy", "forces", "dft_stress"))
+    words = ("doctor", f"backbone={toy_checkpoint}", "data=mine.extxyz", "only=[labels]")
+    done = zoo(*words)
+    assert (done.code, "ERROR" in done.out) == (0, False)  # a stress that nobody asked for is not missed
+    done = zoo(*words, "training.loss.stress.weight=10")
+    assert done.code == 1
+    assert not lacks(done.out, "ERROR   labels.parts: 11 of 11 train frames have no stress", "data.stress_key=dft_stress")
+
+
+def test_strict_fails_on_a_warning(zoo: Zoo, toy_checkpoint: Path, labelled: Callable[..., list[Atoms]], tmp_path: Path) -> None:
+    write(tmp_path / "mine.extxyz", labelled("energy", "forces", "dft_stress"))
+    words = ("doctor", f"backbone={toy_checkpoint}", "data=mine.extxyz", "only=[labels.keys]")
+    assert (zoo(*words, "strict=false").code, zoo(*words, "strict=true").code) == (0, 1)
+    write(tmp_path / "mine.extxyz", labelled("energy", "forces", "stress"))
+    assert zoo(*words, "strict=true").code == 0
 
 
 def test_the_json_and_the_page_are_written_and_hold_what_was_found(zoo: Zoo, toy_checkpoint: Path, tmp_path: Path) -> None:
@@ -163,6 +203,7 @@ def test_the_extremes_of_a_distribution_are_in_it() -> None:
         (["only=[lables]"], ["'lables'", "labels"]),
         (["sample=0"], ["sample=0", "1 or more"]),
         (["frames=some"], ["frames=some", "or all"]),
+        (["strict=maybe"], ["strict=maybe", "true or false"]),
         (["html="], ["html= has no value"]),
         (["json=nowhere/report.json"], ["nowhere", "existing folder"]),
         (["--jsn"], ["--jsn", "--json"]),

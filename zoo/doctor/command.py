@@ -9,16 +9,20 @@ from zoo.doctor.examination import MOST_FRAMES, SAMPLE, examine
 from zoo.errors import ZooError
 from zoo.files import write_text_atomically
 
-_OWN = ("json", "html", "sample", "frames", "only")
+_OWN = ("json", "html", "sample", "frames", "only", "strict")
 
 
 def doctor(arguments: Sequence[str]) -> int:
-    """Examine and print (``--json``: the JSON instead of the table); returns the exit code, 1 where an error was found.
+    """Examine and print (``--json``: the JSON instead of the table).
+
+    Returns:
+        The exit code: 1 where an error was found, or with ``strict=true`` a warning.
 
     Raises:
         ZooError: words that are wrong, or a file that cannot be written.
     """
     own, words = split_words(arguments)
+    strict = _is_true("strict", own.get("strict", "false"))
     targets = {name: _writable(own[name]) for name in ("json", "html") if name in own}  # refused before minutes of work
     report = examine(
         words,
@@ -29,11 +33,11 @@ def doctor(arguments: Sequence[str]) -> int:
     print(report.to_json() if "--json" in arguments else report.text())
     for name, path in targets.items():
         write_text_atomically(path, report.html() if name == "html" else report.to_json() + "\n")
-    return report.exit_code
+    return 1 if strict and report.of_level("warning") else report.exit_code
 
 
 def split_words(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """``json=``, ``html=``, ``sample=``, ``frames=`` and ``only=``, and the words that are those of ``zoo train``."""
+    """``json=``, ``html=``, ``sample=``, ``frames=``, ``only=`` and ``strict=``, and the words that are those of ``zoo train``."""
     own: dict[str, str] = {}
     words: list[str] = []
     for word in arguments:
@@ -62,6 +66,12 @@ def _count(name: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ZooError(f"{name}={value}: wanted a number of frames, 1 or more{' (or all)' if name == 'frames' else ''}")
     return int(value)
+
+
+def _is_true(name: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ZooError(f"{name}={value}: wanted true or false")
+    return value.lower() == "true"
 
 
 def _names(value: str) -> list[str]:

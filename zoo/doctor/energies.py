@@ -127,9 +127,10 @@ def _decimals(values: NDArray[np.float64]) -> int | None:
     return None
 
 
-def residual_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
-    """(F,) eV: energies less the sum over elements that fits them best; NaN where a frame has none."""
-    energies = energies_of(frames)
+def residual_energies(frames: Sequence[Frame], without: Sequence[int] = ()) -> NDArray[np.float64]:
+    """(F,) eV: energies less the sum over elements that fits them best; NaN where a frame has none, or is among ``without``."""
+    energies = np.array(energies_of(frames))
+    energies[list(without)] = np.nan
     if not np.isfinite(energies).any():
         return energies
     shifts = fit_element_shifts(frames, energies).shifts

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,14 @@ from zoo.data.raw import RawFrame, ReadOptions
 from zoo.data.readers import formats
 from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
-from zoo.doctor.subject import Subject, by_name
+from zoo.doctor.subject import Subject, by_name, spread
+from zoo.doctor.symmetry import forces_vanish_by_symmetry
 from zoo.errors import USER_ERRORS
 
 LABELS: tuple[Label, ...] = ("energy", "forces", "stress")
 RAW_FRAMES = 1000
 """Of each file, whose keys are counted; a key that only later frames have is found by the counts of labels."""
+_LOOKED_AT = 200  # frames without forces, whose symmetry is worked out
 _WORDS = {"energy": ("energy", "energies"), "forces": ("force", "gradient"), "stress": ("stress", "virial")}
 
 
@@ -68,36 +71,43 @@ def keys_are_read(subject: Subject) -> Iterator[Finding]:
     if data.name != FILE_SET:
         return
     for path in own_files(data):
-        count, found = _counted_keys(path, data)
+        count, has, instead = _counted_keys(path, data)
         for label, key in _read_keys(data).items():
-            if key is not None and key in found and found[key] < count:
-                text = f"{path}: {found[key]:,} of {count:,} frames have {key!r}"
-                yield Finding("note", "labels.keys", text, f"{key!r} in every frame, unless a {label} is really unknown there")
-            if key is None or key in found:
+            if key is None or not count:
                 continue
-            others = [name for name in found if any(word in name.lower() for word in _WORDS[label]) and not name.startswith("magnetic")]
+            others = sorted(instead[label])
             if others:
-                text = f"{path}: no {key!r}, but {', '.join(f'{name!r} in {found[name]:,}' for name in sorted(others))} of {count:,} frames"
+                names = ", ".join(f"{name!r} in {instead[label][name]:,}" for name in others)
+                some = f"{has[label]:,} of {count:,} frames have {key!r}, and others" if has[label] else f"no {key!r}, but"
                 option = "virial_key" if label == "stress" and "virial" in others[0].lower() else f"{label}_key"
-                remedy = f"pass data.{option}={sorted(others)[0]} if that is the {label}"
-                yield Finding("warning", "labels.keys", text, f"the {label} under {key!r}", remedy)
+                remedy = f"pass data.{option}={others[0]} if that is the {label}"
+                if has[label]:
+                    remedy = f"give all frames one key, or the two kinds in files of their own: {others[0]!r} may be the {label}"
+                yield Finding("warning", "labels.keys", f"{path}: {some} {names} of {count:,} frames", f"the {label} under {key!r}", remedy)
+            elif 0 < has[label] < count:
+                text = f"{path}: {has[label]:,} of {count:,} frames have {key!r}"
+                yield Finding("note", "labels.keys", text, f"{key!r} in every frame, unless a {label} is really unknown there")
 
 
 @check("labels.zeros", "Are labels placeholders: exactly zero, or all the same?", cheap=True)
 def labels_are_no_placeholders(subject: Subject) -> Iterator[Finding]:
-    """Zeros written where a calculation gave nothing would be learnt as labels."""
+    """Zeros written where a calculation gave nothing would be learnt as labels; zero by symmetry is no placeholder."""
     for label in ("forces", "stress"):
         labelled = [frame for frame in subject.frames if len(frame) > 1 and getattr(frame, f"has_{label}")]
         zero = [frame for frame in labelled if not np.any(np.nan_to_num(getattr(frame, label)))]
-        if zero and len(zero) == len(labelled):
-            found = f"the {label} of all {len(zero):,} frames are exactly zero"
+        odd = [frame for frame in spread(zero, _LOOKED_AT) if label == "stress" or not forces_vanish_by_symmetry(frame)]
+        all_or_some = f"all {len(zero):,}" if len(zero) == len(labelled) else f"{len(zero):,} of {len(labelled):,}"
+        if zero and not odd:
+            found = f"the forces of {all_or_some} frames are exactly zero, as the symmetry of these structures demands"
+            yield Finding("note", "labels.zeros", found, frames=by_name(zero))
+        elif odd and len(zero) == len(labelled):
             remedy = f"pass data.{label}_key=null where they were never computed"
-            yield Finding("error" if len(zero) > 1 else "warning", "labels.zeros", found, "values", remedy, by_name(zero))
-        elif zero:
-            found = f"the {label} of {len(zero):,} of {len(labelled):,} frames are exactly zero"
-            yield Finding(
-                "note", "labels.zeros", found, "so in relaxed crystals of high symmetry; else a placeholder", frames=by_name(zero)
-            )
+            found = f"the {label} of {all_or_some} frames are exactly zero"
+            yield Finding("error" if len(zero) > 1 else "warning", "labels.zeros", found, "values", remedy, by_name(odd))
+        elif odd:
+            found = f"the {label} of {all_or_some} frames are exactly zero, in {len(odd):,} of them though no symmetry demands it"
+            remedy = "leave out frames whose zeros stand for values that were never computed"
+            yield Finding("warning", "labels.zeros", found, "values", remedy, by_name(odd))
     energies = [frame for frame in subject.frames if frame.has_energy]
     if len(energies) > 2 and len({frame.energy for frame in energies}) == 1:
         found = f"all {len(energies):,} frames have the energy {energies[0].energy:.6g} eV"
@@ -115,17 +125,35 @@ def _read_keys(data: DataConfig) -> dict[Label, str | None]:
     return {"energy": data.energy_key, "forces": data.forces_key, "stress": data.virial_key or data.stress_key}
 
 
-def _counted_keys(path: str, data: DataConfig) -> tuple[int, Counter[str]]:
-    """How many of the first frames of a file have each key; (0, nothing) where it cannot be read, which another finding says."""
-    counts: Counter[str] = Counter()
+def _counted_keys(path: str, data: DataConfig) -> tuple[int, Counter[Label], dict[Label, Counter[str]]]:
+    """Of the first frames of a file: how many there are, how many have each label under its key, and what the others have instead.
+
+    Nothing where the file cannot be read, which another finding says.
+    """
+    wanted = _read_keys(data)
+    has: Counter[Label] = Counter()
+    instead: dict[Label, Counter[str]] = {label: Counter() for label in LABELS}
     frames = 0
     try:
         for raw in islice(_raw_frames(Path(path), data), RAW_FRAMES):
-            counts.update(key for key, value in raw.found.items() if value is not None)
             frames += 1
+            for label, key in wanted.items():
+                if raw.found.get(key or "") is not None:
+                    has[label] += 1
+                else:
+                    instead[label].update(name for name, value in raw.found.items() if _may_be(label, name, value, len(raw.numbers)))
     except (*USER_ERRORS, OSError, ValueError, KeyError, IndexError, TypeError):
-        return 0, Counter()
-    return frames, counts
+        return 0, Counter(), {label: Counter() for label in LABELS}
+    return frames, has, instead
+
+
+def _may_be(label: Label, name: str, value: Any, atoms: int) -> bool:
+    """Whether a value could be the label, by its name and its size: ``stress_unit=kbar`` is none."""
+    if name.startswith("magnetic") or not any(word in name.lower() for word in _WORDS[label]):
+        return False
+    values = np.asarray(value)
+    sizes = {"energy": (1,), "forces": (3 * atoms,), "stress": (6, 9)}
+    return values.dtype.kind in "fiu" and values.size in sizes[label]
 
 
 def _raw_frames(path: Path, data: DataConfig) -> Iterator[RawFrame]:

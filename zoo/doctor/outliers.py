@@ -14,7 +14,7 @@ from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
 from zoo.doctor.subject import Subject
 
-FEWEST_FRAMES = 10
+FEWEST_FRAMES = 5
 DEVIATIONS = 8.0
 """Robust standard deviations; of the largest force of a frame in the logarithm. Frames of MD at 300 K and 600 K stay below 5."""
 FORCE_RATIO = 5.0
@@ -31,7 +31,7 @@ def force_outliers(subject: Subject) -> Iterator[Finding]:
     if len(labelled) < FEWEST_FRAMES:
         return
     used = np.maximum(largest[labelled], 1e-3)
-    usual = float(np.quantile(used, 0.9))
+    usual = float(np.quantile(used, 0.9, method="lower"))  # of few frames, not what an outlier pulls it to
     far = (deviations(np.log(used)) > DEVIATIONS) | (used > 10 * usual)
     chosen = np.flatnonzero(far & (used > FORCE_RATIO * usual) & (used > LEAST_FORCE_EV_PER_ANGSTROM))
     chosen = chosen[np.argsort(-used[chosen])]
@@ -45,12 +45,14 @@ def force_outliers(subject: Subject) -> Iterator[Finding]:
 
 @check("outliers.energies", "Has a frame an energy that its composition does not explain?", cheap=True)
 def energy_outliers(subject: Subject) -> Iterator[Finding]:
-    """Residuals per atom after a fit of one energy an element, against their own spread."""
-    residuals = residual_energies(subject.scanned)
+    """Residuals per atom after a fit of one energy an element, against their own spread; free atoms are not bound, and left out."""
+    atoms = atom_counts(subject.scanned)
+    free = [int(place) for place in np.flatnonzero(atoms == 1) if not subject.scanned[int(place)].pbc.any()]
+    residuals = residual_energies(subject.scanned, without=free)
     labelled = np.flatnonzero(np.isfinite(residuals))
     if len(labelled) < FEWEST_FRAMES:
         return
-    per_atom = residuals[labelled] / atom_counts(subject.scanned)[labelled]
+    per_atom = residuals[labelled] / atoms[labelled]
     middle = float(np.median(per_atom))
     far = np.flatnonzero((deviations(per_atom, both_sides=True) > DEVIATIONS) & (np.abs(per_atom - middle) > ENERGY_EV_PER_ATOM))
     far = far[np.argsort(-np.abs(per_atom[far] - middle))]
