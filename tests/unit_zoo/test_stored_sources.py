@@ -117,7 +117,10 @@ def test_a_database_is_read_some_rows_at_a_time_in_its_order(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("2\nProperties=species:S:1:pos:R:3:junk:R:2000000000 energy=1.0\nCu 0 0 0\nAu 0 0 2.5\n", "claims 2000000004 columns"),
+        (
+            "2\nProperties=species:S:1:pos:R:3:junk:R:2000000000 energy=1.0\nCu 0 0 0\nAu 0 0 2.5\n",
+            "has a line of 9 characters for atom 0, and claims 2000000004 columns",
+        ),
         ("2000000000\nProperties=species:S:1:pos:R:3 energy=1.0\nCu 0 0 0\nAu 0 0 2.5\n", "claims 2000000000 atoms"),
     ],
     ids=["columns", "atoms"],
