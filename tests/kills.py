@@ -134,13 +134,14 @@ def at_disk_call(number: int, after: bool = False, count: Synchronized[int] | No
                 calls += 1
                 mine = calls
                 if count is not None:
-                    count.value = calls
+                    count.value = max(count.value, calls)  # processes of its own count too
                 if mine == number and not after:
                     os.killpg(0, signal.SIGKILL)
-                answer = original(*args, **options)
-                if mine == number:
-                    os.killpg(0, signal.SIGKILL)
-                return answer
+                try:
+                    return original(*args, **options)
+                finally:  # it may well fail: a folder that is there already
+                    if mine == number:
+                        os.killpg(0, signal.SIGKILL)
 
             return call
 

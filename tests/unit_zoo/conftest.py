@@ -244,10 +244,11 @@ def killer() -> Callable[..., Callable[[], None]]:
 @pytest.fixture(scope="session")
 def finished_run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished `small_run`; it is made in this process, so that forked children have everything imported."""
+    from tests.unit_zoo.kill_phases import ELORA
     from zoo.cli import main
 
     folder = tmp_path_factory.mktemp("finished") / "run"
-    main(["train", *small_run, "adapter=elora", "adapter.rank=2", "run.name=run", f"run.folder={folder}"])
+    main(["train", *small_run, *ELORA, "run.name=run", f"run.folder={folder}"])
     return folder
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.kills import Command, ended, half_written
 from tests.unit_zoo.kill_phases import ELORA, RUN, Phase, weights
+from zoo.locks import one_at_a_time
 
 
 def at_once(commands: list[Command]) -> list[int]:
@@ -24,10 +25,23 @@ def test_three_starts_on_one_cache_make_it_once_and_agree(phase: Phase, tmp_path
     for command in commands[1:]:
         (command.folder / "cache").symlink_to(commands[0].folder / "cache")
     assert at_once(commands) == [0, 0, 0], [command.said for command in commands]
-    waited = [line for command in commands for line in command.said.splitlines() if "waiting for it" in line]
-    assert waited
     for command in commands:
         phase.check(command.folder)
+
+
+@pytest.mark.parametrize("phase", ["download"], indirect=True)
+def test_a_second_process_says_that_it_waits_for_a_download(phase: Phase, tmp_path: Path) -> None:
+    command = phase.command(tmp_path / "here")
+    place = tmp_path / "here/cache/data/kill-set"
+    place.mkdir(parents=True)
+    with one_at_a_time(place / "pool.xyz.lock", "-"):
+        child = command.start()
+        said = tmp_path / "here/said.txt"
+        deadline = time.monotonic() + 120
+        while not (said.exists() and "waiting" in command.said) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert ended(child) == 0, command.said
+    assert command.said.count(f"zoo: another process is fetching {place / 'pool.xyz'}; waiting for it\n") == 1
 
 
 @pytest.mark.parametrize("phase", ["export", "adapter file"], indirect=True)
@@ -106,7 +120,6 @@ def test_what_a_kill_left_is_removed_and_what_another_process_writes_is_not(tmp_
 def test_what_was_left_of_any_store_is_removed_by_the_next_build(tmp_path, monkeypatch):
     from tests.unit_zoo.test_array_store import build
     from zoo.data.array_store import obtain_store
-    from zoo.locks import one_at_a_time
 
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     for key in ("gone", "busy"):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.kills
 from tests.kills import KILLED, Command, at_disk_call, half_written
 from tests.unit_zoo import kill_phases
 from tests.unit_zoo.kill_phases import ELORA, RUN, Phase
@@ -146,11 +147,14 @@ def test_every_restart_after_a_kill_goes_on_to_the_same_end(phase, tmp_path, cap
     assert tally.finished >= tally.kills // IN_A_ROW
 
 
-SITE = """import os
-from tests.kills import at_disk_call
+# Python runs it as it starts, where it is on the path; by the file's path, since packages called tests lie about
+SITE = f"""import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("kills", {tests.kills.__file__!r})
+sys.modules["kills"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
 call = int(os.environ.get("KILL_AT_DISK_CALL", "0"))
 if call:
-    at_disk_call(call)()
+    module.at_disk_call(call)()
 """
 
 

@@ -14,7 +14,7 @@ from zoo.evaluation.reference import fit_to_own_error
 from zoo.potential import Potential
 from zoo.training import artefacts
 from zoo.training.artefacts import TestResults
-from zoo.training.checkpoints import read_kept_weights
+from zoo.training.checkpoints import drop_older_weights, read_kept_weights
 from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
 from zoo.training.finished import load_finished, results_of, valid_record
@@ -107,6 +107,7 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
         with interruptible():
             trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
     material.potential.to(device)  # Lightning leaves it on the CPU
+    drop_older_weights(folder.path / "checkpoints", validation.kept_step)  # a kill after the last checkpoint may have left some
     module.load_state_dict(read_kept_weights(folder.path / "checkpoints", validation.kept_step))
     material.potential.eval()
     return validation
