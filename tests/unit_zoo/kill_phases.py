@@ -182,7 +182,7 @@ def many_structures(path: Path, count: int) -> Path:
 def cache_build(toy: Path, structures: Path) -> Phase:
     """``zoo train`` of one step on frames and edges that are on disk, which two processes convert."""
     words = [
-        "train", f"backbone={toy}", f"data={structures}", "data.n_train=300", "data.n_valid=4", "data.cache=disk", "data.workers=2",
+        "train", f"backbone={toy}", f"data={structures}", "data.n_train=400", "data.n_valid=4", "data.cache=disk", "data.workers=2",
         "training.steps=1", "training.validate_every=1", "training.batch_size=3", "training.threads=1", "training.progress_bar=false",
         "training.loggers.tensorboard=false", "evaluation.plots=false", "evaluation.zero_shot=false",
         "strategy.reference_energies_before=base", "strategy.refit_reference_energies=false", *ELORA, *RUN,

@@ -57,7 +57,7 @@ FULL = {
         ("flush", 3, "pool.xyz.sha256"),
         ("flush", 5, "archives"),
     ],
-    "cache build": [("bytes", 20_000, "cache/frames"), ("flush", 5, "cache/frames"), ("bytes", 200_000, "cache/edges")],
+    "cache build": [("bytes", 20_000, "cache/frames"), ("flush", 5, "cache/frames"), ("bytes", 100_000, "cache/edges")],
     "training": [("bytes", 12_000, "last.ckpt"), *(("flush", number, "") for number in (1, 3, 4, 15))],
     "export": [("bytes", 8_000, "out.pth"), ("flush", 1, "out.pth")],
     "record": [("flush", 1, "record.json")],
