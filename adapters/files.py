@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +16,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-try:
+if sys.platform != "win32":  # there nothing is locked, and nothing that was left behind is removed
     import fcntl
-except ImportError:  # Windows: nothing is locked there, and nothing that was left behind is removed
-    fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".partial"
 
@@ -75,7 +74,7 @@ def remove_partials(folder: Path, name: str | None = None) -> None:
 
 
 def _remove_unless_held(partial: str) -> None:
-    if fcntl is None:
+    if sys.platform == "win32":
         return
     descriptor = os.open(partial, os.O_RDWR)
     try:
@@ -89,7 +88,7 @@ def _new_partial(path: Path) -> tuple[int, Path]:
     """An empty temporary file and the descriptor that holds its lock."""
     while True:
         held, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
-        if fcntl is None:
+        if sys.platform == "win32":
             return held, Path(name)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(held, fcntl.LOCK_EX)
