@@ -11,6 +11,7 @@ import pytest
 from tests.kills import Command, ended, half_written
 from tests.unit_zoo.kill_phases import ELORA, RUN, Phase, weights
 from zoo.locks import one_at_a_time
+from zoo.scratch import scratch_folder
 
 
 def at_once(commands: list[Command]) -> list[int]:
@@ -115,6 +116,27 @@ def test_what_a_kill_left_is_removed_and_what_another_process_writes_is_not(tmp_
     left.write_text("of a process that was killed")
     write_text_atomically(tmp_path / "a.txt", "again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
+
+
+def test_scratch_folders_of_killed_processes_are_removed_and_those_in_use_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    hour_ago = time.time() - 3600
+    for name in ("left", "of another version"):
+        (tmp_path / f"equizoo-{name}").mkdir()
+        (tmp_path / f"equizoo-{name}/content").write_text("much")
+    (tmp_path / "equizoo-left/.lock").touch()
+    os.utime(tmp_path / "equizoo-left/.lock", (hour_ago, hour_ago))
+    with scratch_folder() as mine:
+        os.utime(mine / ".lock", (hour_ago, hour_ago))
+        child = os.fork()
+        if child == 0:
+            with scratch_folder():
+                os._exit(0)  # as if killed: its own stays
+        assert ended(child) == 0
+        assert mine.is_dir()
+        assert not (tmp_path / "equizoo-left").exists()
+        assert (tmp_path / "equizoo-of another version/content").exists()
+    assert not mine.exists()
 
 
 def test_what_was_left_of_any_store_is_removed_by_the_next_build(tmp_path, monkeypatch):
