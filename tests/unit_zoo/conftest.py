@@ -212,10 +212,10 @@ def _in_child(words: Sequence[str], sabotage: Callable[[], None], folder: Path) 
 def killer() -> Callable[..., Callable[[], None]]:
     """``killer("module:Class.method", n)``: a sabotage that sends SIGKILL to its own process as the n-th call begins (counted from 1).
 
-    ``where`` looks at the call's arguments; calls that it refuses are not counted.
+    ``where`` looks at the call's arguments; calls that it refuses are not counted. ``number``: of another signal.
     """
 
-    def make(target: str, count: int = 1, where: Callable[..., bool] = lambda *_: True) -> Callable[[], None]:
+    def make(target: str, count: int = 1, where: Callable[..., bool] = lambda *_: True, number: int = signal.SIGKILL) -> Callable[[], None]:
         def sabotage() -> None:
             import importlib
 
@@ -231,7 +231,7 @@ def killer() -> Callable[..., Callable[[], None]]:
                 nonlocal calls
                 calls += bool(where(*args))
                 if calls == count:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), number)
                 return original(*args, **kwargs)
 
             setattr(owner, name, wrapped)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+import zoo.training.run
 from tests.kills import Command, ended, half_written
 from tests.unit_zoo.kill_phases import ELORA, RUN, Phase, weights
 from zoo.locks import one_at_a_time
@@ -68,23 +71,29 @@ def test_of_two_that_begin_one_run_at_once_one_is_refused(resume, small_run, fin
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         commands.append(Command(words, tmp_path / name))
-    line = _refused(commands, at_once(commands))
-    assert "another process" in line or "not empty" in line
+    barrier = get_context("fork").Barrier(2)
+
+    def both_have_looked() -> None:
+        prepare = zoo.training.run.prepare
+        zoo.training.run.prepare = lambda *args: (prepare(*args), barrier.wait(300))[0]
+
+    children = [command.start(both_have_looked) for command in commands]
+    line = _refused(commands, [ended(child) for child in children])
+    assert "another process is running it" in line or "another process has just begun this run" in line
     assert weights(tmp_path / "run") == weights(finished_run)
     assert half_written(tmp_path) == []
 
 
-def test_a_run_that_is_running_is_not_resumed_beside_it(small_run, finished_run, tmp_path):
+def test_a_run_that_is_running_is_not_resumed_beside_it(small_run, finished_run, killer, tmp_path):
     words = ["train", *small_run, *ELORA, *RUN, f"run.folder={tmp_path / 'run'}"]
     commands = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         commands.append(Command(words, tmp_path / name))
-    first = commands[0].start()
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run/config.yaml").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
+    first = commands[0].start(killer("zoo.training.module:FineTuning.training_step", 5, number=signal.SIGSTOP))
+    assert os.WIFSTOPPED(os.waitpid(first, os.WUNTRACED)[1])
     second = commands[1].run()
+    os.kill(first, signal.SIGCONT)
     line = _refused(commands, [ended(first), second])
     assert "another process is running it; wait until that ends" in line
     assert weights(tmp_path / "run") == weights(finished_run)
@@ -93,7 +102,7 @@ def test_a_run_that_is_running_is_not_resumed_beside_it(small_run, finished_run,
 
 
 def test_what_a_kill_left_is_removed_and_what_another_process_writes_is_not(tmp_path):
-    from zoo.files import remove_partials, write_text_atomically
+    from zoo.files import remove_partials, write_atomically, write_text_atomically
 
     left = tmp_path / ".a.txt.0123abcd.partial"
     left.write_text("of a process that was killed")
@@ -108,9 +117,7 @@ def test_what_a_kill_left_is_removed_and_what_another_process_writes_is_not(tmp_
         assert ended(child) == 0
         assert partial.read_text() == "mine"
 
-    import zoo.files
-
-    zoo.files.write_atomically(tmp_path / "a.txt", beside)
+    write_atomically(tmp_path / "a.txt", beside)
     assert (tmp_path / "a.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]  # the child removed what was left, b's too
     left.write_text("of a process that was killed")
