@@ -30,13 +30,15 @@ class Command:
 
     Attributes:
         words: after ``zoo``.
-        folder: the working directory; what it says goes to ``said.txt`` there.
+        folder: the working directory.
         environment: is added to this process's.
+        output: the file that what it says goes to; ``said.txt`` in its folder by default.
     """
 
     words: Sequence[str]
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    output: Path | None = None
 
     def start(self, sabotage: Callable[[], None] = lambda: None) -> int:
         """The id of a child, and of its process group, that runs it after ``sabotage()``."""
@@ -65,7 +67,11 @@ class Command:
     @property
     def said(self) -> str:
         """What the latest of its processes printed on both streams."""
-        return (self.folder / "said.txt").read_text(encoding="utf-8", errors="replace")
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def _output(self) -> Path:
+        return self.output or self.folder / "said.txt"
 
     def _be_child(self, sabotage: Callable[[], None]) -> None:
         code = 99
@@ -74,7 +80,7 @@ class Command:
             os.chdir(self.folder)
             os.environ.update(self.environment)
             with (
-                open("said.txt", "w", buffering=1, encoding="utf-8") as stream,
+                self._output.open("w", buffering=1, encoding="utf-8") as stream,
                 contextlib.redirect_stdout(stream),
                 contextlib.redirect_stderr(stream),
             ):
@@ -134,13 +140,14 @@ def at_disk_call(number: int, after: bool = False, count: Synchronized[int] | No
                 calls += 1
                 mine = calls
                 if count is not None:
-                    count.value = calls
+                    count.value = max(count.value, calls)  # processes of its own count too
                 if mine == number and not after:
                     os.killpg(0, signal.SIGKILL)
-                answer = original(*args, **options)
-                if mine == number:
-                    os.killpg(0, signal.SIGKILL)
-                return answer
+                try:
+                    return original(*args, **options)
+                finally:  # it may well fail: a folder that is there already
+                    if mine == number:
+                        os.killpg(0, signal.SIGKILL)
 
             return call
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zoo import help_pages
-from zoo.errors import USER_ERRORS, ZooError, nearest_name_hint
+from zoo.errors import USER_ERRORS, ZooError, is_full_disk, nearest_name_hint
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and is_full_disk(error):  # of a package that writes by itself
+            print(
+                f"zoo: error: {error.filename or 'a file'}: cannot be written ({error.strerror}); free disk space and run again",
+                file=sys.stderr,
+            )
+            raise SystemExit(1) from None
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"zoo: unexpected {type(error).__name__}: {reason} (this is a bug: run again with --debug and report it)", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,9 +1,9 @@
 """One verified file from a published address: resumed, checked, and put in place only when complete.
 
 Bytes go to ``<name>.part`` beside the destination and the finished file is renamed, so a reader never sees half a file. A lock
-beside it makes a second process wait and then find the finished file. What an earlier process began is continued where a checksum will
-tell whether both halves are of one file; else it is fetched anew. A file that nobody has verified is trusted on first use: its
-SHA-256 is kept beside it as ``<name>.sha256``, and every later copy must show the same.
+beside it makes a second process wait and then find the finished file. What an earlier process began is continued where something tells
+that both halves are of one file, a checksum or else the server's entity tag (``<name>.part.etag``). A file that nobody has verified is
+trusted on first use: its SHA-256 is kept beside it as ``<name>.sha256``, and every later copy must show the same.
 """
 
 from __future__ import annotations
@@ -49,6 +49,16 @@ class _Job:
     @property
     def part(self) -> Path:
         return self.destination.with_name(self.destination.name + ".part")
+
+    @property
+    def tag(self) -> Path:
+        """The entity tag of what `part` is the beginning of, where no checksum is known."""
+        return self.destination.with_name(self.destination.name + ".part.etag")
+
+    def discard(self) -> None:
+        """Forget what has arrived."""
+        self.part.unlink(missing_ok=True)
+        self.tag.unlink(missing_ok=True)
 
     def by_hand(self) -> str:
         return f"fetch {self.url} by hand and place it at {self.destination} (or, its checksum known, in a folder of ZOO_DATA)"
@@ -171,8 +181,8 @@ def _complete(job: _Job) -> bool:
 
 
 def _transfer(job: _Job) -> None:
-    if not job.expected.has_checksum:
-        job.part.unlink(missing_ok=True)  # of whatever version the address served then
+    if not job.expected.has_checksum and not job.tag.exists():
+        job.discard()  # of whatever version the address served then
     for attempt in range(1, _ATTEMPTS + 1):
         resumed = job.part.exists()
         try:
@@ -181,18 +191,19 @@ def _transfer(job: _Job) -> None:
             if attempt == _ATTEMPTS:
                 raise ZooError(
                     f"{job.description}: the transfer from {job.url} broke off {_ATTEMPTS} times ({error}); "
-                    f"run again{' to continue it' if job.expected.has_checksum else ''}, or {job.by_hand()}"
+                    f"run again to continue it, or {job.by_hand()}"
                 ) from error
             continue
         except OSError:
             # a full disk gets its space back; an interrupted transfer, above, keeps what arrived
-            job.part.unlink(missing_ok=True)
+            job.discard()
             raise
         problem = job.expected.difference(job.part)
         if problem is None:
+            job.tag.unlink(missing_ok=True)
             os.replace(job.part, job.destination)
             return
-        job.part.unlink()
+        job.discard()
         # the beginning may stem from an older version of the file: one clean attempt before giving up
         if not resumed or attempt == _ATTEMPTS:
             raise ZooError(f"{job.description}: {job.url} gave {problem}; the file was discarded: {job.remedy()}")
@@ -269,7 +280,22 @@ def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
         length = response.headers.get("Content-Length")
         resumed = re.match(rf"bytes {have}-", response.headers.get("Content-Range") or "") if have else None
         start = have if resumed is not None and response.status == 206 else 0
+        if not job.expected.has_checksum:
+            _check_version(job, response.headers.get("ETag") or "", start)
         yield response, start, start + int(length) if length is not None else job.expected.size
+
+
+def _check_version(job: _Job, tag: str, start: int) -> None:
+    """Whether the rest is of the file whose beginning is here; of a file from its start, remember which it is."""
+    tag = "" if tag.startswith("W/") else tag.strip()  # a weak one may stand for other bytes
+    if start:
+        if tag != (job.tag.read_text(encoding="utf-8") if job.tag.exists() else ""):
+            job.discard()
+            raise _Interrupted("the file has changed since its beginning was fetched")
+        return
+    job.discard()  # lest a kill leaves a part with the tag of another file
+    if tag:
+        write_text_atomically(job.tag, tag)
 
 
 def _token(url: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 from adapters.errors import AdapterError, first_line, first_problem, nearest_name_hint
 
-__all__ = ["USER_ERRORS", "ZooError", "first_line", "first_problem", "nearest_name_hint"]
+__all__ = ["USER_ERRORS", "ZooError", "first_line", "first_problem", "is_full_disk", "nearest_name_hint"]
 
 
 class ZooError(ValueError):
@@ -13,3 +15,8 @@ class ZooError(ValueError):
 
 USER_ERRORS = (ZooError, AdapterError)
 """What the command line prints as one line; anything else is a bug and keeps its traceback behind ``--debug``."""
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether the disk, the user's share of it or the largest file it takes is at its end."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from zoo.compose import quoted
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.files import write_atomically
 from zoo.potential import Potential
+from zoo.scratch import scratch_folder
 
 _OPTIONS = ("format", "output")
 
@@ -46,8 +46,8 @@ def export(potential: Potential, output: Path | None, form: str = "native", fold
     if wanted.build is None:
         potential.save_upstream_checkpoint(path)
     else:
-        with tempfile.TemporaryDirectory() as scratch:  # the tool has its own mind about names: the file is moved when it is whole
-            native, built = Path(scratch) / f"model{family.formats['native'].suffix}", Path(scratch) / path.name
+        with scratch_folder() as scratch:  # the tool has its own mind about names: the file is moved when it is whole
+            native, built = scratch / f"model{family.formats['native'].suffix}", scratch / path.name
             potential.save_upstream_checkpoint(native)
             wanted.build(native, built)
             write_atomically(path, lambda partial: shutil.copyfile(built, partial))

@@ -212,10 +212,10 @@ def _in_child(words: Sequence[str], sabotage: Callable[[], None], folder: Path) 
 def killer() -> Callable[..., Callable[[], None]]:
     """``killer("module:Class.method", n)``: a sabotage that sends SIGKILL to its own process as the n-th call begins (counted from 1).
 
-    ``where`` looks at the call's arguments; calls that it refuses are not counted.
+    ``where`` looks at the call's arguments; calls that it refuses are not counted. ``number``: of another signal.
     """
 
-    def make(target: str, count: int = 1, where: Callable[..., bool] = lambda *_: True) -> Callable[[], None]:
+    def make(target: str, count: int = 1, where: Callable[..., bool] = lambda *_: True, number: int = signal.SIGKILL) -> Callable[[], None]:
         def sabotage() -> None:
             import importlib
 
@@ -231,7 +231,7 @@ def killer() -> Callable[..., Callable[[], None]]:
                 nonlocal calls
                 calls += bool(where(*args))
                 if calls == count:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), number)
                 return original(*args, **kwargs)
 
             setattr(owner, name, wrapped)
@@ -244,10 +244,11 @@ def killer() -> Callable[..., Callable[[], None]]:
 @pytest.fixture(scope="session")
 def finished_run(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished `small_run`; it is made in this process, so that forked children have everything imported."""
+    from tests.unit_zoo.kill_phases import ELORA
     from zoo.cli import main
 
     folder = tmp_path_factory.mktemp("finished") / "run"
-    main(["train", *small_run, "adapter=elora", "adapter.rank=2", "run.name=run", f"run.folder={folder}"])
+    main(["train", *small_run, *ELORA, "run.name=run", f"run.folder={folder}"])
     return folder
 
 

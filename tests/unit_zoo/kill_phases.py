@@ -182,7 +182,7 @@ def many_structures(path: Path, count: int) -> Path:
 def cache_build(toy: Path, structures: Path) -> Phase:
     """``zoo train`` of one step on frames and edges that are on disk, which two processes convert."""
     words = [
-        "train", f"backbone={toy}", f"data={structures}", "data.n_train=300", "data.n_valid=4", "data.cache=disk", "data.workers=2",
+        "train", f"backbone={toy}", f"data={structures}", "data.n_train=400", "data.n_valid=4", "data.cache=disk", "data.workers=2",
         "training.steps=1", "training.validate_every=1", "training.batch_size=3", "training.threads=1", "training.progress_bar=false",
         "training.loggers.tensorboard=false", "evaluation.plots=false", "evaluation.zero_shot=false",
         "strategy.reference_energies_before=base", "strategy.refit_reference_energies=false", *ELORA, *RUN,
@@ -278,13 +278,14 @@ def export(run: Path) -> Phase:
     return Phase("export", command, lambda folder: (sorted(content(folder)), tensors(folder / "out.pth")), look)
 
 
-def record(run: Path) -> Phase:
-    """``zoo evaluate record=`` of a finished run."""
+def record(toy: Path) -> Phase:
+    """``zoo evaluate record=`` of a base model."""
     from zoo.evaluation.record import read_record
 
     def command(folder: Path) -> Command:
         folder.mkdir(parents=True)
-        return Command(["evaluate", f"run={run}", "record=record.json"], folder, {"ZOO_CACHE": str(folder / "cache")})
+        words = ["evaluate", f"backbone={toy}", "data.n_train=8", "data.n_valid=4", "data.test=[]", "split=valid", "record=record.json"]
+        return Command(words, folder, {"ZOO_CACHE": str(folder / "cache")})
 
     def same(folder: Path) -> Any:
         return sorted(content(folder)), read_record(folder / "record.json").metrics
@@ -292,13 +293,13 @@ def record(run: Path) -> Phase:
     return Phase("record", command, same, lambda folder: (folder / "record.json").exists() and read_record(folder / "record.json"))
 
 
-def combined_adapter(run: Path) -> Phase:
+def combined_adapter(run: Path, toy: Path) -> Phase:
     """``zoo adapter combine``, which writes an adapter file."""
     file = str(run / "adapter.safetensors")
 
     def command(folder: Path) -> Command:
         folder.mkdir(parents=True)
-        return Command(["adapter", "combine", file, file, "into=out.safetensors"], folder)
+        return Command(["adapter", "combine", file, file, "into=out.safetensors", f"backbone={toy}"], folder)
 
     return Phase("adapter file", command, lambda folder: content(folder, without=("said.txt",)))
 
@@ -325,7 +326,6 @@ def make(name: str, toy: Path, small_run: list[str], run: Path, atoms: list[Atom
         atoms: labelled structures.
         folder: may hold other things.
     """
-    of_a_run = {"export": export, "record": record, "adapter file": combined_adapter}
     if name == "download":
         with served(folder / "published") as server:
             yield download(toy, publish(folder / "published", atoms), server)
@@ -333,5 +333,11 @@ def make(name: str, toy: Path, small_run: list[str], run: Path, atoms: list[Atom
         yield cache_build(toy, many_structures(folder / "many.xyz", 900))
     elif name == "predictions":
         yield predictions(toy, many_structures(folder / "some.xyz", 20))
+    elif name == "record":
+        yield record(toy)
+    elif name == "export":
+        yield export(run)
+    elif name == "adapter file":
+        yield combined_adapter(run, toy)
     else:
-        yield of_a_run[name](run) if name in of_a_run else training(name, small_run)
+        yield training(name, small_run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -105,6 +106,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(cache, monkeypatch, call):
     monkeypatch.undo()
     os.environ["ZOO_CACHE"] = str(cache)
     assert obtain_store("kind", "key", build).meta == {"count": 10}
+
+
+def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(cache, tmp_path):
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))  # what is left in a buffer then fails once more as its file is closed
+        assert "File too large" in refusal_of(obtain_store, "kind", "key", build)
+
+    assert _in_child(work) == 0
+    assert names(cache) == {"key.lock"}
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(cache):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
 import multiprocessing
 import os
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +34,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.cuts, self.ranges, self.requests = BODY, 0, True, []
+        self.tag = ""
 
     @property
     def url(self) -> str:
@@ -56,6 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(self.server.body) - 1}/{len(self.server.body)}")
         self.send_header("Content-Length", str(len(body)))
+        if self.server.tag:
+            self.send_header("ETag", self.server.tag)
         self.end_headers()
         if self.server.cuts:
             self.server.cuts -= 1
@@ -111,6 +116,37 @@ def test_a_transfer_that_keeps_breaking_off_leaves_a_part_for_the_next_run(serve
     fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
     assert (tmp_path / "file.bin").read_bytes() == BODY
     assert server.requests[-1] > 0
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "continued"), [('"1"', '"1"', True), ('"1"', '"2"', False), ("", "", False), ('W/"1"', 'W/"1"', False)]
+)
+def test_the_part_of_an_unverified_file_is_continued_only_if_its_tag_is_the_same(
+    server: Server, tmp_path: Path, first: str, then: str, continued: bool
+) -> None:
+    server.cuts, server.tag = 3, first
+    assert "broke off 3 times" in refusal_of(fetch, server.url, tmp_path / "file.bin", sha256=None)
+    server.tag, server.body = then, BODY if continued else BODY[::-1]  # another version of the same size
+    fetch(server.url, tmp_path / "file.bin", sha256=None)
+    assert (tmp_path / "file.bin").read_bytes() == server.body
+    assert left_behind(tmp_path) == {"file.bin"}
+    assert (server.requests[-1] > 0) == continued
+
+
+def test_a_connection_that_fails_below_http_keeps_what_arrived(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = http.client.HTTPResponse.read, 0
+
+    def broken(self: http.client.HTTPResponse, amount: int | None = None) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ssl.SSLError("EOF occurred in violation of protocol")
+        return original(self, amount)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", broken)
+    fetch(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    assert server.requests == [0, 1 << 16]
 
 
 def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:

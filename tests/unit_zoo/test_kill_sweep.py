@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.kills
 from tests.kills import KILLED, Command, at_disk_call, half_written
 from tests.unit_zoo import kill_phases
 from tests.unit_zoo.kill_phases import ELORA, RUN, Phase
@@ -146,11 +147,22 @@ def test_every_restart_after_a_kill_goes_on_to_the_same_end(phase, tmp_path, cap
     assert tally.finished >= tally.kills // IN_A_ROW
 
 
-SITE = """import os
-from tests.kills import at_disk_call
+@pytest.mark.parametrize("phase", ["export", "adapter file", "predictions"], indirect=True)
+def test_a_killed_writer_of_one_file_goes_on_to_the_same_end(phase, tmp_path):
+    sweep = Sweep(phase, tmp_path / "sweep")
+    tally = sweep.run([Kill(call=call, after=after) for call in (1, sweep.calls // 2 + 1) for after in (False, True)])
+    assert (tally.kills, tally.finished) == (4, 2)
+    assert tally.half_written > 0
+
+
+# Python runs it as it starts, where it is on the path; by the file's path, since packages called tests lie about
+SITE = f"""import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("kills", {tests.kills.__file__!r})
+sys.modules["kills"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
 call = int(os.environ.get("KILL_AT_DISK_CALL", "0"))
 if call:
-    at_disk_call(call)()
+    module.at_disk_call(call)()
 """
 
 

@@ -61,6 +61,7 @@ KILLS = {
     "with the history half written": ("adapters.files:os.replace", 2, _named("history.csv")),
     "with a checkpoint half written": ("adapters.files:os.replace", 2, _named("last.ckpt")),
     "with old best weights not yet removed": ("zoo.training.validation:drop_older_weights", 2, None),
+    "with old best weights not yet removed after the last checkpoint": ("zoo.training.validation:drop_older_weights", 4, None),
     "in the last step": ("zoo.training.module:FineTuning.training_step", 12, None),
     "in the final evaluation": ("zoo.training.artefacts:predict_tests", 2, None),
     "with the adapter half written": ("adapters.files:os.replace", 1, _named("adapter.safetensors")),

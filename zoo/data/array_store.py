@@ -81,7 +81,8 @@ class StoreWriter:
     def close(self) -> None:
         """Close what is still open after an error."""
         for growing in self._growing.values():
-            growing.stream.close()
+            with suppress(OSError):  # of a full disk, once more: what was written is thrown away
+                growing.stream.close()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from zoo.evaluation.reference import fit_to_own_error
 from zoo.potential import Potential
 from zoo.training import artefacts
 from zoo.training.artefacts import TestResults
-from zoo.training.checkpoints import read_kept_weights
+from zoo.training.checkpoints import drop_older_weights, read_kept_weights
 from zoo.training.config import RunConfig
 from zoo.training.cost import Stopwatch
 from zoo.training.finished import load_finished, results_of, valid_record
@@ -22,7 +22,7 @@ from zoo.training.folder import RunFolder, RunLog
 from zoo.training.module import FineTuning
 from zoo.training.preparation import Material, estimate_reference, prepare
 from zoo.training.sanity import Say
-from zoo.training.trainer import deterministic, interruptible, make_trainer, quiet_lightning
+from zoo.training.trainer import deterministic, interruptible, make_trainer, one_line_for_full_disks, quiet_lightning
 from zoo.training.validation import Validation
 from zoo.training.validation_batches import ValidationBatches
 
@@ -104,9 +104,10 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
     validation = Validation(valid_batches, folder.path, stopwatch, valid_per_batch)
     with quiet_lightning():
         trainer = make_trainer(config, folder, validation, material.plan.steps, device)
-        with interruptible(), readers_watched():
+        with interruptible(), readers_watched(), one_line_for_full_disks(folder):
             trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
     material.potential.to(device)  # Lightning leaves it on the CPU
+    drop_older_weights(folder.path / "checkpoints", validation.kept_step)  # a kill after the last checkpoint may have left some
     module.load_state_dict(read_kept_weights(folder.path / "checkpoints", validation.kept_step))
     material.potential.eval()
     return validation

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, is_full_disk
 from zoo.training.checkpoints import AtomicCheckpointIO
 from zoo.training.config import RunConfig
 from zoo.training.folder import RunFolder
@@ -116,6 +116,19 @@ def interruptible() -> Iterator[None]:
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def one_line_for_full_disks(folder: RunFolder) -> Iterator[None]:
+    """Loggers report a disk without room as they like; raises `ZooError` instead."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        raise ZooError(
+            f"{error.filename or folder.path}: cannot be written ({error.strerror}); free disk space and run again with run.resume=true"
+        ) from error
 
 
 @contextmanager

@@ -7,7 +7,6 @@ room for its largest member only, and no name within it can reach another place 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from zoo.data.raw import Format, RawFrame, ReadOptions
 from zoo.data.readers import ase_database, ase_files, vasp
 from zoo.data.unpacking import DAMAGED, check_archive
 from zoo.errors import ZooError, first_line
+from zoo.scratch import scratch_folder
 
 _LARGEST_TOTAL_BYTES = 50 * 10**9
 _OUTCAR, _VASPRUN = "*OUTCAR*", "*vasprun*.xml"
@@ -70,12 +70,12 @@ def _members(path: Path, archive: zipfile.ZipFile) -> tuple[list[_Member], tuple
 
 
 def _frames(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, found: Format, options: ReadOptions) -> Iterator[RawFrame]:
-    with tempfile.TemporaryDirectory(prefix="equizoo-") as folder:
-        unpacked = _unpack(archive, member, Path(folder))
+    with scratch_folder() as folder:
+        unpacked = _unpack(archive, member, folder)
         for companion in _COMPANIONS if _is_outcar(member) else ():
             beside = str(_folder(member) / companion)
             if beside in archive.namelist():
-                _unpack(archive, archive.getinfo(beside), Path(folder))
+                _unpack(archive, archive.getinfo(beside), folder)
         try:
             yield from found.read(unpacked, options)
         except (ZooError, zipfile.BadZipFile) as error:
