@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 import zoo.edges
 import zoo.neighbours
-from zoo.data.array_store import Array, ArrayStore, StoreWriter, obtain_store, require_rows
+from zoo.data.array_store import Array, ArrayStore, StoreWriter, obtain_store
 from zoo.data.frame import Frame
 from zoo.data.processes import in_order, with_progress
+from zoo.data.store_check import require_rows
 from zoo.data.stored_frames import atom_counts, content_digests
 from zoo.edges import GraphRecipe, edges_of, refuse_without_edges
 from zoo.errors import ZooError

@@ -54,7 +54,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if broken is not None:
             raise _not_ours(path, f"wrong checksum of {broken[:100]}")
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
             raise _not_ours(path, "it holds more than tensors and plain values") from None
         except Exception as error:  # whatever a damaged pickle makes the reader stumble over
@@ -68,12 +68,14 @@ def _wrong_part(checkpoint: Any) -> str | None:
     """The first part that is absent or of another kind, where a resumed run would stumble over it."""
     if not isinstance(checkpoint, dict):
         return "content"
-    own = checkpoint.get("equizoo")
-    for parts, kinds in ((checkpoint, _PARTS), (own, _OWN_PARTS)):
-        for name, kind in kinds.items():
-            if name not in parts or not isinstance(parts[name], kind):
-                return name
+    wrong = _first_wrong(checkpoint, _PARTS) or _first_wrong(checkpoint["equizoo"], _OWN_PARTS)
+    if wrong is not None:
+        return wrong
     return None if all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()) else "state_dict"
+
+
+def _first_wrong(parts: Mapping[str, Any], kinds: Mapping[str, type]) -> str | None:
+    return next((name for name, kind in kinds.items() if name not in parts or not isinstance(parts[name], kind)), None)
 
 
 def _not_ours(path: object, reason: str) -> ZooError:
