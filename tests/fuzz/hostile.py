@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
 import lzma
 import os
 import pickle
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import lmdb
 import numpy as np
 import torch
 
-from tests.fuzz.seeds import Read, read_checkpoint, read_data, read_linear
+from tests.fuzz.seeds import Read, read_checkpoint, read_data, read_linear, read_result, read_training_state, take_out
 
 GIB = 2**30
 Make = Callable[[Path, Path], Path]
@@ -97,6 +99,15 @@ def _huge_npy(shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
+def _tar(size: int) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        info = tarfile.TarInfo("set/structures.xyz")
+        info.size = size
+        archive.addfile(info, io.BytesIO(bytes(size)))
+    return stream.getvalue()
+
+
 def _nested(depth: int) -> bytes:
     return b"[" * depth + b"]" * depth
 
@@ -136,6 +147,10 @@ HOSTILE: dict[str, tuple[Make, Read]] = {
         ),
         read_data,
     ),
+    "deleted rows of an endless ASE LMDB": (
+        lambda f, c: write_records(f / "a.aselmdb", {"nextid": zlib.compress(b"1" + b"0" * 18), "deleted_ids": zlib.compress(b"[5]")}),
+        read_data,
+    ),
     "nested JSON in an ASE LMDB": (
         lambda f, c: write_records(f / "a.aselmdb", {"nextid": zlib.compress(b"2"), "1": zlib.compress(_nested(200_000))}),
         read_data,
@@ -150,6 +165,16 @@ HOSTILE: dict[str, tuple[Make, Read]] = {
     "pickle under an npz's name": (lambda f, c: _written(f / "a.npz", pickle.dumps(Harm(c))), read_data),
     "pickle as linear references": (lambda f, c: _written(f / "a.npz", pickle.dumps(Harm(c))), read_linear),
     "object array as linear references": (lambda f, c: _zipped(f / "a.npz", {"coeff.npy": _npy(_object_array(c))}), read_linear),
+    "npz bomb of eight million frames": (lambda f, c: _bomb_npz(f / "a.npz", (2**23, 1, 3)), read_data),
+    "compressed bomb of PyG data": (lambda f, c: _processed(f, _zipped(f / "z", {"m/data/0": bytes(2**28)}).read_bytes()), read_data),
+    "tar bomb": (lambda f, c: _written(f / "a.tar.gz", gzip.compress(_tar(2**28), 9)), take_out),
+    "tar bomb of bz2": (lambda f, c: _written(f / "a.tar.bz2", bz2.compress(_tar(2**28))), take_out),
+    "zip bomb of a download": (lambda f, c: _zipped(f / "a.zip", {"set/structures.xyz": bytes(2**28)}), take_out),
+    "record of nested JSON": (lambda f, c: _written(f / "record.json", _nested(200_000)), read_result),
+    "record of 100 MB": (lambda f, c: _written(f / "record.json", b" " * 10**8), read_result),
+    "pickle as a training checkpoint": (lambda f, c: _written(f / "last.ckpt", _saved({"equizoo": Harm(c)})), read_training_state),
+    "old pickle as a training checkpoint": (lambda f, c: _written(f / "last.ckpt", _saved(Harm(c), zipped=False)), read_training_state),
+    "bomb of a training checkpoint": (lambda f, c: _zipped(f / "last.ckpt", {"m/data.pkl": bytes(2**29)}), read_training_state),
     "zip with a way out": (lambda f, c: _zipped(f / "a.zip", {f"../../../../../../{c}.xyz": b"1\n\nH 0 0 0\n"}), read_data),
     "zip bomb of an xyz": (lambda f, c: _zipped(f / "a.zip", {"a.xyz": bytes(2**28)}), read_data),
     "zip in a zip": (lambda f, c: _zipped(f / "a.zip", {"a.zip": b"PK\x05\x06" + bytes(18)}), read_data),
@@ -158,6 +183,9 @@ HOSTILE: dict[str, tuple[Make, Read]] = {
     "nested JSON": (lambda f, c: _written(f / "a.json", _nested(200_000)), read_data),
     "xz bomb of OC20's pairs": (lambda f, c: _pair(f / "raw", lzma.compress(bytes(2**28)), lzma.compress(b"a,frame0,0\n")), read_data),
     "gz bomb of extended XYZ": (lambda f, c: _written(f / "a.extxyz.gz", gzip.compress(b"9" * 2**28, 9)), read_data),
+    "xz bomb of a CIF": (lambda f, c: _written(f / "a.cif.xz", lzma.compress(b"data_x\n" + b"#" * 2**28)), read_data),
+    "bz2 bomb of a POSCAR": (lambda f, c: _written(f / "POSCAR.bz2", bz2.compress(b"x" * 2**28)), read_data),
+    "gz bomb of an OUTCAR": (lambda f, c: _written(f / "OUTCAR.gz", gzip.compress(b" vasp.6.3.2\n" + b" " * 2**29, 9)), read_data),
     "extended XYZ of 10^15 atoms": (lambda f, c: _written(f / "a.extxyz", b"1000000000000000\nenergy=1\nH 0 0 0\n"), read_data),
     "extended XYZ of -1 atoms": (lambda f, c: _written(f / "a.extxyz", b"-1\nenergy=1\nH 0 0 0\n"), read_data),
     "extended XYZ with 10^9 columns": (

@@ -114,7 +114,10 @@ def _seeds_of_a_run(folder: Path) -> list[Seed]:
     write_record(folder / "record.json", build_record(**fields()))
     (folder / "history.csv").write_text("step,train/loss,valid/loss\n3,0.5,0.75\n6,0.25,0.5\n")
     tensors = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2)}
-    AtomicCheckpointIO().save_checkpoint({"equizoo": {}, "global_step": 3, "state_dict": tensors}, folder / "last.ckpt")
+    own = {"identity": {}, "ema": None, "plateau": None, "reference_shifts": torch.zeros(4), "random_state": torch.get_rng_state()}
+    lightning = {"epoch": 1, "global_step": 3, "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    content = {"equizoo": own | {"cuda_random_state": []}, "state_dict": tensors, **lightning}
+    AtomicCheckpointIO().save_checkpoint(content, folder / "last.ckpt")
     write_kept_weights(folder, KEPT_STEP, tensors)
     readers: dict[str, Read] = {"record.json": read_result, "history.csv": read_table, "last.ckpt": read_training_state}
     readers[kept_weights_path(folder, KEPT_STEP).name] = read_weights

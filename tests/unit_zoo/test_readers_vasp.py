@@ -260,3 +260,13 @@ def test_a_real_run_that_was_cut_off_is_one_line(real_run: Path) -> None:
 def test_numbers_that_vasp_could_not_print_are_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "OUTCAR", outcar(2).replace("0.500000", "********", 1))
     assert "OUTCAR: cannot be read as vasp (could not convert string to float" in refusal_of(read_frames, path)
+
+
+def test_xml_that_is_damaged_in_the_middle_is_no_shorter_run(tmp_path: Path) -> None:
+    path = tmp_path / "vasprun.xml"
+    path.write_text(vasprun(8))
+    assert len(read_frames(path)) == 8
+    lines = path.read_text().splitlines(keepends=True)
+    lines.insert(len(lines) // 2, "<v> broken\n")
+    path.write_text("".join(lines))
+    assert "has 8 complete ionic steps, of which" in refusal_of(read_frames, path)

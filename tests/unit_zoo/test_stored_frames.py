@@ -134,7 +134,7 @@ def test_extended_xyz_in_pieces_is_what_ase_reads(tmp_path):
 def test_a_number_of_atoms_that_no_file_has_ends_in_one_line(tmp_path):
     path = tmp_path / "huge.xyz"
     path.write_text("999999999999\nProperties=species:S:1:pos:R:3\nCu 0 0 0\n")
-    assert "claims 999999999999 atoms, and the file ends after 1" in refusal_of(read_source, path, choice=ON_DISK)
+    assert "frame 0 claims 999999999999 atoms, and the file ends after 1" in refusal_of(read_source, path, choice=ON_DISK)
 
 
 def test_what_a_run_needs_is_asked_of_the_same_copy(tmp_path, monkeypatch):

@@ -12,13 +12,12 @@ import json
 import math
 import mmap
 import os
-import re
 import shutil
 import stat
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from zoo.cache import cache_root
+from zoo.data.store_check import is_plain
 from zoo.data.store_use import Hold, hold
 from zoo.errors import ZooError, first_line
 from zoo.locks import one_at_a_time
@@ -41,9 +41,6 @@ _LAYOUT = 1
 MANIFEST = "manifest.json"
 _BLOCK_BYTES = 1 << 22
 _LEFT_OVER = re.compile(r"\.[^.]+\.\d+\.(partial|old)")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
-_PLAIN_NUMBERS = re.compile(r"<[fiu][248]|\|[iub]1")
-_MOST_ROWS = 1 << 48
 _LONGEST_MANIFEST = 1 << 28  # it names every source of a data set, of which there may be a million
 
 
@@ -194,23 +191,6 @@ class ArrayStore:
         return np.frombuffer(mapped, np.dtype(dtype), count, begin).reshape(shape)
 
 
-def require_rows(store: ArrayStore, rows: Mapping[str, int], meta: Sequence[str]) -> None:
-    """Refuse a store that is whole and of another kind, or that contradicts itself.
-
-    Args:
-        store: an open one.
-        rows: how many each array must have.
-        meta: what must be remembered with them.
-
-    Raises:
-        ZooError: naming the first array that is wrong.
-    """
-    wrong = next((name for name, count in rows.items() if name not in store or len(store[name]) != count), None)
-    absent = next((name for name in meta if name not in store.meta), None)
-    if wrong is not None or absent is not None:
-        raise ZooError(f"{store.folder}: contradicts itself ({absent or wrong}); delete this folder of the cache, and it is built anew")
-
-
 def open_store(folder: Path) -> ArrayStore:
     """A store, every byte of it compared with its checksums.
 
@@ -226,7 +206,8 @@ def open_store(folder: Path) -> ArrayStore:
             raise BrokenStoreError(f"{MANIFEST} differs from its checksum")
         arrays: dict[str, Any] = content["arrays"]
         for name, one in arrays.items():
-            _check_entry(name, one)
+            if not is_plain(name, one):
+                raise BrokenStoreError(f"{MANIFEST} describes {name[:40]!r} as no array")
         began, states = time.time_ns(), {name: _state(folder / f"{name}.npy") for name in arrays}
         states[MANIFEST] = (crc, 0, 0)
         if _verified.get(folder) != states:
@@ -238,14 +219,6 @@ def open_store(folder: Path) -> ArrayStore:
         return ArrayStore(folder, dict(content["meta"]), layout, _held=hold(folder / MANIFEST))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenStoreError(first_line(error) or type(error).__name__) from None
-
-
-def _check_entry(name: str, one: Mapping[str, Any]) -> None:
-    """What a manifest says of one array, which names a file within the folder and plain numbers of a size that can be."""
-    sizes = [*one["shape"], one["header_bytes"]]
-    is_plain = _PLAIN_NAME.fullmatch(name) is not None and _PLAIN_NUMBERS.fullmatch(one["dtype"]) is not None
-    if not is_plain or not all(type(size) is int and 0 <= size < _MOST_ROWS for size in sizes):
-        raise BrokenStoreError(f"{MANIFEST} describes {name[:40]!r} as no array")
 
 
 def _state(path: Path) -> tuple[int, ...]:

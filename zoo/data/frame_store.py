@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data.array_store import Array, ArrayStore, require_rows
+from zoo.data.array_store import Array, ArrayStore
 from zoo.data.facts import facts_of
 from zoo.data.frame import Frame
+from zoo.data.store_check import require_rows
 
 _RARE: dict[str, tuple[type, tuple[int, ...]]] = {
     "fixed": (np.bool_, ()),

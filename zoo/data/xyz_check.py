@@ -77,6 +77,8 @@ class _Lines:
             line = self._stream.readline(LONGEST_LINE)
             if not line:
                 raise self._refusal(f"claims {claimed} atoms, and the file ends after {number}; is it complete?")
+            if len(line) < shortest and not line.endswith(b"\n"):
+                raise self._refusal(f"claims {claimed} atoms, and the file ends within the line of atom {number}; is it complete?")
             if not shortest <= len(line) < LONGEST_LINE:
                 raise self._refusal(
                     f"has a line of {len(line):,} characters for atom {number}, and claims {columns} columns; repair its Properties"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from zoo.backbones.torch_archive import DAMAGED_ARCHIVE, require_stored
 from zoo.errors import ZooError, first_line
 from zoo.files import write_atomically
 
 LAST = "last.ckpt"
 _CHECKSUM = "equizoo_sha256"
-_KEYS = {"equizoo", "global_step", "state_dict"}
+# what Lightning and `zoo.training.module` read back
+_PARTS: dict[str, type] = {
+    **dict.fromkeys(("global_step", "epoch"), int),
+    **dict.fromkeys(("equizoo", "state_dict", "loops", "callbacks"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+}
+_OWN_PARTS: dict[str, type] = {
+    "identity": dict,
+    **dict.fromkeys(("ema", "plateau"), object),
+    **dict.fromkeys(("reference_shifts", "random_state"), Tensor),
+    "cuda_random_state": list,
+}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,18 +46,36 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint of plain tensors and values; raises `ZooError` for anything else."""
         try:
-            with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
-                broken = archive.testzip()
-            if broken is not None:
-                raise _not_ours(path, f"wrong checksum of {broken}")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except ZooError:
-            raise
-        except Exception as error:  # whatever a damaged pickle or zip archive makes the reader stumble over
-            raise _not_ours(path, (str(error) or type(error).__name__).splitlines()[0]) from None
-        if not isinstance(checkpoint, dict) or not set(checkpoint) >= _KEYS:
-            raise _not_ours(path, f"it lacks {', '.join(sorted(_KEYS))}")
+            with zipfile.ZipFile(path) as archive:
+                require_stored(archive)
+                broken = archive.testzip()  # torch.load does not look at the checksums
+        except DAMAGED_ARCHIVE as error:
+            raise _not_ours(path, first_line(error)) from None
+        if broken is not None:
+            raise _not_ours(path, f"wrong checksum of {broken[:100]}")
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise _not_ours(path, "it holds more than tensors and plain values") from None
+        except Exception as error:  # whatever a damaged pickle makes the reader stumble over
+            raise _not_ours(path, first_line(error)[:200]) from None
+        if (wrong := _wrong_part(checkpoint)) is not None:
+            raise _not_ours(path, f"its {wrong} is not what a run leaves")
         return checkpoint
+
+
+def _wrong_part(checkpoint: Any) -> str | None:
+    """The first part that is absent or of another kind, where a resumed run would stumble over it."""
+    if not isinstance(checkpoint, dict):
+        return "content"
+    wrong = _first_wrong(checkpoint, _PARTS) or _first_wrong(checkpoint["equizoo"], _OWN_PARTS)
+    if wrong is not None:
+        return wrong
+    return None if all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()) else "state_dict"
+
+
+def _first_wrong(parts: Mapping[str, Any], kinds: Mapping[str, type]) -> str | None:
+    return next((name for name, kind in kinds.items() if name not in parts or not isinstance(parts[name], kind)), None)
 
 
 def _not_ours(path: object, reason: str) -> ZooError:

@@ -130,6 +130,10 @@ class FineTuning(LightningModule):
             raise ZooError(
                 f"checkpoint: trained tensors do not match the adapter's (first difference: {different[0]}); resume with the same config"
             )
+        for name, value in state_dict.items():
+            if value.shape != self.trainable[name].shape:
+                found, wanted = tuple(value.shape), tuple(self.trainable[name].shape)
+                raise ZooError(f"checkpoint: {name} has shape {found}, and the adapter's has {wanted}; resume with the same config")
         with torch.no_grad():
             for name, value in state_dict.items():
                 self.trainable[name].copy_(value)

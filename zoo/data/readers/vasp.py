@@ -85,8 +85,12 @@ def _read(path: Path, options: ReadOptions) -> Iterator[RawFrame]:
     progress = _vasprun_progress(path) if kind == "vasp-xml" else _outcar_progress(path)
     if not progress.complete:
         raise ZooError(f"{path}: breaks off before its first ionic step is complete; give the output of a run that got further")
+    count = 0
     for atoms in iread(str(path), index=f":{progress.complete}", format=kind, do_not_split_by_at_sign=True):
         yield RawFrame.of_atoms(atoms, labels_of_atoms(atoms, {}), notes=progress.notes())
+        count += 1
+    if count < progress.complete:  # of XML that is damaged ASE gives what comes before, without a word
+        raise ZooError(f"{path}: has {progress.complete} complete ionic steps, of which {count} can be read; is it damaged? copy it again")
 
 
 def _files(path: Path) -> Sequence[Path]:
