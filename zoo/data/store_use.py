@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
-try:
+if sys.platform != "win32":  # where a file that is mapped cannot be deleted anyway
     import fcntl
-except ImportError:  # not on Windows, where a file that is mapped cannot be deleted anyway
-    fcntl = None  # type: ignore[assignment]
 
 
 class Hold:
@@ -36,14 +35,14 @@ def hold(manifest: Path) -> Hold:
     with suppress(OSError):  # the cache may be another's, and not writable
         os.utime(manifest)
     with suppress(OSError):
-        if fcntl is not None:
+        if sys.platform != "win32":
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return Hold(descriptor)
 
 
 def in_use(manifest: Path) -> bool:
     """Whether any process holds the store of that manifest (`hold`), as far as the file system tells."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return False
     try:
         with manifest.open("rb") as stream:
