@@ -20,7 +20,7 @@ from zoo.data import conversion
 from zoo.data.cache_choice import CacheChoice
 from zoo.data.conversion import read_source
 from zoo.data.raw import files_below
-from zoo.data.readers import ase_database, read_file
+from zoo.data.readers import ase_database, pyg_files, read_file
 from zoo.data.readers.ase_files import FORMAT as ASE_FILES
 
 ON_DISK = CacheChoice("disk", 2)
@@ -82,6 +82,14 @@ def test_what_lies_beside_the_shards_of_a_folder_changes_no_copy(tmp_path, cache
     shutil.copy(folder / "a.aselmdb", folder / "b.aselmdb")
     assert len(read_source(folder, choice=ON_DISK).frames) == 6
     assert copies(cache) == 2
+
+
+def test_what_a_pyg_set_was_made_from_is_no_part_of_it(tmp_path):
+    for name in ("raw/download.zip", "processed/data.pt", "processed/pre_filter.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert pyg_files.FORMAT.files(tmp_path) == [tmp_path / "processed/data.pt"]
+    assert pyg_files.FORMAT.files(tmp_path / "processed/data.pt") == [tmp_path / "processed/data.pt"]
 
 
 def test_a_database_with_rows_in_its_log_is_another_source(tmp_path):

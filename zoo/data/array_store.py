@@ -12,6 +12,7 @@ import json
 import math
 import mmap
 import os
+import re
 import shutil
 import stat
 import sys

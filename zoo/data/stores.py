@@ -72,8 +72,8 @@ class KeptStore:
         try:
             if in_use(self.path / MANIFEST):
                 raise ZooError(f"{self.path}: a process has it open; remove it when that process has ended")
-            # under another name first: whoever comes now finds nothing, and not half of it
-            gone = self.path if not self.whole else self.path.rename(self.path.with_name(f".{self._key}.{os.getpid()}.removed"))
+            # under another name first, that of a leftover: whoever comes now finds nothing, and not half of it
+            gone = self.path if not self.whole else self.path.rename(self.path.with_name(f".{self._key}.{os.getpid()}.old"))
             shutil.rmtree(gone)
         except OSError as error:
             raise self._cannot_remove(error) from error

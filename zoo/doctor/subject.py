@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.data.frame import Frame
 from zoo.data.parts import DataSplits
-from zoo.data.stored_frames import join
+from zoo.data.stored_frames import join, take
 from zoo.doctor.pairs import Pair, close_pairs
 
 if TYPE_CHECKING:
@@ -98,16 +98,17 @@ class Subject:
     def sample(self) -> list[Frame]:
         """Labelled frames for predictions, spread over the training frames (all frames, where there are none)."""
         known, reads_charge = frozenset(self.model.backbone.elements), self.model.backbone.reads_charge
-        pool = [
-            frame
-            for frame in self.splits.train or self.frames
+        source = self.splits.train or self.frames
+        usable = [
+            index
+            for index, frame in enumerate(source)
             if (frame.has_energy or frame.has_forces)
             and known.issuperset(frame.atomic_numbers.tolist())
             and (reads_charge or not frame.charge)
         ]
         chosen: list[Frame] = []
         atoms = 0
-        for frame in spread(pool, self._sample_size):
+        for frame in spread(take(source, usable), self._sample_size):
             if chosen and atoms + len(frame) > MOST_SAMPLED_ATOMS:
                 continue
             chosen.append(frame)

@@ -148,4 +148,5 @@ FORMAT = Format(
     description="PyG data sets (processed/*.pt of an InMemoryDataset, or the folder above it); set data.energy_unit, the file states none",
     recognises=lambda path: bool(_candidates(path)) if path.is_dir() else path.suffix == ".pt",
     read=_read,
+    files=lambda path: _candidates(path) if path.is_dir() else [path],  # without the raw files beside, that they were made from
 )
