@@ -220,6 +220,16 @@ def test_a_model_or_data_that_cannot_be_had_is_a_finding(zoo: Zoo, tmp_path: Pat
     assert {one["check"] for one in json.loads(done.out)["findings"]} >= {"labels.read", "model.load"}
 
 
+def test_one_frame_cannot_be_trained_and_is_looked_at_all_the_same(
+    toy_checkpoint: Path, labelled: Callable[..., list[Atoms]], tmp_path: Path
+) -> None:
+    write(tmp_path / "mine.extxyz", labelled("energy", "forces", "stress")[:1])
+    report = examine([f"backbone={toy_checkpoint}", f"data={tmp_path / 'mine.extxyz'}"], only=DATA)
+    (error,) = report.of_level("error")
+    assert not lacks(error.line, "holds one frame", "give more frames")
+    assert not [run for run in report.checks if run.skipped]
+
+
 def test_an_unknown_head_is_a_finding_that_names_the_known(zoo: Zoo) -> None:
     done = zoo("doctor", "backbone=sevennet-mf-0", "backbone.head=PBF", "data=emt-cuau", "only=[labels]")
     assert done.code == 1
