@@ -67,6 +67,24 @@ def test_energies_in_another_unit_are_named_by_three_checks(unit: str, in_ev: fl
     assert f"data.energy_unit={unit}" in errors(report, "energies.total")
 
 
+def test_ev_that_the_user_called_kcal_are_told_to_be_ev() -> None:
+    """Labels are divided by 23 on reading: by their size alone they would look like Hartree, or energies per atom."""
+
+    def change(frame: Frame) -> Frame:
+        return replace(frame, energy=frame.energy * KCAL, forces=frame.forces * KCAL)
+
+    config = run_config()
+    splits = acac(change=change)
+    for unit, right in (("kcal/mol", "eV"), (None, None)):
+        data = config.data.model_copy(update={"name": "file", "path": "mine.extxyz", "energy_unit": unit})
+        given = config.model_copy(update={"data": data})
+        report = examine(given, splits=splits if unit else acac(), potential=base(), sample=12, only=["energies.total", "zero_shot"])
+        for check in ("energies.total", "zero_shot.energies"):
+            assert (f"data.energy_unit={right}" in errors(report, check)) is (right is not None), report.text()
+        assert ("look like eV/Å" in errors(report, "zero_shot.forces")) is (right is not None)
+        assert report.passed is (right is None)
+
+
 def test_energies_and_forces_both_in_kcal_are_told_by_the_base() -> None:
     def change(frame: Frame) -> Frame:
         return replace(frame, energy=frame.energy / KCAL, forces=frame.forces / KCAL)

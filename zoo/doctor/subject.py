@@ -60,6 +60,11 @@ class Subject:
         return self.config
 
     @property
+    def given_units(self) -> tuple[float, float]:
+        """(eV, eV/Å): see `zoo.data.config.DataConfig.given_units`; 1 without a configuration."""
+        return (1.0, 1.0) if self.config is None else self.config.data.given_units
+
+    @property
     def parts(self) -> Mapping[str, Sequence[Frame]]:
         """The frames by part; parts without frames are left out."""
         return self.splits.parts
