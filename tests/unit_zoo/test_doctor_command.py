@@ -196,6 +196,14 @@ def test_the_extremes_of_a_distribution_are_in_it() -> None:
     assert Distribution.of("x", "", []) is None
 
 
+def test_the_ends_of_an_axis_are_told_apart() -> None:
+    """Total energies an atom of one molecule differ in the fifth digit."""
+    found = Distribution.of("energy", "eV/atom", [-626.1234, -626.0981])
+    assert found is not None
+    first, _, last = re.findall(r"<text[^>]*>([^<]*)</text>", histogram(found))
+    assert (first, last) == ("-626.1234", "-626.0981 eV/atom")
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

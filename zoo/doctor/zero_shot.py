@@ -76,7 +76,8 @@ def zero_of_energy(subject: Subject) -> Iterator[Finding]:
     frames, predicted = [frame for frame, _ in rows], np.array([mine for _, mine in rows])
     labels, atoms = np.array([frame.energy for frame in frames]), np.array([len(frame) for frame in frames])
     own, bound = float(np.median(labels / atoms)), _binding(subject, frames, predicted)
-    found = f"{own:.4g} eV/atom (median label), where the base has {np.median(predicted / atoms):.4g} and binds with {bound:.3g}"
+    theirs = float(np.median(predicted / atoms))
+    found = f"energies are {own:.4g} eV/atom (median), the base's {theirs:.4g}, of which {bound:.3g} is binding; their zeros may differ"
     if abs(own) < INTERACTION_SHARE * abs(bound) and abs(bound) > 0.5:
         remedy = (
             "they look like interaction, formation or other relative energies: train on totals, or make sure that forces belong to the "
