@@ -136,6 +136,15 @@ def test_the_sign_and_the_unit_of_a_stress_are_told_by_energies_of_strained_cell
     assert "data.stress_unit=GPa" in errors(diagnosis(parted(frames, stress_times(1 / GPA)), ("stress",)), "stress.energies")
 
 
+def test_of_a_huge_set_some_frames_are_looked_at_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = acac(100)
+    monkeypatch.setattr("zoo.doctor.examination.MOST_FRAMES", 15)
+    report = diagnosis(splits, ("energies", "structures"))
+    assert "45 frames, evenly spread; of the other 55" in report.facts["looked at"]
+    monkeypatch.undo()
+    assert "looked at" not in diagnosis(splits, ("energies",)).facts
+
+
 def test_training_frames_among_the_tests_are_named_however_they_are_shifted() -> None:
     splits = acac(50)
     copies = [

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from zoo.training.config import RunConfig
 
 SAMPLE = 24
+MOST_FRAMES = 20_000
+"""Of each part, whose labels and structures are compared; of a set of millions, as many as fit into memory with ease."""
 
 
 def examine(
@@ -49,7 +51,7 @@ def examine(
         splits = _read(run, findings)
     if potential is None:
         potential = _load(run, splits, findings)
-    subject = Subject(splits, potential, run, sample)
+    subject = Subject(splits, potential, run, sample, MOST_FRAMES)
     done = []
     for check in chosen:
         done.append(_run(check, subject, findings))

@@ -23,6 +23,8 @@ def facts(subject: Subject) -> dict[str, str]:
     for name, frames in subject.parts.items():
         counts = label_counts(frames)
         rows[f"  {name}"] = f"{len(frames):,} frames: " + ", ".join(f"{label} {counts[label]:,}" for label in LABELS)
+    if subject.left_out:
+        rows["looked at"] = f"{len(subject.frames):,} frames, evenly spread; of the other {subject.left_out:,} only labels and leakage"
     sizes = [len(frame) for frame in subject.frames]
     if sizes:
         periodic = sum(bool(frame.pbc.all()) for frame in subject.frames)

@@ -69,10 +69,20 @@ class Subject:
         """The frames by part; parts without frames are left out."""
         return self.splits.parts
 
+    def some(self, frames: Sequence[Frame]) -> list[Frame]:
+        """As many of ``frames`` as are looked at of one part."""
+        return spread(frames, self._most_frames or len(frames))
+
+    @property
+    def left_out(self) -> int:
+        """How many frames of all parts are not looked at, besides their labels."""
+        most = self._most_frames
+        return 0 if most is None else sum(max(len(frames) - most, 0) for frames in self.parts.values())
+
     @cached_property
     def frames(self) -> list[Frame]:
         """Every frame, each structure of a file once, though several parts may hold it."""
-        looked_at = (spread(frames, self._most_frames or len(frames)) for frames in self.parts.values())
+        looked_at = map(self.some, self.parts.values())
         return list({(frame.source, frame.frame_id): frame for frames in looked_at for frame in frames}.values())
 
     @cached_property
@@ -91,7 +101,7 @@ class Subject:
         known, reads_charge = frozenset(self.model.backbone.elements), self.model.backbone.reads_charge
         pool = [
             frame
-            for frame in self.splits.train or self.frames
+            for frame in self.some(self.splits.train) or self.frames
             if (frame.has_energy or frame.has_forces)
             and known.issuperset(frame.atomic_numbers.tolist())
             and (reads_charge or not frame.charge)
