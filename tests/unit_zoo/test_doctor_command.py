@@ -126,6 +126,8 @@ def test_the_json_and_the_page_are_written_and_hold_what_was_found(zoo: Zoo, toy
     assert done.code == 0, done.out + done.err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["format_version"] == 1
+    keys = set(report) | {key for name in ("findings", "checks", "distributions") for one in report[name] for key in one}
+    assert {key for key in keys if f"`{key}`" not in (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")} == set()
     assert report["counts"] == {level: sum(one["level"] == level for one in report["findings"]) for level in ("error", "warning", "note")}
     titles = [one["title"] for one in report["distributions"]]
     assert not lacks(" ".join(titles), "energy", "largest force", "neighbours of an atom", "pressure")
