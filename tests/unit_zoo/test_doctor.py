@@ -251,6 +251,19 @@ def test_the_wrong_head_is_told_by_the_forces_of_the_others(tmp_path_factory: py
     assert found["omol"].passed
 
 
+def test_the_wrong_head_of_a_published_base_is_a_warning_that_names_the_right_one() -> None:
+    """Heads of two functionals differ by less than a factor of 3, and a wish for the other one is conceivable: no error, unless strict."""
+    frames = [frame for frame in cut("mptrj-1k", "frames", 300, most_atoms=8) if np.abs(frame.forces).max() > 0.3][:12]
+    config = run_config()
+    for head, level in (("PBE", "note"), ("R2SCAN", "warning")):
+        backbone = config.backbone.model_copy(update={"name": "sevennet-mf-0", "head": head})
+        given, potential = config.model_copy(update={"backbone": backbone}), zoo.load("sevennet-mf-0", head=head)
+        report = examine(given, splits=parted(frames, level_of_theory="PBE/PBE+U"), potential=potential, only=["heads", "theory"])
+        assert {finding.level for finding in report.findings} == {level}
+        for check in ("heads.fit", "theory.level"):
+            assert ("backbone.head=PBE" in warnings(report, check)) is (level == "warning")
+
+
 def test_frames_in_another_length_unit_have_no_neighbours() -> None:
     splits = acac(20, lambda frame: replace(frame, positions=frame.positions * 10))
     report = diagnosis(splits, ("neighbours",))
