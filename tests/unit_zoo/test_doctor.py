@@ -68,6 +68,24 @@ def test_energies_in_another_unit_are_named_by_three_checks(unit: str, in_ev: fl
     assert f"data.energy_unit={unit}" in errors(report, "energies.total")
 
 
+def test_ev_that_the_user_called_kcal_are_told_to_be_ev() -> None:
+    """Labels are divided by 23 on reading: by their size alone they would look like Hartree, or energies per atom."""
+
+    def change(frame: Frame) -> Frame:
+        return replace(frame, energy=frame.energy * KCAL, forces=frame.forces * KCAL)
+
+    config = run_config()
+    splits = acac(change=change)
+    for unit, right in (("kcal/mol", "eV"), (None, None)):
+        data = config.data.model_copy(update={"name": "file", "path": "mine.extxyz", "energy_unit": unit})
+        given = config.model_copy(update={"data": data})
+        report = examine(given, splits=splits if unit else acac(), potential=base(), sample=12, only=["energies.total", "zero_shot"])
+        for check in ("energies.total", "zero_shot.energies"):
+            assert (f"data.energy_unit={right}" in errors(report, check)) is (right is not None), report.text()
+        assert ("look like eV/Å" in errors(report, "zero_shot.forces")) is (right is not None)
+        assert report.passed is (right is None)
+
+
 def test_energies_and_forces_both_in_kcal_are_told_by_the_base() -> None:
     def change(frame: Frame) -> Frame:
         return replace(frame, energy=frame.energy / KCAL, forces=frame.forces / KCAL)
@@ -243,6 +261,19 @@ def test_the_wrong_head_is_told_by_the_forces_of_the_others(tmp_path_factory: py
     found = {head: examine(config, splits=parted(labelled), potential=models[head], only=["heads"]) for head in models}
     assert "backbone.head=omol" in errors(found["mp"], "heads.fit")
     assert found["omol"].passed
+
+
+def test_the_wrong_head_of_a_published_base_is_a_warning_that_names_the_right_one() -> None:
+    """Heads of two functionals differ by less than a factor of 3, and a wish for the other one is conceivable: no error, unless strict."""
+    frames = [frame for frame in cut("mptrj-1k", "frames", 300, most_atoms=8) if np.abs(frame.forces).max() > 0.3][:12]
+    config = run_config()
+    for head, level in (("PBE", "note"), ("R2SCAN", "warning")):
+        backbone = config.backbone.model_copy(update={"name": "sevennet-mf-0", "head": head})
+        given, potential = config.model_copy(update={"backbone": backbone}), zoo.load("sevennet-mf-0", head=head)
+        report = examine(given, splits=parted(frames, level_of_theory="PBE/PBE+U"), potential=potential, only=["heads", "theory"])
+        assert {finding.level for finding in report.findings} == {level}
+        for check in ("heads.fit", "theory.level"):
+            assert ("backbone.head=PBE" in warnings(report, check)) is (level == "warning")
 
 
 def test_frames_in_another_length_unit_have_no_neighbours() -> None:

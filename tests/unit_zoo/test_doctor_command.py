@@ -126,6 +126,8 @@ def test_the_json_and_the_page_are_written_and_hold_what_was_found(zoo: Zoo, toy
     assert done.code == 0, done.out + done.err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["format_version"] == 1
+    keys = set(report) | {key for name in ("findings", "checks", "distributions") for one in report[name] for key in one}
+    assert {key for key in keys if f"`{key}`" not in (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")} == set()
     assert report["counts"] == {level: sum(one["level"] == level for one in report["findings"]) for level in ("error", "warning", "note")}
     titles = [one["title"] for one in report["distributions"]]
     assert not lacks(" ".join(titles), "energy", "largest force", "neighbours of an atom", "pressure")
@@ -196,6 +198,14 @@ def test_the_extremes_of_a_distribution_are_in_it() -> None:
     assert Distribution.of("x", "", []) is None
 
 
+def test_the_ends_of_an_axis_are_told_apart() -> None:
+    """Total energies an atom of one molecule differ in the fifth digit."""
+    found = Distribution.of("energy", "eV/atom", [-626.1234, -626.0981])
+    assert found is not None
+    first, _, last = re.findall(r"<text[^>]*>([^<]*)</text>", histogram(found))
+    assert (first, last) == ("-626.1234", "-626.0981 eV/atom")
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -219,6 +229,16 @@ def test_a_model_or_data_that_cannot_be_had_is_a_finding(zoo: Zoo, tmp_path: Pat
     done = zoo("doctor", "backbone=broken.pth", "data=broken.extxyz", "--json")
     assert done.code == 1
     assert {one["check"] for one in json.loads(done.out)["findings"]} >= {"labels.read", "model.load"}
+
+
+def test_one_frame_cannot_be_trained_and_is_looked_at_all_the_same(
+    toy_checkpoint: Path, labelled: Callable[..., list[Atoms]], tmp_path: Path
+) -> None:
+    write(tmp_path / "mine.extxyz", labelled("energy", "forces", "stress")[:1])
+    report = examine([f"backbone={toy_checkpoint}", f"data={tmp_path / 'mine.extxyz'}"], only=DATA)
+    (error,) = report.of_level("error")
+    assert not lacks(error.line, "holds one frame", "give more frames")
+    assert not [run for run in report.checks if run.skipped]
 
 
 def test_an_unknown_head_is_a_finding_that_names_the_known(zoo: Zoo) -> None:

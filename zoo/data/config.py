@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, field_validator
 from zoo.data.cache_choice import CacheChoice, CacheMode
 from zoo.data.keys import LabelKeys
 from zoo.data.splits import SplitSizes
+from zoo.units import ENERGY_IN_EV, LENGTH_IN_ANGSTROM
 
 EMBEDDED_SET = "emt-cuau"
 FILE_SET = "file"
@@ -65,6 +66,13 @@ class DataConfig(LabelKeys):
     def cache_choice(self) -> CacheChoice:
         """Where frames and graphs are kept."""
         return CacheChoice(self.cache, self.workers)
+
+    @property
+    def given_units(self) -> tuple[float, float]:
+        """(eV, eV/Å) of the energy and force units that the user's own files are said to be in; 1 where nothing is said."""
+        energy, length = (self.energy_unit, self.length_unit) if self.name == FILE_SET else (None, None)
+        in_ev = ENERGY_IN_EV[energy or "eV"]
+        return in_ev, in_ev / LENGTH_IN_ANGSTROM[length or "Angstrom"]
 
     def sizes(self) -> SplitSizes:
         """The split sizes asked for."""

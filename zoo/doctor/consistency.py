@@ -28,8 +28,8 @@ def forces_and_energies(subject: Subject) -> Iterator[Finding]:
     slope = slope_of([pair.work for pair in pairs], [pair.energy_change for pair in pairs])
     if slope.count < FEWEST_PAIRS:
         return
-    found = f"energies change by {slope.value:.3g} times -F.dx over {slope.count:,} pairs of close frames "
-    found += f"(rank correlation {slope.agreement:.2f})"
+    found = f"from one frame to a close one, energies change by {slope.value:.3g} times what the forces on the way say, which is 1 "
+    found += f"where both are right ({slope.count:,} pairs, rank correlation {slope.agreement:.2f})"
     frames = _frames(pairs)
     if slope.agreement <= -CLEAR:
         remedy = "the forces have the wrong sign (gradients): negate them in the file"
@@ -62,8 +62,8 @@ def stress_and_energies(subject: Subject) -> Iterator[Finding]:
     slope = slope_of([pair.strain_work for pair in pairs], [pair.energy_change - pair.work for pair in pairs])
     if slope.count < FEWEST_PAIRS:
         return
-    found = f"energies of strained cells change by {slope.value:.3g} times the work of the stress over {slope.count:,} pairs "
-    found += f"(rank correlation {slope.agreement:.2f})"
+    found = f"from one cell to a strained one, energies change by {slope.value:.3g} times what the stresses say, which is 1 where both "
+    found += f"are right ({slope.count:,} pairs, rank correlation {slope.agreement:.2f})"
     frames = _frames(pairs)
     if slope.agreement <= -CLEAR:
         remedy = "VASP's and DeePMD's sign is not ASE's: pass data.stress_unit=-kbar, or data.virial_key=..., or negate it"

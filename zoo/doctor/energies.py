@@ -43,10 +43,11 @@ def total_energies(subject: Subject) -> Iterator[Finding]:
     atoms = float(np.median([len(frame) for frame in light]))
     ratio = float(np.median(np.array([frame.energy for frame in light]) / totals))
     factors = {"eV": 1.0, **ENERGY_FACTORS, **({"eV per atom": 1 / atoms, "Hartree per atom": ENERGY_FACTORS["Hartree"] / atoms})}
-    unit, factor = min(factors.items(), key=lambda item: abs(np.log(abs(ratio) / item[1])) if ratio else np.inf)
-    if not abs(ratio / factor - 1) < _SAME_TOTAL or atoms < 2:
+    given_in_ev = subject.given_units[0]  # what labels were converted from, which may be the mistake
+    unit, factor = min(factors.items(), key=lambda item: abs(np.log(abs(ratio / given_in_ev) / item[1])) if ratio else np.inf)
+    if not abs(ratio / given_in_ev / factor - 1) < _SAME_TOTAL or atoms < 2:
         return
-    if unit == "eV":
+    if abs(factor * given_in_ev - 1) < _SAME_TOTAL:
         yield Finding("note", "energies.total", "energies are all-electron totals in eV")
         return
     energy_unit = unit.removesuffix(" per atom")

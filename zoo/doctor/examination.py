@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zoo.data.parts import DataSplits, Origin
@@ -88,8 +89,8 @@ def _run(check: Check, subject: Subject, findings: list[Finding]) -> CheckRun:
 
 
 def _read(config: RunConfig, findings: list[Finding]) -> DataSplits:
-    """The frames; where labels are missing, the frames without, so that the other checks still see them."""
-    from zoo.data.source import load_splits
+    """The frames; where labels are missing, the frames without, and where they are too few to train, as one part to test."""
+    from zoo.data.source import load_evaluated, load_splits
     from zoo.training.sanity import labels_of_every_frame
 
     try:
@@ -101,6 +102,8 @@ def _read(config: RunConfig, findings: list[Finding]) -> DataSplits:
             return load_splits(config.data.model_copy(update=update), ())
         except USER_ERRORS:
             continue
+    with suppress(*USER_ERRORS):
+        return load_evaluated(config.data.model_copy(update={"forces_key": None}), None)  # too few to be split: one part
     return DataSplits([], [], {}, config.data.name, Origin(config.data.name, config.data.level_of_theory, config.data.licence))
 
 

@@ -44,7 +44,7 @@ def counts_in_range(subject: Subject) -> Iterator[Finding]:
         yield Finding("error", "neighbours.counts", found, "neighbours", remedy, by_name(empty))
     if lonely:
         found = f"{len(lonely):,} of {len(looked_at):,} frames have an atom without neighbours within {cutoff}"
-        remedy = "right where atoms leave; else check the cell: the model sees such an atom as isolated"
+        remedy = "right where atoms leave, and in metals like Rb; else check the cell: the model sees such an atom as isolated"
         yield Finding("warning", "neighbours.counts", found, "neighbours of every atom", remedy, by_name(lonely))
     if cut:
         found = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from html import escape
 
@@ -21,6 +22,7 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; 
 .warning .level { color: var(--warning); } .note .level { color: var(--note); }
 .finding p { margin: .15rem 0; } .what { opacity: .7; } code { font-size: .92em; }
 figure { display: inline-block; margin: 0 1.5rem 1.5rem 0; } figcaption { font-size: .9rem; }
+svg { max-width: 100%; height: auto; } td, p { overflow-wrap: anywhere; }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 details { margin: .15rem 0; } summary { cursor: pointer; }
 """
@@ -41,6 +43,7 @@ def page(report: Report) -> str:
 <body>
 <h1>zoo doctor</h1>
 <p>{escape(report.summary)}</p>
+<p class="what">error: training would refuse it, or learn something wrong. warning: may be meant so; look at it first. note: a fact.</p>
 {_table((name.strip(), value) for name, value in report.facts.items())}
 <h2>Findings</h2>
 {findings}
@@ -55,6 +58,7 @@ def page(report: Report) -> str:
 
 def histogram(distribution: Distribution) -> str:
     """One figure: bars with the square root of the counts, so that single outliers stay visible, and the extremes below."""
+    digits = _digits(distribution.edges[0], distribution.edges[-1])
     tallest = max(distribution.counts) ** 0.5 or 1.0
     inner, bars = (_WIDTH - 2 * _MARGIN) / len(distribution.counts), []
     for index, count in enumerate(distribution.counts):
@@ -63,7 +67,7 @@ def histogram(distribution: Distribution) -> str:
             low, high = distribution.edges[index], distribution.edges[index + 1]
             bars.append(
                 f'<rect x="{_MARGIN + index * inner:.1f}" y="{_HEIGHT - _FOOT - height:.1f}" width="{inner * 0.92:.1f}" '
-                f'height="{height:.1f}"><title>{low:.4g} to {high:.4g}: {count:,}</title></rect>'
+                f'height="{height:.1f}"><title>{low:.{digits}g} to {high:.{digits}g}: {count:,}</title></rect>'
             )
     low, high = distribution.edges[0], distribution.edges[-1]
     middle = (low * high) ** 0.5 if distribution.logarithmic else (low + high) / 2
@@ -74,12 +78,17 @@ def histogram(distribution: Distribution) -> str:
 <svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="{escape(distribution.title, quote=True)}">
 <g fill="#4a6fa5">{"".join(bars)}</g>
 <line x1="{_MARGIN}" x2="{_WIDTH - _MARGIN}" y1="{_HEIGHT - _FOOT}" y2="{_HEIGHT - _FOOT}" stroke="currentColor"/>
-<text x="{_MARGIN}" y="{y}">{low:.4g}</text>
-<text x="{_WIDTH / 2}" y="{y}" text-anchor="middle">{middle:.4g}</text>
-<text x="{_WIDTH - _MARGIN}" y="{y}" text-anchor="end">{high:.4g}{escape(unit)}</text>
+<text x="{_MARGIN}" y="{y}">{low:.{digits}g}</text>
+<text x="{_WIDTH / 2}" y="{y}" text-anchor="middle">{middle:.{digits}g}</text>
+<text x="{_WIDTH - _MARGIN}" y="{y}" text-anchor="end">{high:.{digits}g}{escape(unit)}</text>
 </svg>
 <figcaption>{escape(distribution.title)}{escape(measure)}: {sum(distribution.counts):,} values, heights as square roots</figcaption>
 </figure>"""
+
+
+def _digits(low: float, high: float) -> int:
+    """Significant ones that tell the ends of an axis apart: totals of -626.123 and -626.098 eV/atom differ in the fifth."""
+    return 4 + max(0, math.floor(math.log10(max(abs(low), abs(high)) / (high - low))))
 
 
 def _finding(finding: Finding) -> str:

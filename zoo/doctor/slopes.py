@@ -55,15 +55,17 @@ def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(ranks[0] @ ranks[1]) / size if size > 0 else 0.0
 
 
-def energy_meanings(slope: float, atoms: float, window: float = SAME_UNIT) -> list[str]:
+def energy_meanings(slope: float, atoms: float, window: float = SAME_UNIT, given_in_ev: float = 1.0) -> list[str]:
     """What a slope of energies says: ``["Hartree"]``, ``["an energy per atom"]``; empty for none that is known.
 
     Args:
         slope: labels over what they should be.
         atoms: of a usual frame.
         window: how far off, in the logarithm, a factor may be.
+        given_in_ev: eV of the unit that the labels were converted from, which may be the mistake: eV that were taken for kcal/mol.
     """
-    return _matching(slope, {**ENERGY_FACTORS, **({"an energy per atom": 1 / atoms} if atoms >= 3 else {})}, window)
+    factors = {unit: factor for unit, factor in {"eV": 1.0, **ENERGY_FACTORS}.items() if abs(factor * given_in_ev - 1) > 1e-6}
+    return _matching(slope / given_in_ev, {**factors, **({"an energy per atom": 1 / atoms / given_in_ev} if atoms >= 3 else {})}, window)
 
 
 def energy_over_work_meanings(slope: float, atoms: float) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.data.frame import Frame
 from zoo.data.parts import DataSplits
-from zoo.data.stored_frames import join, take
+from zoo.data.stored_frames import join
 from zoo.doctor.pairs import Pair, close_pairs
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class Subject:
         return self.config
 
     @property
+    def given_units(self) -> tuple[float, float]:
+        """(eV, eV/Å): see `zoo.data.config.DataConfig.given_units`; 1 without a configuration."""
+        return (1.0, 1.0) if self.config is None else self.config.data.given_units
+
+    @property
     def parts(self) -> Mapping[str, Sequence[Frame]]:
         """The frames by part; parts without frames are left out."""
         return self.splits.parts
@@ -71,8 +76,12 @@ class Subject:
     @cached_property
     def frames(self) -> list[Frame]:
         """The frames that are looked at closely, each structure of a file once, though several parts may hold it."""
-        looked_at = (spread(frames, self._most_frames or len(frames)) for frames in self.parts.values())
+        looked_at = map(self._some, self.parts.values())
         return list({(frame.source, frame.frame_id): frame for frames in looked_at for frame in frames}.values())
+
+    def _some(self, frames: Sequence[Frame]) -> list[Frame]:
+        """As many of ``frames`` as are looked at closely of one part."""
+        return spread(frames, self._most_frames or len(frames))
 
     @property
     def is_spread(self) -> bool:
@@ -98,17 +107,16 @@ class Subject:
     def sample(self) -> list[Frame]:
         """Labelled frames for predictions, spread over the training frames (all frames, where there are none)."""
         known, reads_charge = frozenset(self.model.backbone.elements), self.model.backbone.reads_charge
-        source = self.splits.train or self.frames
-        usable = [
-            index
-            for index, frame in enumerate(source)
+        pool = [
+            frame
+            for frame in self._some(self.splits.train) or self.frames
             if (frame.has_energy or frame.has_forces)
             and known.issuperset(frame.atomic_numbers.tolist())
             and (reads_charge or not frame.charge)
         ]
         chosen: list[Frame] = []
         atoms = 0
-        for frame in spread(take(source, usable), self._sample_size):
+        for frame in spread(pool, self._sample_size):
             if chosen and atoms + len(frame) > MOST_SAMPLED_ATOMS:
                 continue
             chosen.append(frame)

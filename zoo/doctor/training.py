@@ -25,6 +25,7 @@ from zoo.training.plan import Plan
 STEPS = 3
 MOST_SECONDS = 60.0
 _COUNTED_FRAMES = 500
+_LOOKED_AT = 2000  # training frames, of which batches are made
 
 
 @check("training.step_0", "Is the model at step 0 the zero-shot model?", needs=("config", "model"))
@@ -124,7 +125,7 @@ def _trainable(subject: Subject) -> list[Frame]:
     reads_charge = subject.model.backbone.reads_charge
     return [
         frame
-        for frame in subject.splits.train
+        for frame in spread(subject.splits.train, _LOOKED_AT)
         if known.issuperset(frame.atomic_numbers.tolist()) and (reads_charge or not frame.charge) and neighbour_counts(frame, cutoff).any()
     ]
 

@@ -28,6 +28,7 @@ _LEAST_SPREAD_EV_PER_ATOM = 1e-3
 _SLOPE_OF_ONE = (0.4, 2.5)
 _RATIO_WINDOW = 0.1
 _FEWEST_COMPOSITIONS = 5
+_PER_ATOM = "multiply them by the number of atoms"
 INTERACTION_SHARE = 0.1
 WORST_FIT_EV_PER_ATOM = 0.5
 
@@ -35,7 +36,7 @@ WORST_FIT_EV_PER_ATOM = 0.5
 @check("zero_shot.forces", "Do forces and stresses have the sign and the unit of the base's predictions?", needs=("weights",))
 def forces_and_stress(subject: Subject) -> Iterator[Finding]:
     """`zoo.evaluation.unit_hints`, which ``zoo train`` and ``zoo evaluate`` print too."""
-    for hint in unit_hints(subject.predictions, subject.sample):
+    for hint in unit_hints(subject.predictions, subject.sample, subject.given_units[1]):
         found, _, remedy = hint.partition(": ")
         name = "zero_shot.stress" if hint.startswith("stress") else "zero_shot.forces"
         yield Finding("error", name, found, "the base's own unit and sign, to within a third", remedy, by_name(subject.sample[:2]))
@@ -54,12 +55,12 @@ def energies(subject: Subject) -> Iterator[Finding]:
     examples = by_name(frames[:2])
     if slope is not None and slope.agreement >= CLEAR and not _SLOPE_OF_ONE[0] < slope.value < _SLOPE_OF_ONE[1]:
         found = f"energies vary {slope.value:.3g} times as the base's do (rank correlation {slope.agreement:.2f}, {slope.count} frames)"
-        yield _wrong_unit(found, energy_meanings(slope.value, usual, MODELS_ERROR), examples)
+        yield _wrong_unit(found, energy_meanings(slope.value, usual, MODELS_ERROR, subject.given_units[0]), examples)
     elif slope is not None and slope.agreement <= -CLEAR:
         found = f"energies vary against the base's (rank correlation {slope.agreement:.2f}, {slope.count} frames)"
         yield Finding("error", "zero_shot.energies", found, "the same sign", "negate the energies", examples)
     elif slope is None:
-        yield from _by_ratio(frames, labels, predicted, usual)
+        yield from _by_ratio(frames, labels, predicted, usual, subject.given_units[0])
 
 
 @check("zero_shot.zero", "Is the zero of energy that of totals, not of interaction, formation or adsorption?", needs=("weights",))
@@ -75,7 +76,8 @@ def zero_of_energy(subject: Subject) -> Iterator[Finding]:
     frames, predicted = [frame for frame, _ in rows], np.array([mine for _, mine in rows])
     labels, atoms = np.array([frame.energy for frame in frames]), np.array([len(frame) for frame in frames])
     own, bound = float(np.median(labels / atoms)), _binding(subject, frames, predicted)
-    found = f"{own:.4g} eV/atom (median label), where the base has {np.median(predicted / atoms):.4g} and binds with {bound:.3g}"
+    theirs = float(np.median(predicted / atoms))
+    found = f"energies are {own:.4g} eV/atom (median), the base's {theirs:.4g}, of which {bound:.3g} is binding; their zeros may differ"
     if abs(own) < INTERACTION_SHARE * abs(bound) and abs(bound) > 0.5:
         remedy = (
             "they look like interaction, formation or other relative energies: train on totals, or make sure that forces belong to the "
@@ -114,14 +116,16 @@ def _degrees(frames: Sequence[Frame]) -> int:
     return len(frames) - min(len(elements), len(compositions))
 
 
-def _by_ratio(frames: Sequence[Frame], labels: NDArray[np.float64], predicted: NDArray[np.float64], usual: float) -> Iterator[Finding]:
+def _by_ratio(
+    frames: Sequence[Frame], labels: NDArray[np.float64], predicted: NDArray[np.float64], usual: float, given_in_ev: float
+) -> Iterator[Finding]:
     """Where every frame has another composition: one factor between labels and predictions of all of them."""
     compositions = {tuple(np.bincount(frame.atomic_numbers) / len(frame)) for frame in frames}
     if len(compositions) < _FEWEST_COMPOSITIONS:
         return
     ratios = labels / predicted
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
-    meanings = energy_meanings(float(middle), usual)
+    meanings = energy_meanings(float(middle), usual, given_in_ev=given_in_ev)
     if meanings and high - low < 2 * _RATIO_WINDOW * abs(middle):
         found = f"energies are {middle:.3g} times the base's in frames of {len(compositions)} compositions"
         yield _wrong_unit(found, meanings, by_name(frames[:2]))
@@ -135,10 +139,10 @@ def _by_ratio(frames: Sequence[Frame], labels: NDArray[np.float64], predicted: N
 
 def _wrong_unit(found: str, meanings: list[str], frames: tuple[str, ...]) -> Finding:
     if not meanings:
-        remedy = "find out their unit, and whether they are totals: data.energy_unit=..."
+        remedy = "find out their unit, and whether they are totals: data.energy_unit=...; or the base is far off in these structures"
         return Finding("warning", "zero_shot.energies", found, "about 1: totals in eV", remedy, frames)
-    first = meanings[0]
-    remedy = "multiply them by the number of atoms" if "per atom" in first else f"pass data.energy_unit={first} (which forces follow)"
+    remedies = (f"pass data.energy_unit={one} (which forces follow)" if "per atom" not in one else _PER_ATOM for one in meanings)
+    remedy = ", or ".join(remedies)
     return Finding(
         "error", "zero_shot.energies", f"{found}: they look like {' or '.join(meanings)}", "about 1: totals in eV", remedy, frames
     )

@@ -20,6 +20,7 @@ class _Quantity:
     """How a quantity goes wrong: its units as factors of ours, and what to say of another unit or sign."""
 
     name: str
+    unit: str
     factors: dict[str, float]
     other_sign: str
     option: str
@@ -27,12 +28,14 @@ class _Quantity:
 
 _FORCES = _Quantity(
     name="forces",
+    unit="eV/Å",
     factors={"kcal/mol/Å": 23.0605, "Hartree/Bohr": 51.4221**-1, "Hartree/Å": 27.2114**-1, "meV/Å": 1000.0, "kJ/mol/Å": 96.4853},
     other_sign="are the labels gradients instead of forces?",
     option="data.energy_unit=... (and data.length_unit=...)",
 )
 _STRESSES = _Quantity(
     name="stresses",
+    unit="eV/Å^3",
     factors={"GPa": 160.218, "kbar": 1602.18},
     other_sign="VASP's and DeePMD's sign is not ASE's: data.stress_unit=-kbar, or data.virial_key=...",
     option="data.stress_unit=...",
@@ -69,18 +72,19 @@ class _Sizes:
         return self.product / self.mine**2
 
 
-def unit_hints(predictions: Predictions, frames: Sequence[Frame]) -> tuple[str, ...]:
+def unit_hints(predictions: Predictions, frames: Sequence[Frame], given_force_unit: float = 1.0) -> tuple[str, ...]:
     """One line for forces and one for stresses that look like another unit or sign; none where they do not.
 
     Args:
         predictions: of a model with pretrained weights.
         frames: the labels, for the same frames.
+        given_force_unit: eV/Å of the unit that the forces were converted from, which may be the mistake.
     """
     forces = _sizes(predictions.forces, [frame.forces for frame in frames])
     stresses = _sizes(
         [np.full((3, 3), np.nan) if stress is None else stress for stress in predictions.stresses], [frame.stress for frame in frames]
     )
-    hints = (_hint(forces, _FORCES), _hint(stresses, _STRESSES))
+    hints = (_hint(forces, _FORCES, given_force_unit), _hint(stresses, _STRESSES))
     return tuple(hint for hint in hints if hint is not None)
 
 
@@ -95,7 +99,7 @@ def _sizes(predicted: Sequence[FloatArray], labels: Sequence[FloatArray]) -> _Si
     return _Sizes(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
 
-def _hint(sizes: _Sizes, quantity: _Quantity) -> str | None:
+def _hint(sizes: _Sizes, quantity: _Quantity, given: float = 1.0) -> str | None:
     if sizes.components.sum() < _FEWEST_COMPONENTS:
         return None
     weights = _weights(sizes)  # (n,)
@@ -106,8 +110,10 @@ def _hint(sizes: _Sizes, quantity: _Quantity) -> str | None:
         return None
     if similarity < 0:
         return f"{quantity.name} point against the model's (correlation {similarity:.2f}): {quantity.other_sign}"
-    unit, factor = min((("", 1.0), *quantity.factors.items()), key=lambda item: abs(np.log(slope / item[1])))
-    if unit and 0.6 < slope / factor < 1.6:
+    factors = {quantity.unit: 1.0, **quantity.factors}
+    unit = min(factors, key=lambda name: abs(np.log(slope / given / factors[name])))
+    right, near = abs(factors[unit] * given - 1) < 0.01, 0.6 < slope / given / factors[unit] < 1.6
+    if near and not right:
         return f"{quantity.name} are {slope:.3g} times the model's: they look like {unit}; pass {quantity.option}"
     return None
 

@@ -184,7 +184,8 @@ def _check_identity(saved: Mapping[str, str], found: Mapping[str, str], folder: 
 def _set_reference(config: RunConfig, potential: Potential, splits: DataSplits, tell: Say) -> None:
     sample = splits.train[: min(8, len(splits.train))]
     if config.strategy.weights == "card":
-        for hint in unit_hints(predict_frames(potential, sample, batch_size=config.evaluation.batch_size), sample):
+        predictions = predict_frames(potential, sample, batch_size=config.evaluation.batch_size)
+        for hint in unit_hints(predictions, sample, config.data.given_units[1]):
             tell(f"warning: {hint}")
     estimate = estimate_reference(config, potential, splits)
     if estimate.note:
