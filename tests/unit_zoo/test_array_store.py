@@ -17,7 +17,8 @@ import pytest
 
 from tests.refusals import lacks, refusal_of
 from zoo.data import array_store
-from zoo.data.array_store import BrokenStoreError, StoreWriter, obtain_store, open_store
+from zoo.data.array_store import BrokenStoreError, StoreWriter, open_store
+from zoo.data.store_builder import obtain_store
 
 ROWS = np.arange(30.0).reshape(10, 3)
 
@@ -133,15 +134,26 @@ def _in_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("target", ["StoreWriter.append", "StoreWriter.finish", "_flush", "Path.rename", "open_store"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "array_store:StoreWriter.append",
+        "array_store:StoreWriter.finish",
+        "array_store:_flush",
+        "store_builder:Path.rename",
+        "store_builder:open_store",
+    ],
+)
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_killed_build_leaves_nothing_that_is_trusted(cache, killer, target, count):
     def work() -> None:
-        killer(f"zoo.data.array_store:{target}", count)()
+        killer(f"zoo.data.{target}", count)()
         obtain_store("kind", "key", build)
 
     ended = _in_child(work)
-    assert ended == -signal.SIGKILL or (target, count) in (("StoreWriter.finish", 2), ("Path.rename", 2)), "nothing was killed"
+    assert ended == -signal.SIGKILL or (target, count) in (("array_store:StoreWriter.finish", 2), ("store_builder:Path.rename", 2)), (
+        "nothing was killed"
+    )
     assert obtain_store("kind", "key", build)["rows"].tobytes() == ROWS.tobytes()
     assert names(cache) == {"key", "key.lock"}
 

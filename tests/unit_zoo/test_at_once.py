@@ -148,7 +148,7 @@ def test_scratch_folders_of_killed_processes_are_removed_and_those_in_use_are_no
 
 def test_what_was_left_of_any_store_is_removed_by_the_next_build(tmp_path, monkeypatch):
     from tests.unit_zoo.test_array_store import build
-    from zoo.data.array_store import obtain_store
+    from zoo.data.store_builder import obtain_store
 
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     for key in ("gone", "busy"):

@@ -14,10 +14,11 @@ import pytest
 from filelock import FileLock
 
 from tests.refusals import cli_refusal, lacks, refusal_of
-from zoo.data.array_store import ArrayStore, StoreWriter, obtain_store
+from zoo.data.array_store import ArrayStore, StoreWriter
 from zoo.data.cache_choice import CacheChoice
 from zoo.data.emt import emt_frames
 from zoo.data.loader import StoredGraphs
+from zoo.data.store_builder import obtain_store
 from zoo.data.stores import kept_stores
 from zoo.edges import GraphRecipe
 

@@ -79,7 +79,7 @@ KILLS = {
     "while frames are converted": ("zoo.data.array_store:StoreWriter.append", 1),
     "with all frames but no manifest": ("zoo.data.array_store:StoreWriter.finish", 1),
     "while edges are written": ("zoo.data.array_store:StoreWriter.append", 2),
-    "between two stores": ("zoo.data.array_store:_build", 2),
+    "between two stores": ("zoo.data.store_builder:_build", 2),
     "in the first steps": ("zoo.training.module:FineTuning.training_step", 2),
     "between two checkpoints": ("zoo.training.module:FineTuning.training_step", 8),
     "in a validation": ("zoo.training.validation:Validation._validate", 2),

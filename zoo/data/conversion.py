@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo.units
-from zoo.data.array_store import Array, StoreWriter, obtain_store
+from zoo.data.array_store import Array, StoreWriter
 from zoo.data.cache_choice import CacheChoice
 from zoo.data.facts import LABEL_BITS
 from zoo.data.frame import Frame
@@ -28,6 +28,7 @@ from zoo.data.processes import in_order, with_progress
 from zoo.data.raw import Chunk, Format, ReadOptions
 from zoo.data.readers import FileContent, empty_file_error, file_notes, format_of, formats, guarded, labelled, read_file
 from zoo.data.source_files import content_of, total_bytes
+from zoo.data.store_builder import obtain_store
 from zoo.data.stored_frames import StoredFrames
 from zoo.errors import ZooError
 

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 import zoo.edges
 import zoo.neighbours
-from zoo.data.array_store import Array, ArrayStore, StoreWriter, obtain_store
+from zoo.data.array_store import Array, ArrayStore, StoreWriter
 from zoo.data.frame import Frame
 from zoo.data.processes import in_order, with_progress
 from zoo.data.splits import sequence_sha256
+from zoo.data.store_builder import obtain_store
 from zoo.data.store_check import require_rows
 from zoo.data.stored_frames import atom_counts
 from zoo.edges import GraphRecipe, edges_of, refuse_without_edges
