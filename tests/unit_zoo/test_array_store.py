@@ -114,7 +114,7 @@ def test_a_file_that_cannot_grow_is_one_line_and_leaves_nothing(cache, tmp_path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))  # what is left in a buffer then fails once more as its file is closed
         assert "File too large" in refusal_of(obtain_store, "kind", "key", build)
 
-    assert _in_child(work) == 0
+    assert _exit_code(_child(work)) == 0
     assert names(cache) == {"key.lock"}
 
 
@@ -123,7 +123,8 @@ def test_a_cache_that_cannot_be_written_is_one_line(cache):
     assert not lacks(refusal_of(obtain_store, "kind", "key", build), "cannot be written", "ZOO_CACHE")
 
 
-def _in_child(work: Callable[[], object]) -> int:
+def _child(work: Callable[[], object]) -> int:
+    """A process that does the work, by its number."""
     child = os.fork()
     if child == 0:
         try:
@@ -131,6 +132,10 @@ def _in_child(work: Callable[[], object]) -> int:
             os._exit(0)
         except BaseException:
             os._exit(1)
+    return child
+
+
+def _exit_code(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -150,7 +155,7 @@ def test_a_killed_build_leaves_nothing_that_is_trusted(cache, killer, target, co
         killer(f"zoo.data.{target}", count)()
         obtain_store("kind", "key", build)
 
-    ended = _in_child(work)
+    ended = _exit_code(_child(work))
     assert ended == -signal.SIGKILL or (target, count) in (("array_store:StoreWriter.finish", 2), ("store_builder:Path.rename", 2)), (
         "nothing was killed"
     )
@@ -170,17 +175,8 @@ def test_two_processes_that_start_at_once_build_one_store(cache):
     def work() -> None:
         assert obtain_store("kind", "key", slow)["rows"].tobytes() == ROWS.tobytes()
 
-    children = []
-    for _ in range(4):
-        child = os.fork()
-        if child == 0:
-            try:
-                work()
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0, 0]
+    children = [_child(work) for _ in range(4)]
+    assert [_exit_code(child) for child in children] == [0, 0, 0, 0]
     assert counter.value == 1
 
 
@@ -202,4 +198,4 @@ def test_a_store_is_mapped_anew_after_a_fork(cache):
         assert store["rows"].tobytes() == ROWS.tobytes()
         assert store._maps is not before
 
-    assert _in_child(work) == 0
+    assert _exit_code(_child(work)) == 0
