@@ -109,6 +109,13 @@ def test_energies_per_atom_are_found_by_their_changes_and_by_their_size() -> Non
     assert "per atom" in errors(report, "forces.energies")
 
 
+def test_graphite_with_a_pseudopotential_is_not_taken_for_hartree_per_atom() -> None:
+    """-9.22 eV/atom with PBE; 2.6 % off a quarter of an all-electron total in Hartree, as a cell has four atoms."""
+    cells = [frame for frame in cut("mptrj-1k", "frames", 1000) if len(frame) == 4][:6]
+    graphite = [replace(frame, atomic_numbers=np.full(4, 6), energy=-36.88 + 0.01 * place) for place, frame in enumerate(cells)]
+    assert diagnosis(parted(graphite), ("energies.total",)).findings == ()
+
+
 def test_interaction_energies_are_near_zero_and_do_not_follow_the_total_forces() -> None:
     """Total energies less those of the parts at the same geometry, for which the base stands in."""
     frames = cut("acac", "train_300K", 200)

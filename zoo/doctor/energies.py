@@ -42,7 +42,9 @@ def total_energies(subject: Subject) -> Iterator[Finding]:
     totals = np.array([-ALL_ELECTRON_HARTREE_ARRAY[frame.atomic_numbers].sum() for frame in light]) * ENERGY_IN_EV["Hartree"]
     atoms = float(np.median([len(frame) for frame in light]))
     ratio = float(np.median(np.array([frame.energy for frame in light]) / totals))
-    factors = {"eV": 1.0, **ENERGY_FACTORS, **({"eV per atom": 1 / atoms, "Hartree per atom": ENERGY_FACTORS["Hartree"] / atoms})}
+    factors = {"eV": 1.0, **ENERGY_FACTORS}
+    if not any(frame.pbc.any() for frame in light):  # of graphite, four atoms with a pseudopotential look like Hartree per atom by accident
+        factors |= {"eV per atom": 1 / atoms, "Hartree per atom": ENERGY_FACTORS["Hartree"] / atoms}
     given_in_ev = subject.given_units[0]  # what labels were converted from, which may be the mistake
     unit, factor = min(factors.items(), key=lambda item: abs(np.log(abs(ratio / given_in_ev) / item[1])) if ratio else np.inf)
     if not abs(ratio / given_in_ev / factor - 1) < _SAME_TOTAL or atoms < 2:
