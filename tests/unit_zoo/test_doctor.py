@@ -140,7 +140,10 @@ def test_the_sign_and_the_unit_of_a_stress_are_told_by_energies_of_strained_cell
     frames = cut("cu-snap", "Elastic", 122)
     (note,) = diagnosis(parted(frames), ("stress",)).findings
     assert (note.level, note.check) == ("note", "stress.energies")
-    assert "data.stress_unit=-kbar" in errors(diagnosis(parted(frames, stress_times(-1)), ("stress",)), "stress.energies")
+    assert "data.stress_unit=-kbar" in errors(diagnosis(parted(frames, stress_times(-10 / GPA)), ("stress",)), "stress.energies")
+    other_sign = errors(diagnosis(parted(frames, stress_times(-1)), ("stress",)), "stress.energies")
+    assert "negate the stresses in the file" in other_sign
+    assert "kbar" not in other_sign  # their size is right already
     assert "data.stress_unit=GPa" in errors(diagnosis(parted(frames, stress_times(1 / GPA)), ("stress",)), "stress.energies")
 
 

@@ -66,7 +66,10 @@ def stress_and_energies(subject: Subject) -> Iterator[Finding]:
     found += f"are right ({slope.count:,} pairs, rank correlation {slope.agreement:.2f})"
     frames = _frames(pairs)
     if slope.agreement <= -CLEAR:
-        remedy = "VASP's and DeePMD's sign is not ASE's: pass data.stress_unit=-kbar, or data.virial_key=..., or negate it"
+        if _SLOPE_OF_ONE[0] <= -slope.value <= _SLOPE_OF_ONE[1]:  # -kbar would make these 1,602 times too small
+            remedy = "the size is that of eV/Å^3 and the sign is not ASE's: negate the stresses in the file"
+        else:
+            remedy = "VASP's and DeePMD's sign is not ASE's: pass data.stress_unit=-kbar, or data.virial_key=..., or negate it"
         yield Finding("error", "stress.energies", found, "a slope of 1: negative under compression", remedy, frames)
     elif slope.agreement >= CLEAR and not _SLOPE_OF_ONE[0] <= slope.value <= _SLOPE_OF_ONE[1]:
         unit = _stress_unit(slope)

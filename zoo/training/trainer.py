@@ -51,6 +51,10 @@ def _progress_bar() -> Any:
     from lightning.pytorch.callbacks import RichProgressBar
 
     class StepBar(RichProgressBar):
+        @property
+        def total_train_batches(self) -> int:  # Lightning's counts what remains, beside a position that a resumed run begins at its step
+            return int(self.trainer.max_steps)
+
         def _get_train_description(self, current_epoch: int) -> str:
             return "step"
 
