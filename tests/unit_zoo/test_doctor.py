@@ -130,7 +130,7 @@ def test_interaction_energies_are_near_zero_and_do_not_follow_the_total_forces()
 def test_the_sign_and_the_unit_of_a_stress_are_told_by_the_base() -> None:
     frames = cut("mptrj-highest-stress-1k", "frames", 400, most_atoms=12)
     assert errors(diagnosis(parted(frames), ("zero_shot.forces",), sample=6), "zero_shot.stress") == ""
-    assert "data.stress_unit=-kbar" in errors(
+    assert "negate stresses that are in eV" in errors(
         diagnosis(parted(frames, stress_times(-1)), ("zero_shot.forces",), sample=6), "zero_shot.stress"
     )
     assert "GPa" in errors(diagnosis(parted(frames, stress_times(1 / GPA)), ("zero_shot.forces",), sample=6), "zero_shot.stress")
@@ -223,11 +223,13 @@ def test_a_force_of_100_ev_per_angstrom_is_found_among_five_frames() -> None:
     assert diagnosis(parted(frames), ("outliers.forces",)).findings == ()
 
 
-def test_free_atoms_among_the_frames_are_no_outliers() -> None:
+def test_free_atoms_among_the_frames_are_named_and_no_outliers() -> None:
     splits = acac(40)
     atoms = list(frames_of("acac", "isolated_atoms"))
     assert all(len(frame) == 1 for frame in atoms)
-    assert diagnosis(with_train(splits, [*atoms, *splits.train]), ("outliers",)).findings == ()
+    (finding,) = diagnosis(with_train(splits, [*atoms, *splits.train]), ("outliers", "structures.free_atoms")).findings
+    assert (finding.check, finding.level, finding.frames) == ("structures.free_atoms", "warning", tuple(frame.name for frame in atoms))
+    assert diagnosis(splits, ("structures.free_atoms",)).findings == ()
 
 
 def test_one_frame_with_another_energy_is_named() -> None:

@@ -13,7 +13,7 @@ from zoo.data.frame import Frame
 from zoo.data.overlap import REPEAT_ANGSTROM, shared
 from zoo.data.overlap import repeats as repeated_in
 from zoo.data.reference_energies import FEW_FRAMES
-from zoo.data.stored_frames import atomic_numbers_of
+from zoo.data.stored_frames import atom_counts, atomic_numbers_of
 from zoo.doctor.registry import check
 from zoo.doctor.report import Finding
 from zoo.doctor.subject import Subject, by_name, spread
@@ -94,6 +94,18 @@ def elements(subject: Subject) -> Iterator[Finding]:
         if rare and len(subject.splits.train) >= 4 * FEW_FRAMES:
             found = f"{_symbols(rare)} in fewer than {FEW_FRAMES} training frames: their reference energies are uncertain"
             yield Finding("note", "structures.elements", found)
+
+
+@check("structures.free_atoms", "Are single atoms among the frames that are trained on?", cheap=True)
+def free_atoms(subject: Subject) -> Iterator[Finding]:
+    """Left in the file for E0s, as ``config_type=IsolatedAtom`` of MACE's files: as frames they weigh as much as any other."""
+    for part, frames in (("train", subject.splits.train), ("valid", subject.splits.valid)):
+        counts = atom_counts(frames)
+        free = [frame for place in np.flatnonzero(counts == 1) if not (frame := frames[int(place)]).pbc.any()]
+        if free and len(free) < len(frames):
+            found = f"{_count(len(free), 'frame')} of {part} are free atoms"
+            remedy = "move them to a file of their own and pass data.isolated_atoms=FILE: they then set the energies of the elements"
+            yield Finding("warning", "structures.free_atoms", found, "structures in which atoms are bound", remedy, by_name(free))
 
 
 @check("structures.distances", "Are atoms closer than any bond?", cheap=True)

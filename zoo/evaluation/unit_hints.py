@@ -37,7 +37,8 @@ _STRESSES = _Quantity(
     name="stresses",
     unit="eV/Å^3",
     factors={"GPa": 160.218, "kbar": 1602.18},
-    other_sign="VASP's and DeePMD's sign is not ASE's: data.stress_unit=-kbar, or data.virial_key=...",
+    other_sign="VASP's and DeePMD's sign is not ASE's: data.stress_unit=-kbar for VASP's numbers, data.virial_key=... for a virial, or "
+    "negate stresses that are in eV/Å^3",
     option="data.stress_unit=...",
 )
 _SIMILAR = 0.5
@@ -108,10 +109,11 @@ def _hint(sizes: _Sizes, quantity: _Quantity, given: float = 1.0) -> str | None:
     slope = _weighted_median(sizes.slopes, weights * sizes.mine)
     if abs(similarity) < _SIMILAR or slope * similarity <= 0 or (abs(slope) < _SMALL and not _frames_agree(sizes, np.sign(similarity))):
         return None
-    if similarity < 0:
-        return f"{quantity.name} point against the model's (correlation {similarity:.2f}): {quantity.other_sign}"
     factors = {quantity.unit: 1.0, **quantity.factors}
-    unit = min(factors, key=lambda name: abs(np.log(slope / given / factors[name])))
+    unit = min(factors, key=lambda name: abs(np.log(abs(slope) / given / factors[name])))
+    if similarity < 0:
+        size = f"{abs(slope):.3g} times as large, as {unit} are" if unit != quantity.unit else "as large"
+        return f"{quantity.name} point against the model's (correlation {similarity:.2f}) and are {size}: {quantity.other_sign}"
     right, near = abs(factors[unit] * given - 1) < 0.01, 0.6 < slope / given / factors[unit] < 1.6
     if near and not right:
         return f"{quantity.name} are {slope:.3g} times the model's: they look like {unit}; pass {quantity.option}"
