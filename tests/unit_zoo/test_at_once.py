@@ -26,6 +26,7 @@ def at_once(commands: list[Command]) -> list[int]:
 def test_three_starts_on_one_cache_make_it_once_and_agree(phase: Phase, tmp_path: Path) -> None:
     phase.measure(tmp_path / "alone")
     commands = [phase.command(tmp_path / str(number)) for number in range(3)]
+    (commands[0].folder / "cache").mkdir(exist_ok=True)
     for command in commands[1:]:
         (command.folder / "cache").symlink_to(commands[0].folder / "cache")
     assert at_once(commands) == [0, 0, 0], [command.said for command in commands]

@@ -66,7 +66,7 @@ def test_composed_config_can_be_looked_at_without_running(zoo, tmp_path):
 def test_run_folder_holds_everything_and_the_log_everything_told(run):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
-        "adapter.safetensors", "checkpoints/kept-00000012.safetensors", "checkpoints/last.ckpt", "config.yaml", "environment.json",
+        ".lock", "adapter.safetensors", "checkpoints/kept-00000012.safetensors", "checkpoints/last.ckpt", "config.yaml", "environment.json",
         "history.csv", "log.txt", "plots/energy_parity_test.png", "plots/force_parity_test.png", "plots/learning_curves.png", "record.json",
     }  # fmt: skip
     log = (run / "log.txt").read_text()

@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.data.frame import Frame
 from zoo.data.parts import DataSplits
-from zoo.data.stored_frames import join
+from zoo.data.stored_frames import join, take
 from zoo.doctor.pairs import Pair, close_pairs
 
 if TYPE_CHECKING:
@@ -107,16 +107,17 @@ class Subject:
     def sample(self) -> list[Frame]:
         """Labelled frames for predictions, spread over the training frames (all frames, where there are none)."""
         known, reads_charge = frozenset(self.model.backbone.elements), self.model.backbone.reads_charge
-        pool = [
-            frame
-            for frame in self._some(self.splits.train) or self.frames
-            if (frame.has_energy or frame.has_forces)
+        source = self.splits.train or self.frames
+        usable = [
+            index
+            for index in _spread_indices(len(source), self._most_frames or len(source))
+            if ((frame := source[index]).has_energy or frame.has_forces)
             and known.issuperset(frame.atomic_numbers.tolist())
             and (reads_charge or not frame.charge)
         ]
         chosen: list[Frame] = []
         atoms = 0
-        for frame in spread(pool, self._sample_size):
+        for frame in spread(take(source, usable), self._sample_size):
             if chosen and atoms + len(frame) > MOST_SAMPLED_ATOMS:
                 continue
             chosen.append(frame)
@@ -145,9 +146,11 @@ class Subject:
 
 def spread(frames: Sequence[Frame], count: int) -> list[Frame]:
     """At most ``count`` of ``frames``, evenly spaced, the first and the last among them."""
-    if len(frames) <= count:
-        return list(frames)
-    return [frames[int(index)] for index in np.linspace(0, len(frames) - 1, count).round()]
+    return [frames[index] for index in _spread_indices(len(frames), count)]
+
+
+def _spread_indices(of: int, count: int) -> list[int]:
+    return list(range(of)) if of <= count else np.linspace(0, of - 1, count).round().astype(int).tolist()
 
 
 def by_name(frames: Sequence[Frame]) -> tuple[str, ...]:
