@@ -134,6 +134,18 @@ def _doctor(words: list[str]) -> None:
         raise SystemExit(code)
 
 
+def _submit(words: list[str]) -> None:
+    from zoo.submission.commands import submit_command
+
+    submit_command(words)
+
+
+def _verify(words: list[str]) -> None:
+    from zoo.submission.commands import verify_command
+
+    verify_command(words)
+
+
 def _list(words: list[str]) -> None:
     from zoo.listing import list_cards
 
@@ -206,4 +218,6 @@ COMMANDS: dict[str, Command] = {
     "export": Command("base + adapter as one file that the base's own package loads", help_pages.EXPORT_PAGE, _export),
     "convert": Command("a pickled MACE model, or LoRA that mace trained, as safetensors", help_pages.CONVERT_PAGE, _convert),
     "check-equivariance": Command("every symmetry and derivative a potential claims", help_pages.CHECK_PAGE, _check_equivariance),
+    "submit": Command("a finished run as a submission to the leaderboard, verified first", help_pages.SUBMIT_PAGE, _submit),
+    "verify": Command("whether a submission's numbers follow from its files", help_pages.VERIFY_PAGE, _verify),
 }

@@ -52,10 +52,14 @@ class EvaluateConfig(ModelChoice):
 
 
 class PredictConfig(ModelChoice):
-    """``input``: anything ASE reads; ``output``: extended XYZ."""
+    """``input``: anything ASE reads; ``output``: extended XYZ.
 
-    input: str
+    With another ``format`` the npz of the OC20 leaderboard, and ``input`` names a file for each of its four test splits.
+    """
+
+    input: str | dict[str, str]
     output: str
+    format: Literal["extxyz", "oc20_s2ef", "oc20_is2re"] = "extxyz"
     batch_size: int = Field(default=16, ge=1)
 
 
@@ -177,17 +181,43 @@ def _names_data(config: EvaluateConfig, arguments: Sequence[str]) -> bool:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """``zoo predict``: energies, forces and stress of any structures, as extended XYZ."""
+    """``zoo predict``: energies, forces and stress of any structures, as extended XYZ; or of OC20's test splits, for its leaderboard."""
     from zoo.data.loader import check_edges
     from zoo.data.readers import read_structures
     from zoo.evaluation.predictions import predict_frames, write_extxyz
 
     config: PredictConfig = parse_choice("predict", arguments, PredictConfig)
+    if config.format != "extxyz":
+        _predict_oc20(config)
+        return
+    if not isinstance(config.input, str):
+        raise ZooError(f"input names {len(config.input)} files, and format=extxyz takes one; pass input=FILE")
     potential = choose_model(config)
     frames = read_structures(config.input)
     check_edges(frames, potential.backbone.graph_recipe)
     write_extxyz(Path(config.output).expanduser(), frames, predict_frames(potential, frames, batch_size=config.batch_size))
     print(f"{len(frames)} structures -> {config.output}")
+
+
+def _predict_oc20(config: PredictConfig) -> None:
+    """Split by split, since a test split of OC20 fills a good part of the memory."""
+    from zoo.data.loader import check_edges
+    from zoo.data.readers import read_structures
+    from zoo.evaluation.oc20_submission import check_splits, leaderboard_arrays, write_leaderboard_file
+    from zoo.evaluation.predictions import predict_frames
+
+    assert config.format != "extxyz"
+    inputs = config.input if isinstance(config.input, dict) else {"id": config.input}
+    check_splits(inputs)
+    potential = choose_model(config)
+    arrays: dict[str, Any] = {}
+    for split, path in inputs.items():
+        frames = read_structures(path)
+        check_edges(frames, potential.backbone.graph_recipe)
+        arrays |= leaderboard_arrays(split, frames, predict_frames(potential, frames, batch_size=config.batch_size), config.format)
+        print(f"{split}: {len(frames)} structures of {path}")
+    write_leaderboard_file(Path(config.output).expanduser(), arrays)
+    print(f"{config.format} -> {config.output}, for the public OC20 leaderboard")
 
 
 def export(arguments: Sequence[str]) -> None:

@@ -42,8 +42,11 @@ record              write the result of a base without adapter in the leaderboar
 """
 PREDICT_PAGE = """
 usage: zoo predict run=FOLDER | backbone=CARD [adapter=FILE]  input=FILE output=FILE.extxyz [batch_size=16]
+       zoo predict ... 'input={id: FILE, ood_ads: FILE, ood_cat: FILE, ood_both: FILE}' output=FILE.npz format=oc20_s2ef|oc20_is2re
 
 Energies (eV), forces (eV/Å) and, for 3D-periodic structures, stress (eV/Å^3) of anything ASE reads.
+
+format      extxyz, or the npz of the public OC20 leaderboard from OC20's four test splits: adsorption energies, and forces on free atoms
 """
 EXPORT_PAGE = """
 usage: zoo export RUN | run=FOLDER | backbone=CARD|FILE [adapter=FILE]  [format=native] [output=FILE]
@@ -156,4 +159,32 @@ used, and how much downloads, weights and the rest take.
 
 remove    delete copies of frames and edges: those named, those unused for so many days, or all; the next start that wants one makes it
           again. What a process is building or has open stays. Downloads and weights are left alone: delete their folders by hand
+"""
+SUBMIT_PAGE = """
+usage: zoo submit RUN author=NAME licence=LICENCE [output=FILE.zip] [frames=16|all] [device=cpu]
+
+  zoo submit runs/acac author='A. Person' licence=CC-BY-4.0
+  zoo submit runs/acac author='A. Person' licence=MIT output=acac.zip frames=all
+
+One archive for the leaderboard (record, config, adapter, predictions of all test frames), verified here as the board verifies it, and the
+record beside it. A run on a file of your own cannot be entered: its labels could not be had elsewhere.
+
+author        who the board names
+licence       of record and adapter: CC0-1.0, CC-BY-4.0, CC-BY-SA-4.0, MIT, Apache-2.0, BSD-3-Clause, or that of the base
+output        submission.zip in the run's folder when left out
+frames        test frames of each set whose predictions are computed again from base + adapter, or all
+equivariance  true to state the residuals of every symmetry and derivative, which the verifier computes again
+reproduced    true for a run of the board's own
+"""
+VERIFY_PAGE = """
+usage: zoo verify FILE.zip [frames=16|all|0] [salt=WORD] [device=cpu]
+
+  zoo verify submission.zip
+  zoo verify submission.zip frames=all
+
+Whether a submission is what it says: labels from the data set's own files, metrics from its predictions, predictions from base + adapter.
+Nothing from the archive is run. One line for every reason to refuse it; the exit status is 1 then.
+
+frames      test frames of each set whose predictions are computed again, all, or 0 to leave the base alone
+salt        joined to the archive's hash, from which those frames are drawn
 """

@@ -67,7 +67,8 @@ def test_run_folder_holds_everything_and_the_log_everything_told(run):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
         ".lock", "adapter.safetensors", "checkpoints/kept-00000012.safetensors", "checkpoints/last.ckpt", "config.yaml", "environment.json",
-        "history.csv", "log.txt", "plots/energy_parity_test.png", "plots/force_parity_test.png", "plots/learning_curves.png", "record.json",
+        "history.csv", "log.txt", "plots/energy_parity_test.png", "plots/force_parity_test.png", "plots/learning_curves.png",
+        "predictions.npz", "record.json",
     }  # fmt: skip
     log = (run / "log.txt").read_text()
     for line in ("data: emt-cuau", "base: ", "adaptable", "trains 516 values", "step 0 equals", "trained to step 12", "zero-shot"):

@@ -262,7 +262,7 @@ def test_unreadable_files_are_one_line(tmp_path: Path) -> None:
 
 def test_no_field_may_be_dropped_from_a_written_file(tmp_path: Path) -> None:
     path, content = written(tmp_path)
-    means_null_when_absent = {"citation", "licence"}
+    means_null_when_absent = {"citation", "licence", "reported"}
     for key in set(content) - means_null_when_absent:
         path.write_text(json.dumps({name: value for name, value in content.items() if name != key}))
         with pytest.raises(ZooError):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, StringConstraints, ValidationError, model_validator
+from pydantic import AwareDatetime, JsonValue, NonNegativeFloat, NonNegativeInt, StringConstraints, ValidationError, model_validator
 
 from zoo.errors import ZooError, first_problem, nearest_name_hint
 from zoo.evaluation.metrics import METRICS
@@ -31,12 +31,16 @@ from zoo.evaluation.record_parts import (
     MetricRecord,
     RecordPart,
     ReferenceEnergyRecord,
+    ReportedDetails,
+    SubmissionRecord,
     Text,
 )
 from zoo.files import write_text_atomically
 
 SCHEMA_VERSION = 1
 LARGEST_RECORD_BYTES = 4 * 2**20
+_ADDED_LATER = ("reported", "submission")
+_ALWAYS_KNOWN_OF_A_BASE = ("values_sha256", "conservative", "symmetry", "parameter_count")
 
 
 class RecordContent(RecordPart):
@@ -51,7 +55,7 @@ class RecordContent(RecordPart):
     reference_energies: ReferenceEnergyRecord
     training: dict[str, JsonValue] | None
     evaluation: dict[str, JsonValue]
-    metrics: tuple[MetricRecord, ...] = Field(min_length=1)
+    metrics: tuple[MetricRecord, ...]
     zero_shot_metrics: tuple[MetricRecord, ...]
     cost: CostRecord | None
     versions: dict[Text, Text]
@@ -62,6 +66,8 @@ class RecordContent(RecordPart):
     licence: Text | None = None
     equivariance_residual: dict[Text, NonNegativeFloat] | None
     forgetting: ForgettingRecord | None
+    submission: SubmissionRecord | None = None
+    reported: ReportedDetails | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -69,6 +75,10 @@ class RecordContent(RecordPart):
             _check_metrics(field, getattr(self, field), self.data)
         if self.provenance == "reported" and self.citation is None:
             raise ValueError("a reported record names its paper and table in 'citation'")
+        if self.provenance != "reported" and self.reported is not None:
+            raise ValueError("'reported' holds what a paper printed, which only a record with provenance 'reported' has")
+        if not self.metrics and not (self.reported and self.reported.quantities):
+            raise ValueError("metrics: wanted at least 1 item; only a record with provenance 'reported' may hold other quantities alone")
         if self.provenance != "reported":
             _check_nothing_unstated(self)
         return self
@@ -76,6 +86,9 @@ class RecordContent(RecordPart):
     def content_sha256(self) -> str:
         """SHA-256 of the content as canonical JSON (sorted keys, no spaces), the id left out."""
         content = self.model_dump(mode="json", exclude={"id"})
+        for name in _ADDED_LATER:  # records written before a field existed keep their name
+            if content[name] is None:
+                del content[name]
         if self.adapter is not None and not self.adapter.report:
             del content["adapter"]["report"]  # so that records from before there were reports keep their ids
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
@@ -133,7 +146,7 @@ def metric_records(by_test_set: Mapping[str, Mapping[str, float]]) -> tuple[Metr
 
 def write_record(path: Path, record: Record) -> None:
     """Write ``record`` as indented JSON, whole or not at all; raises `ZooError` where the file cannot be written."""
-    write_text_atomically(path, record.model_dump_json(indent=2) + "\n")
+    write_text_atomically(path, record_text(record))
 
 
 def read_record(path: Path) -> Record:
@@ -143,7 +156,17 @@ def read_record(path: Path) -> Record:
         ZooError: one line for a file that is missing, too large, not JSON, of another schema version, with unknown keys, with values out of
             range, or edited after it was written.
     """
-    text = _read_text(path)
+    return parse_record(_read_text(path), str(path))
+
+
+def record_text(record: Record) -> str:
+    """``record`` as indented JSON with a final newline: what its file holds; fields added later that are null are left out."""
+    absent = {name for name in _ADDED_LATER if getattr(record, name) is None}
+    return record.model_dump_json(indent=2, exclude=absent) + "\n"
+
+
+def parse_record(text: str, path: str) -> Record:
+    """The record that ``text`` holds; ``path`` is how errors name it. Raises `ZooError` as `read_record`."""
     try:
         content = json.loads(text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
     except RecursionError as error:
@@ -173,7 +196,7 @@ def _check_metrics(field: str, metrics: tuple[MetricRecord, ...], data: DataReco
 
 def _check_nothing_unstated(record: RecordContent) -> None:
     """Only a paper may leave out what a run of ours always knows."""
-    known: dict[str, object] = {"base.values_sha256": record.base.values_sha256, "base.parameter_count": record.base.parameter_count}
+    known: dict[str, object] = {f"base.{field}": getattr(record.base, field) for field in _ALWAYS_KNOWN_OF_A_BASE}
     for name, split in record.data.splits.items():
         known |= {f"data.splits.{name}.frames": split.frames, f"data.splits.{name}.sha256": split.sha256}
     if record.adapter is not None:

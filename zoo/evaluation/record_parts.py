@@ -44,8 +44,8 @@ class BaseModelRecord(RecordPart):
     family: Text
     values_sha256: Sha256 | None
     licence: Text | None
-    conservative: bool
-    symmetry: Literal["SO(3)", "O(3)"]
+    conservative: bool | None
+    symmetry: Literal["SO(3)", "O(3)"] | None
     parameter_count: PositiveInt | None
     initial_weights: Literal["card", "random"] = "card"
 
@@ -170,3 +170,47 @@ class Citation(RecordPart):
     reference: Text
     table: Text
     note: str = ""
+
+
+class SubmissionRecord(RecordPart):
+    """The files beside the adapter that a submitted result was recomputed from (`zoo.submission`), by their hashes.
+
+    ``config_sha256`` is of the full config as canonical JSON, ``predictions_sha256`` of the npz with the predictions of all test frames.
+    """
+
+    format_version: Literal[1] = 1
+    config_sha256: Sha256
+    predictions_sha256: Sha256
+    predictions_bytes: PositiveInt
+
+
+class ReportedQuantity(RecordPart):
+    """A printed number that is no metric of `METRICS`: a size, a cost, a sparsity, an error of a property the project does not predict.
+
+    ``better`` is null where neither direction is (a number of parameters); ``deviation`` is the standard deviation over runs, if printed.
+    """
+
+    name: Text
+    label: Text
+    value: float
+    unit: str
+    better: Literal["lower", "higher"] | None
+    test_set: str | None
+    deviation: NonNegativeFloat | None
+
+
+class ReportedDeviation(RecordPart):
+    """The printed standard deviation over runs of one of the record's metrics, in that metric's unit."""
+
+    test_set: Text
+    metric: Text
+    value: NonNegativeFloat
+
+
+class ReportedDetails(RecordPart):
+    """What only a table of a paper has: ``paper`` is our key of it, ``runs`` over how many runs its numbers are means, if it says so."""
+
+    paper: Text
+    runs: PositiveInt | None
+    quantities: tuple[ReportedQuantity, ...]
+    deviations: tuple[ReportedDeviation, ...]

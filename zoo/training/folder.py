@@ -75,6 +75,11 @@ class RunFolder:
         return self.path / "model.pth"
 
     @property
+    def predictions(self) -> Path:
+        """The fine-tuned model's predictions of the test frames (`zoo.evaluation.prediction_files`)."""
+        return self.path / "predictions.npz"
+
+    @property
     def record(self) -> Path:
         """The result in the leaderboard's schema."""
         return self.path / "record.json"

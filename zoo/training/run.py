@@ -8,6 +8,7 @@ from pathlib import Path
 from zoo.data.batches import BatchStream, readers_watched
 from zoo.data.label_counts import LabelCounts
 from zoo.data.parts import DataSplits
+from zoo.evaluation.prediction_files import write_predictions
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.record import Record
 from zoo.evaluation.reference import fit_to_own_error
@@ -141,6 +142,7 @@ def _finish(
     fine_tuned = artefacts.predict_tests(potential, splits, batch_size)
     potential.level_of_theory = splits.level_of_theory
     results = artefacts.score(splits, zero_shot, fine_tuned)
+    write_predictions(folder.predictions, splits.tested, fine_tuned)
     artefacts.write_whole_model(config, folder, potential)
     adapter_file = artefacts.write_adapter_file(config, folder, material, validation)
     if config.evaluation.plots:

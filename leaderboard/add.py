@@ -1,0 +1,55 @@
+"""Enter a submission: ``python -m leaderboard.add ARCHIVE`` verifies it and puts record, archive and verdict where the board has them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
+from leaderboard.verify import add_choice_arguments, choice_of, judge
+from zoo.errors import ZooError
+from zoo.evaluation.record import write_record
+from zoo.files import write_atomically
+from zoo.submission.recompute import Choice
+from zoo.submission.verify import Judgement
+
+
+def add(archive: Path, choice: Choice, board: Path = BOARD) -> tuple[Judgement, list[Path]]:
+    """(the judgement, the files written: none where it is refused).
+
+    Raises:
+        ZooError: where the board holds a record that is not valid, or cannot be written.
+    """
+    judgement = judge(archive, choice, read_records(board))
+    if judgement.verdict is None or judgement.archive is None:
+        return judgement, []
+    record = judgement.archive.submission.record
+    record_file, artefact = board / RECORDS / f"{record.id}.json", board / ARTEFACTS / f"{record.id}.zip"
+    content = judgement.archive.submission.archive()  # byte for byte what was read
+    write_atomically(artefact, lambda partial: partial.write_bytes(content))
+    write_record(record_file, record)
+    return judgement, [record_file, artefact, write_verdict(judgement.verdict, board)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Enter one archive; returns the exit status, 1 where it is refused."""
+    parser = argparse.ArgumentParser(prog="python -m leaderboard.add", description="Verify a submission and enter it.")
+    parser.add_argument("archive", type=Path, help="written by zoo submit")
+    parser.add_argument("--board", type=Path, default=BOARD, help="folder with records/, artefacts/ and verdicts/; default: the package's")
+    add_choice_arguments(parser)
+    words = parser.parse_args(arguments)
+    try:
+        judgement, written = add(words.archive, choice_of(words), words.board)
+    except ZooError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(judgement.text())
+    for path in written:
+        print(f"wrote    {path}")
+    return 0 if judgement.accepted else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""One page a record: what was run, its numbers beside the base's own, how to make it again, and the files."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from leaderboard.board import MEANING, ZERO_SHOT, benchmark_of, method_name, values_of
+from zoo.evaluation.record import Record
+
+TEMPLATES = Path(__file__).with_name("site") / "templates"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of the table of numbers, as it is shown; widths are percentages of the widest bar of the same quantity, empty for no bar."""
+
+    test_set: str
+    label: str
+    value: str
+    deviation: str
+    zero_shot: str
+    unit: str
+    width: str
+    zero_shot_width: str
+
+
+def environment() -> Environment:
+    """Jinja with everything escaped, and an unknown name an error."""
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["number"] = shown_number
+    return made
+
+
+def record_pages(records: Sequence[Record], adapters: Mapping[str, str]) -> Iterator[tuple[Record, str]]:
+    """Each record with its page; ``adapters`` are addresses of files by SHA-256."""
+    template = environment().get_template("record.html.j2")
+    for record in records:
+        adapter = record.adapter
+        yield (
+            record,
+            template.render(
+                record=record,
+                # as an address of its own, so that a record is one file on the site
+                file=f"data:application/json;base64,{b64encode(record.model_dump_json(indent=2).encode()).decode()}",
+                method=method_name(record),
+                meaning=MEANING[record.provenance],
+                bars=bars_of(record),
+                facts=facts_of(record),
+                command=command_of(record),
+                download=adapters.get(adapter.file_sha256 or "") if adapter else None,
+                config=_pretty(adapter.config) if adapter else "",
+                training=_pretty(record.training) if record.training is not None else "",
+                back=f"../index.html#/benchmark/{quote(benchmark_of(record), safe='')}",
+                plots=f"../index.html#/plots/{quote(benchmark_of(record), safe='')}?protocol={quote(record.data.protocol, safe='')}",
+            ),
+        )
+
+
+def bars_of(record: Record) -> list[Bar]:
+    """The record's numbers with the base's own beside them, and widths for bars that compare errors of one unit."""
+    before = {(metric.test_set, metric.name): metric.value for metric in record.zero_shot_metrics}
+    values = values_of(record)
+    widest: dict[tuple[str, str], float] = {}
+    for value in values:
+        if value.better == "lower":
+            key = (value.name, value.unit)
+            widest[key] = max(widest.get(key, 0.0), value.value, before.get((value.test_set, value.name), 0.0))
+    bars = []
+    for value in values:
+        zero_shot = before.get((value.test_set, value.name))
+        scale = widest.get((value.name, value.unit))
+        widths = [f"{100 * number / scale:.2f}" if scale and number is not None else "" for number in (value.value, zero_shot)]
+        shown, deviation, before_it = (shown_number(number) for number in (value.value, value.deviation, zero_shot))
+        bars.append(Bar(value.test_set or "–", value.label, shown, deviation, before_it, value.unit, widths[0], widths[1]))
+    return bars
+
+
+def facts_of(record: Record) -> list[tuple[str, str]]:
+    """What was run, as names and values; what is not known is left out."""
+    base, adapter, data, cost = record.base, record.adapter, record.data, record.cost
+    forces = {True: "gradient of the energy", False: "direct", None: None}[base.conservative]
+    facts: list[tuple[str, object]] = [
+        ("Base", base.card), ("Family", base.family), ("Base values, SHA-256", base.values_sha256), ("Licence of the base", base.licence),
+        ("Forces", forces), ("Symmetry", base.symmetry), ("Parameters of the base", base.parameter_count),
+    ]  # fmt: skip
+    if adapter:
+        facts += [
+            ("Method", adapter.method), ("Trained parameters", adapter.trainable_count), ("Adapter file, bytes", adapter.file_bytes),
+            ("Adapter file, SHA-256", adapter.file_sha256),
+        ]  # fmt: skip
+        facts += [(f"Adapter, {name}", value) for name, value in adapter.report.items()]
+    facts += [
+        ("Data", data.name), ("Protocol", data.protocol), ("Level of theory", data.level_of_theory), ("Licence of the data", data.licence),
+        ("Seed", None if record.seed is None else str(record.seed)),
+        ("Reference energies before training", record.reference_energies.before),
+        ("Reference energies after training", record.reference_energies.after),
+        ("Runs that the numbers are means of", record.reported.runs if record.reported else None),
+    ]  # fmt: skip
+    if cost:
+        facts += [
+            ("Wall time / s", cost.wall_seconds), ("CPU time / s", cost.cpu_seconds), ("GPU time / s", cost.gpu_seconds),
+            ("Peak memory / MiB", cost.peak_memory_mib), ("Hardware", cost.hardware), ("Threads", cost.threads),
+        ]  # fmt: skip
+    commit = record.git_commit
+    facts += [
+        ("Author", record.author), ("Licence", record.licence), ("Made", record.created.isoformat()),
+        ("Commit", f"{commit.sha}{' with changes' if commit.dirty else ''}" if commit else None),
+    ]  # fmt: skip
+    return [
+        (name, value if isinstance(value, str) else shown_number(value)) for name, value in facts if isinstance(value, (str, int, float))
+    ]
+
+
+def command_of(record: Record) -> str | None:
+    """The command that makes the result again from the record's own configuration; None for what a paper reports."""
+    if record.provenance == "reported":
+        return None
+    if method_name(record) == ZERO_SHOT or record.training is None:
+        return shlex.join(["zoo", "evaluate", f"backbone={record.base.card}", f"data={record.data.name}", "record=record.json"])
+    words = [f"{key}={value}" for key, value in _settings(record.training)]
+    return shlex.join(["zoo", "train", *words])
+
+
+_SECTIONS = ("backbone", "adapter", "data", "training", "strategy", "evaluation")
+
+
+def _settings(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Sections as Hydra takes them: the group by name, then every scalar that is set."""
+    for section in _SECTIONS:
+        content = training.get(section)
+        if not isinstance(content, Mapping):
+            continue
+        for key, value in _leaves(content):
+            if key == "name" and section in ("backbone", "adapter", "data"):
+                yield section, str(value)
+            elif not (section == "training" and key.startswith(("loggers", "progress_bar"))):
+                yield f"{section}.{key}", value
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        if value is None or value == "":
+            continue
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+            yield f"{prefix}{key}", str(value) if plain else json.dumps(value, ensure_ascii=False).replace('"', "")
+
+
+def shown_number(value: float | int | None) -> str:
+    """Four significant digits, from a thousand on whole, with narrow spaces between thousands; nothing for None."""
+    if value is None:
+        return ""
+    if abs(value) < 1000 and not float(value).is_integer():
+        return f"{value:.4g}"
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def _pretty(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)

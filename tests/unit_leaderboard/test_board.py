@@ -1,0 +1,133 @@
+"""Records as rows: names, values, aggregates and the script that a page loads."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.made_up_records import HASH, made_up
+from leaderboard.board import aggregates, benchmark_of, forgetting_ratio, headline, method_name, read_board, values_of
+from leaderboard.board_data import board_content, board_script
+from leaderboard.reported import reported_records
+from zoo.errors import ZooError
+from zoo.evaluation.record import Record, metric_records, write_record
+
+
+@pytest.fixture(scope="module")
+def reported() -> list[Record]:
+    return reported_records()
+
+
+def named(seed: int, method: str, config: dict[str, object], start: str = "card") -> str:
+    record = made_up(seed, method=method)
+    adapter = record.adapter
+    assert adapter is not None
+    base = {**record.base.model_dump(), "initial_weights": start}
+    return method_name(made_up(seed, method=method, adapter={**adapter.model_dump(), "config": config}, base=base))
+
+
+def test_methods_have_names_that_tell_them_apart() -> None:
+    assert named(1, "elora", {"rank": 16, "roles": None, "initialisation": "reference"}) == "elora (rank=16)"
+    assert named(1, "full", {}) == "full"
+    assert named(1, "full", {}, start="random") == "from scratch"
+    assert named(1, "elora", {"rank": 4}, start="random") == "elora, random start (rank=4)"
+    assert named(1, "sparse", {"setting": "all", "sigma": 0.01}) == "sparse (setting=all)"
+    zero_shot = made_up(1, adapter=None, training=None, cost=None, seed=None)
+    assert method_name(zero_shot) == "zero-shot"
+
+
+def test_a_number_of_a_paper_keeps_its_deviation_and_other_quantities(reported: list[Record]) -> None:
+    (record,) = [
+        r for r in reported if r.base.card == "MACE-MP-0b3 + spin layers" and r.data.name == "tm-o-spin" and method_name(r) == "elora"
+    ]
+    values = {value.name: value for value in values_of(record)}
+    assert (values["energy_mae_mev_per_atom"].value, values["energy_mae_mev_per_atom"].deviation) == (12.44, 1.88)
+    assert (values["magnetic_moment_mae_mu_b"].value, values["magnetic_moment_mae_mu_b"].unit) == (0.038, "μ_B")
+    head = headline(record)
+    assert head is not None
+    assert head.name == "force_mae_mev_per_angstrom"
+
+
+def test_elora_gains_over_full_fine_tuning_what_its_table_says(reported: list[Record]) -> None:
+    rows = [row for row in aggregates(reported) if row.benchmark == "rmd17" and "ELoRA" in row.protocol]
+    assert {row.provenance for row in rows} == {"reported"}
+    best = rows[0]
+    assert (best.base, best.method, best.tasks, best.tasks_of_all) == ("MACE-OFF", "elora", 20, 20)
+    assert best.improvement is not None
+    assert 22 < best.improvement.percent < 27  # the paper's mean of relative gains is 25.5 % in energies and 23.7 % in forces
+    assert best.improvement.low is None
+
+
+def test_papers_and_our_own_results_never_share_a_rank(reported: list[Record]) -> None:
+    ours = [made_up(seed, data_name="rmd17/aspirin", provenance="reproduced") for seed in range(8)]
+    for row in aggregates([*reported, *ours]):
+        assert row.tasks <= row.tasks_of_all
+    groups = {(row.benchmark, row.protocol, row.provenance) for row in aggregates([*reported, *ours])}
+    assert {provenance for *_, provenance in groups} == {"reported", "reproduced"}
+    alone = [made_up(1, data_name="3bpa", provenance="submitted")]
+    assert aggregates(alone) == [], "one contestant has no rank"
+
+
+def test_seeds_give_an_interval() -> None:
+    def run(seed: int, method: str, error: float) -> Record:
+        metrics = metric_records({"test": {"force_rmse_mev_per_angstrom": error}})
+        record = made_up(5, data_name="lam/cu", method=method, provenance="reproduced", seed=seed, metrics=metrics)
+        adapter = record.adapter
+        assert adapter is not None
+        return made_up(
+            5, data_name="lam/cu", method=method, provenance="reproduced", seed=seed, metrics=metrics, zero_shot_metrics=(),
+            adapter={**adapter.model_dump(), "config": {}},
+        )  # fmt: skip
+
+    records = [run(seed, "full", 40.0 + seed) for seed in range(3)] + [run(seed, "elora", 20.0 + seed) for seed in range(3)]
+    first, second = aggregates(records)
+    assert (first.method, first.seeds, first.mean_rank) == ("elora", 3, 1.0)
+    assert (second.method, second.mean_rank) == ("full", 2.0)
+    assert first.improvement is not None
+    assert first.improvement.low is not None
+    assert first.improvement.high is not None
+    assert first.improvement.low < first.improvement.percent < first.improvement.high
+    assert first.improvement.percent == pytest.approx(100 * (1 - 21 / 41))
+
+
+def test_forgetting_is_a_ratio_of_force_errors() -> None:
+    def errors(value: float) -> object:
+        return metric_records({"test": {"energy_mae_mev": 3.0, "force_mae_mev_per_angstrom": value}})
+
+    split = {"frames": 10, "sha256": HASH}
+    record = made_up(1, forgetting={"data_name": "mptrj-1k", "split": split, "before": errors(50.0), "after": errors(75.0)})
+    assert forgetting_ratio(record) == 1.5
+    assert forgetting_ratio(made_up(1)) is None
+
+
+def test_the_script_holds_every_record_and_decodes_to_its_numbers(reported: list[Record]) -> None:
+    content = board_content(reported)
+    literal = re.fullmatch(r"window\.BOARD = JSON\.parse\((.*)\);\n", board_script(reported), re.S)
+    assert literal is not None
+    assert json.loads(json.loads(literal[1])) == json.loads(json.dumps(content))
+    assert content["ids"] == [record.id for record in reported]
+    for index in (0, 100, 300):
+        values = content["values"][index]
+        decoded = {
+            (content["metrics"][m]["test"], content["metrics"][m]["name"]): v for m, v in zip(values[::3], values[1::3], strict=True)
+        }
+        assert decoded == {(value.test_set, value.name): value.value for value in values_of(reported[index])}
+    words = content["texts"]["benchmark"]
+    assert [words["words"][code] for code in words["codes"]] == [benchmark_of(record) for record in reported]
+
+
+def test_a_folder_is_read_whole_or_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"no record \(\*\.json\)"):
+        read_board(tmp_path)
+    record = made_up(1)
+    write_record(tmp_path / "deep" / "a.json" if (tmp_path / "deep").mkdir() is None else tmp_path, record)
+    assert read_board(tmp_path) == [record]
+    write_record(tmp_path / "b.json", record)
+    with pytest.raises(ZooError, match="a result is entered once"):
+        read_board(tmp_path)
+    (tmp_path / "b.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ZooError, match="schema_version None"):
+        read_board(tmp_path)

@@ -1,0 +1,183 @@
+"""The transcribed tables: what they must agree on by themselves, with the papers' text where it is at hand, and with the records."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from leaderboard.reported_tables import FOLDER, NOTES, UNREADABLE, Cell, Paper, facts_of, parsed_number, read_cells, read_papers
+from zoo.errors import ZooError
+
+# table: cells, cells with a number
+COUNTS = {
+    ("elora", "1"): (120, 120), ("elora", "2"): (64, 60), ("elora", "3"): (30, 30), ("elora", "4"): (140, 136), ("elora", "7"): (20, 20),
+    ("elora", "8"): (16, 16), ("sparse", "1"): (267, 266), ("sparse", "2"): (25, 19), ("sparse", "3"): (34, 29),
+    ("sparse", "4"): (10, 10), ("sparse", "I"): (180, 140), ("sparse", "II"): (126, 126), ("sparse", "III"): (56, 56),
+    ("equiformer_v2", "1"): (74, 69), ("equiformer_v2", "2"): (155, 143), ("equiformer_v2", "3"): (99, 96),
+    ("equiformer_v2", "4"): (66, 54), ("equiformer_v2", "5"): (108, 108), ("equiformer_v2", "6"): (15, 12),
+    ("equiformer_v2", "8"): (42, 42), ("equiformer_v2", "10"): (20, 20),
+}  # fmt: skip
+# table: first and last line of its numbers in the text of the paper (file that begins with the digits), and the fields that are labels
+IN_THE_TEXT = {
+    ("elora", "1"): ("000", 168, 187, 2), ("elora", "2"): ("000", 199, 206, 2), ("elora", "3"): ("000", 233, 237, 2),
+    ("elora", "4"): ("000", 266, 275, 1), ("elora", "7"): ("000", 632, 636, 2), ("elora", "8"): ("000", 642, 645, 2),
+    ("sparse", "1"): ("001", 117, 126, (0, 1, 8, 9)), ("sparse", "2"): ("001", 164, 168, 1), ("sparse", "3"): ("001", 173, 176, 1),
+    ("sparse", "4"): ("001", 198, 199, 1), ("sparse", "I"): ("001", 400, 429, 2), ("sparse", "II"): ("001", 437, 445, 2),
+    ("sparse", "III"): ("001", 450, 453, (0, 1, 5, 6)), ("equiformer_v2", "2"): ("004", 166, 167, 2),
+    ("equiformer_v2", "3"): ("004", 196, 204, 1), ("equiformer_v2", "4"): ("004", 210, 215, 3),
+    ("equiformer_v2", "5"): ("004", 234, 242, 2), ("equiformer_v2", "6"): ("004", 247, 251, 2),
+    ("equiformer_v2", "8"): ("004", 561, 574, 7), ("equiformer_v2", "10"): ("004", 641, 641, 1),
+}  # fmt: skip
+# the five parts of Table 1 lie apart and have labels of their own
+ABLATIONS = ((100, 107, 5), (111, 115, 2), (123, 125, 1), (129, 132, 1), (136, 138, 1))
+
+
+def tokens(text: str) -> Counter[str]:
+    return Counter(token.rstrip(",") for token in re.findall(r"(?<![\d.])(?:\d[\d,]*\.?\d*|\.\d+)", text))
+
+
+def tokens_of_lines(lines: list[str], labels: int | tuple[int, ...]) -> Counter[str]:
+    label_fields = range(labels) if isinstance(labels, int) else labels
+    found: Counter[str] = Counter()
+    for line in lines:
+        for number, field in enumerate(line.split("\t")):
+            if number not in label_fields:
+                found += tokens(field)
+    return found
+
+
+def values(paper: str, table: str) -> dict[tuple[str, str], str]:
+    return {(cell.row, cell.column): cell.value for cell in read_cells(paper, table)}
+
+
+def first_number(text: str) -> str:
+    return re.match(r"[\d.,]+", text)[0]
+
+
+@pytest.fixture(scope="module")
+def papers() -> dict[str, Paper]:
+    return {paper.paper: paper for paper in read_papers()}
+
+
+def test_every_table_is_described_and_has_the_counts_both_transcriptions_had(papers: dict[str, Paper]) -> None:
+    assert {(name, table) for name, paper in papers.items() for table in paper.tables} == set(COUNTS)
+    assert {tuple(path.stem.split("-table-")) for path in FOLDER.glob("*.csv")} == set(COUNTS)
+    for (paper, table), (cells, numbers) in COUNTS.items():
+        found = read_cells(paper, table)
+        assert (len(found), sum(parsed_number(cell.value) is not None for cell in found)) == (cells, numbers), (paper, table)
+        assert len({(cell.row, cell.column) for cell in found}) == cells, (paper, table)
+
+
+def test_every_readable_number_becomes_exactly_one_fact(papers: dict[str, Paper]) -> None:
+    for paper, table in COUNTS:
+        cells = read_cells(paper, table)
+        readable = [cell for cell in cells if parsed_number(cell.value) is not None and cell.note not in UNREADABLE]
+        assert [fact.cell for fact in facts_of(papers[paper], table, cells)] == readable
+
+
+def test_only_the_listed_cells_are_unreadable() -> None:
+    marked = Counter(cell.note for paper, table in COUNTS for cell in read_cells(paper, table) if cell.note)
+    assert marked == {
+        "copied": 12, "ghost": 4, "row lost": 71, "contradicted": 3, "deviation cut": 6, "bracket cut": 7,
+        "read from the end": 7, "row from the text": 2,
+    }  # fmt: skip
+
+
+def test_what_the_sparse_paper_prints_twice_is_equal() -> None:
+    short, compared = values("sparse", "1"), 0
+    long = {"rMD17": values("sparse", "I"), "LAM": values("sparse", "II")}
+    names = {"E": "Energy", "F": "Force", "Sp.": "Sparsity"}
+    for (row, column), value in short.items():
+        half, subset, quantity = row.split(" | ")
+        if value != "-":
+            assert first_number(long[half][f"{subset} | {names[quantity]}", column]) == value, (row, column)
+            compared += 1
+    assert compared == 266
+
+
+def test_what_elora_prints_twice_is_equal() -> None:
+    of_ten, of_four, compared = values("elora", "4"), values("elora", "7"), 0
+    for subset in ("Cu", "Sn"):
+        for method in ("Full-parameter", "ELoRA"):
+            for letter, head in (("E", "Energy RMSE [meV/atom]"), ("F", "Force RMSE [meV/Å]")):
+                assert of_ten[subset, f"{head} | MACE | {method}"] == of_four[f"{subset} | {letter}", f"MACE | {method}"]
+                compared += 1
+    assert compared == 8
+
+
+def test_averages_and_repeated_settings_of_equiformer_v2_agree() -> None:
+    relaxed = values("equiformer_v2", "10")
+    for model in ("Equiformer (Liao & Smidt, 2023)", "EquiformerV2"):
+        for task in ("IS2RE direct", "IS2RE direct with IS2RS auxiliary task and Noisy Nodes"):
+            numbers = [float(relaxed[model, f"{task} | Energy MAE (meV)↓ | {split}"]) for split in ("ID", "OOD Ads", "OOD Cat", "OOD Both")]
+            assert abs(sum(numbers) / 4 - float(relaxed[model, f"{task} | Energy MAE (meV)↓ | Average"])) <= 0.0501
+    ablations = values("equiformer_v2", "1")
+    for column in ("EquiformerV2 | forces", "EquiformerV2 | energy", "eSCN | forces", "eSCN | energy"):
+        assert len({ablations[row, column] for row in ("(b) | 6 | 12", "(c) | 6", "(d) | 2", "(e) | 12")}) == 1
+
+
+def test_the_gains_that_elora_states_follow_from_its_tables() -> None:
+    """An independent check of digits: means of relative gains, as the abstract and the sections state them."""
+    molecules = values("elora", "1")
+    for letter, stated in (("E", 25.5), ("F", 23.7)):
+        rows = [row for row, _ in molecules if row.endswith(f"| {letter}")]
+        full, elora = ([float(molecules[row, f"MACE | {method}"]) for row in dict.fromkeys(rows)] for method in ("Full-parameter", "ELoRA"))
+        assert 100 * sum((a - b) / a for a, b in zip(full, elora, strict=True)) / len(full) == pytest.approx(stated, abs=0.06)
+
+
+@pytest.mark.parametrize(("paper", "table"), list(COUNTS))
+def test_the_numbers_are_those_of_the_papers_text(paper: str, table: str, golden_folder: Callable[[str], Path]) -> None:
+    folder = golden_folder("papers")
+    if (paper, table) == ("equiformer_v2", "1"):
+        prefix, spans = "004", ABLATIONS
+    else:
+        prefix, *span = IN_THE_TEXT[paper, table]
+        spans = (tuple(span),)
+    (path,) = folder.glob(f"{prefix}_*.txt")
+    lines = path.read_text(encoding="utf-8").split("\n")
+    printed: Counter[str] = Counter()
+    for first, last, labels in spans:
+        printed += tokens_of_lines(lines[first - 1 : last], labels)
+    transcribed: Counter[str] = Counter()
+    for cell in read_cells(paper, table):
+        transcribed += tokens(cell.value)
+    assert printed == transcribed
+    assert printed.total() >= COUNTS[paper, table][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "spread", "bracket"),
+    [
+        ("0.17", 0.17, None, None), (".044", 0.044, None, None), ("9.50 ± 0.11", 9.5, 0.11, None), ("83.19 (27.50)", 83.19, None, 27.5),
+        ("96.84 (86.3", 96.84, None, 86.3), ("2,756,416", 2756416, None, None), ("9.1M", 9100000, None, None),
+        ("27.44%", 27.44, None, None),
+    ],
+)  # fmt: skip
+def test_printed_numbers_are_read(text: str, value: float, spread: float | None, bracket: float | None) -> None:
+    number = parsed_number(text)
+    assert number is not None
+    assert (number.value, number.spread, number.bracket) == (value, spread, bracket)
+
+
+def test_blanks_are_no_numbers_and_anything_else_is_refused() -> None:
+    assert [parsed_number(blank) for blank in ("-", "/", "OOM", "didn't converge")] == [None] * 4
+    with pytest.raises(ZooError, match="neither a number nor one of"):
+        parsed_number("about 3")
+
+
+def test_a_cell_that_no_part_describes_is_an_error(papers: dict[str, Paper]) -> None:
+    with pytest.raises(ZooError, match="is described by 0 parts, wanted 1"):
+        list(facts_of(papers["elora"], "8", [Cell("Cu | stress", "SevenNet | ELoRA", "1.0", "")]))
+    with pytest.raises(ZooError, match="does not know method 'Unheard'"):
+        list(facts_of(papers["elora"], "8", [Cell("Cu | E", "SevenNet | Unheard", "1.0", "")]))
+
+
+def test_a_note_that_means_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x-table-1.csv").write_text("row,column,value,note\na,b,1,row lots\n", encoding="utf-8")
+    with pytest.raises(ZooError, match="unknown note 'row lots'; did you mean 'row lost'"):
+        read_cells("x", "1", tmp_path)
+    assert "row lost" in NOTES

@@ -1,0 +1,165 @@
+"""Whether the parts of a submission say the same: record, config, adapter file and its manifest, and the card of the base.
+
+Each check yields one line for everything that disagrees, and nothing where all agrees. None of them needs the data or the base.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from torch import Tensor
+
+from adapters.manifest import AdapterManifest
+from adapters.method import create_method
+from zoo.errors import USER_ERRORS
+from zoo.evaluation.record import Record
+from zoo.registry import describe, list_models
+from zoo.submission.archive import Submission, canonical_json, sha256_of
+from zoo.training.config import RunConfig
+
+LICENCES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "MIT", "Apache-2.0", "BSD-3-Clause")
+"""What a submission may be licensed under, besides the licence of its base: the board passes records and adapters on."""
+_AUTHOR = re.compile(r"[^\x00-\x1f\x7f<>]{2,200}")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A submission with its config and its adapter file taken apart.
+
+    Attributes:
+        settings: the config as a run reads it; its run folder is a placeholder.
+        manifest, tensors: of the adapter file.
+    """
+
+    submission: Submission
+    settings: RunConfig
+    manifest: AdapterManifest
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def record(self) -> Record:
+        """The submission's."""
+        return self.submission.record
+
+
+def differences(parts: Parts) -> Iterator[str]:
+    """Every disagreement, one line each."""
+    for check in (_files, _statement, _config, _adapter, _base, _reference_energies, _data):
+        yield from check(parts)
+
+
+def _differs(name: str, found: object, wanted: object, source: str) -> Iterator[str]:
+    if found != wanted:
+        yield f"{name} is {_short(found)} in the record, {_short(wanted)} in {source}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _files(parts: Parts) -> Iterator[str]:
+    record, submission = parts.record, parts.submission
+    if record.adapter is None or record.submission is None:
+        yield "the record is of no adapter or names no submitted files; a base without adapter is entered by the board (make zero-shot)"
+        return
+    yield from _differs("adapter.file_sha256", record.adapter.file_sha256, sha256_of(submission.adapter), "the adapter file itself")
+    yield from _differs("adapter.file_bytes", record.adapter.file_bytes, len(submission.adapter), "the adapter file itself")
+    named = record.submission
+    config_sha256 = sha256_of(canonical_json(submission.config).encode())
+    yield from _differs("submission.config_sha256", named.config_sha256, config_sha256, "the config itself")
+    yield from _differs("submission.predictions_sha256", named.predictions_sha256, sha256_of(submission.predictions), "the npz itself")
+    yield from _differs("submission.predictions_bytes", named.predictions_bytes, len(submission.predictions), "the npz itself")
+
+
+def _statement(parts: Parts) -> Iterator[str]:
+    """What an author says, and what he must not say."""
+    record = parts.record
+    if record.provenance not in ("submitted", "reproduced"):
+        yield f"provenance is {record.provenance!r}, wanted 'submitted'; write the archive with zoo submit"
+    if record.author is None or not _AUTHOR.fullmatch(record.author):
+        yield f"author is {_short(record.author)}, wanted a name of 2 to 200 characters on one line, without < and >"
+    allowed = (*LICENCES, *([record.base.licence] if record.base.licence else []))
+    if record.licence not in allowed:
+        yield f"licence is {_short(record.licence)}, wanted one of {', '.join(dict.fromkeys(allowed))}"
+    if record.evaluation != {"task": "labels"}:
+        yield f"evaluation is {_short(record.evaluation)}; only labels of test frames can be recomputed, wanted {{'task': 'labels'}}"
+    if record.citation is not None:
+        yield "citation is for rows reported from a paper; leave it out of a submission"
+    for name in ("zero_shot_metrics", "forgetting"):
+        if getattr(record, name):
+            yield f"{name} cannot be recomputed from a submission, so the record must leave it empty"
+    if record.data.notes:
+        yield "data.notes are what a reader of the data says; a submission leaves them to the verdict"
+    if record.created > datetime.now(UTC) + timedelta(days=1):
+        yield f"created is {record.created.isoformat()}, which is in the future"
+
+
+def _config(parts: Parts) -> Iterator[str]:
+    record, settings = parts.record, parts.settings
+    config: Mapping[str, Any] = parts.submission.config
+    own: Mapping[str, Any] = record.training or {}
+    for key in sorted(config.keys() | own.keys()):
+        yield from _differs(f"training.{key}", own.get(key), config.get(key), "config.json")
+    yield from _differs("seed", record.seed, settings.training.seed, "config.json")
+    yield from _differs("seed", record.seed, parts.manifest.training.get("seed"), "the adapter file")
+    yield from _differs("base.initial_weights", record.base.initial_weights, settings.strategy.weights, "config.json")
+
+
+def _adapter(parts: Parts) -> Iterator[str]:
+    record, manifest = parts.record.adapter, parts.manifest
+    if record is None:
+        return
+    yield from _differs("adapter.method", record.method, manifest.method, "the adapter file")
+    yield from _differs("adapter.config", record.config, manifest.config, "the adapter file")
+    count = sum(tensor.numel() for tensor in parts.tensors.values())
+    yield from _differs("adapter.trainable_count", record.trainable_count, count, "the tensors of the adapter file")
+    if manifest.trainable_count != count:
+        yield f"the adapter file states {manifest.trainable_count} trained numbers and holds {count}"
+    if "path" in parts.settings.adapter:  # a run that went on from another adapter took its method and settings
+        return
+    try:
+        asked = create_method(parts.settings.adapter)
+    except USER_ERRORS as error:
+        yield f"config.json: {error}"
+        return
+    if (asked.name, asked.config_dict) != (manifest.method, manifest.config):
+        found = f"{manifest.method} {_short(manifest.config)}"
+        yield f"config.json asks for the adapter {asked.name} {_short(asked.config_dict)}, the adapter file is {found}"
+
+
+def _base(parts: Parts) -> Iterator[str]:
+    base, manifest = parts.record.base, parts.manifest
+    yield from _differs("base.values_sha256", base.values_sha256, manifest.base_sha256, "the adapter file, made for that base alone")
+    yield from _differs("base.card", base.card, manifest.base_card, "the adapter file")
+    yield from _differs("base.family", base.family, manifest.base_family, "the adapter file")
+    yield from _differs("base.licence", base.licence or "", manifest.base_licence, "the adapter file")
+    yield from _differs("base.card", base.card, parts.settings.backbone.name, "config.json")
+    if base.card not in list_models():
+        yield f"base.card {_short(base.card)} is no card of the zoo, so that nobody else could load the base; write a card for it first"
+        return
+    card = describe(base.card)
+    yield from _differs("base.family", base.family, card.family, "the card")
+    yield from _differs("base.licence", base.licence, card.licence, "the card")
+
+
+def _reference_energies(parts: Parts) -> Iterator[str]:
+    found, strategy = parts.record.reference_energies, parts.settings.strategy
+    before = strategy.reference_energies_before
+    yield from _differs("reference_energies.values", found.values, parts.manifest.reference_energies, "the adapter file")
+    yield from _differs("reference_energies.before", found.before, before, "config.json")
+    after = "model" if strategy.refit_reference_energies else before
+    yield from _differs("reference_energies.after", found.after, after, "config.json")
+
+
+def _data(parts: Parts) -> Iterator[str]:
+    data, manifest = parts.record.data, parts.manifest
+    stated = {"name": data.name, "protocol": data.protocol, "licence": data.licence or ""}
+    hashes = {name: split.sha256 for name, split in data.splits.items()}
+    yield from _differs("data", {**stated, **hashes}, manifest.data, "the adapter file")
+    yield from _differs("data.level_of_theory", data.level_of_theory or "", manifest.level_of_theory, "the adapter file")
+    yield from _differs("data.name", data.name, parts.settings.data.name, "config.json")

@@ -1,0 +1,143 @@
+"""Whether submitted predictions are of the protocol's own test frames, and give the metrics that the record states.
+
+Labels come from the data set's files, which are recognised by their checksums; a submission brings none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from zoo.data.catalogue import data_set_names
+from zoo.data.config import EMBEDDED_SET, DataConfig
+from zoo.data.frame import FloatArray, Frame
+from zoo.data.parts import DataSplits
+from zoo.data.source import load_splits
+from zoo.errors import ZooError
+from zoo.evaluation.metrics import METRICS, compute_metrics
+from zoo.evaluation.prediction_files import SavedPredictions
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.provenance import data_record
+from zoo.evaluation.record import Record
+from zoo.evaluation.unit_hints import unit_hints
+
+METRIC_TOLERANCE = 1e-9
+"""Relative: the same float64 numbers are added up again, and only the order of the sums may differ from one NumPy to the next."""
+_EXACT_FORCE_EV_PER_ANGSTROM = 1e-7
+_EXACT_ENERGY_EV = 1e-8
+_TELLING_FORCE_EV_PER_ANGSTROM = 1e-3
+_EXACT_SHARE = 0.01
+_FEWEST_EXACT = 3
+
+
+def protocol_frames(record: Record, config: DataConfig) -> tuple[DataSplits | None, list[str]]:
+    """(the data that ``config`` names, read here; every way in which the record says otherwise).
+
+    No data where they cannot be had, or are a file of the author's, whose labels nobody else has.
+    """
+    if config.name != EMBEDDED_SET and config.name not in data_set_names():
+        return None, [f"data.name is {config.name!r}, no published set with checksums, so that its labels cannot be had here"]
+    try:
+        splits = load_splits(config, needs=())
+    except ZooError as error:
+        return None, [f"the protocol's data cannot be had: {error}"]
+    if not splits.tests:
+        return None, ["the data has no test set, and errors on frames that chose the weights are not entered; name a test set"]
+    own, here = record.data, data_record(splits)
+    reasons = []
+    for name in ("name", "protocol", "level_of_theory", "licence"):
+        if getattr(own, name) != getattr(here, name):
+            reasons.append(f"data.{name} is {getattr(own, name)!r} in the record, the protocol's is {getattr(here, name)!r}")
+    for name in sorted(own.splits.keys() | here.splits.keys()):
+        found, wanted = own.splits.get(name), here.splits.get(name)
+        if found != wanted:
+            reasons.append(f"data.splits.{name} is {_split(found)} in the record, the protocol's is {_split(wanted)}")
+    return splits, reasons
+
+
+def _split(split: object) -> str:
+    frames, sha256 = getattr(split, "frames", None), getattr(split, "sha256", None)
+    return "absent" if split is None else f"{frames} frames {str(sha256)[:12]}..."
+
+
+def aligned(saved: Mapping[str, SavedPredictions], tests: Mapping[str, Sequence[Frame]]) -> tuple[dict[str, Predictions], list[str]]:
+    """(predictions by test set, every way in which their frames are not those of the protocol, in its order)."""
+    reasons = [f"predictions of {name!r}, which is no test set of the protocol" for name in saved if name not in tests]
+    reasons += [f"{name}: no predictions of this test set" for name in tests if name not in saved]
+    predictions = {}
+    for name, frames in tests.items():
+        if name not in saved:
+            continue
+        difference = saved[name].difference_of_frames(frames)
+        if difference is None and saved[name].atom_counts.tolist() != [len(frame) for frame in frames]:
+            difference = "predicted forces are of other numbers of atoms than the frames have"
+        if difference is None:
+            predictions[name] = saved[name].of_frames(frames)
+        else:
+            reasons.append(f"{name}: {difference}")
+    return predictions, reasons
+
+
+def metric_differences(record: Record, predictions: Mapping[str, Predictions], tests: Mapping[str, Sequence[Frame]]) -> Iterator[str]:
+    """One line for every metric that is not what the predictions give, is missing, or has nothing to be computed from."""
+    stated = {(metric.test_set, metric.name): metric.value for metric in record.metrics}
+    for name, frames in tests.items():
+        try:
+            computed = compute_metrics(predictions[name], frames)
+        except ZooError as error:
+            yield str(error)
+            continue
+        for metric, value in computed.items():
+            found = stated.pop((name, metric), None)
+            if found is None:
+                yield f"{name}: {metric} is missing from the record; the predictions give {value:.6g} {METRICS[metric].unit}"
+            elif not math.isclose(found, value, rel_tol=METRIC_TOLERANCE, abs_tol=METRIC_TOLERANCE):
+                unit = METRICS[metric].unit
+                yield (
+                    f"{name}: {metric} is {found:.9g} {unit} in the record, {value:.9g} recomputed from the predictions "
+                    f"(tolerance {METRIC_TOLERANCE:g} of it)"
+                )
+    for name, metric in stated:
+        yield f"{name}: {metric} is in the record, and there are no labels to compute it from"
+
+
+def copied_labels(predictions: Mapping[str, Predictions], tests: Mapping[str, Sequence[Frame]]) -> Iterator[str]:
+    """One line where predictions equal labels more often than any model's do.
+
+    Errors of a model spread over their own size, so that hardly one in a hundred thousand is below 1e-7 eV/Å. Force components that
+    symmetry makes zero are exact in any model and are left out.
+    """
+    for name, frames in tests.items():
+        pairs = {
+            "force components": (
+                np.concatenate([_telling(predicted, frame) for predicted, frame in zip(predictions[name].forces, frames, strict=True)]),
+                _EXACT_FORCE_EV_PER_ANGSTROM,
+            ),
+            "energies": (
+                predictions[name].energies - np.array([frame.energy for frame in frames]),
+                _EXACT_ENERGY_EV,
+            ),
+        }
+        for what, (errors, limit) in pairs.items():
+            known = errors[np.isfinite(errors)]
+            exact = int((np.abs(known) < limit).sum())
+            if exact >= _FEWEST_EXACT and exact > _EXACT_SHARE * len(known):
+                unit = "eV/Å" if what != "energies" else "eV"
+                yield (
+                    f"{name}: {exact} of {len(known)} {what} equal their labels to {limit:g} {unit}, which no model does: implausibly "
+                    "exact, as labels copied into predictions are"
+                )
+
+
+def _telling(predicted: FloatArray, frame: Frame) -> FloatArray:
+    """Errors of the components whose label symmetry does not make zero."""
+    errors: FloatArray = (predicted - frame.forces)[np.abs(frame.forces) > _TELLING_FORCE_EV_PER_ANGSTROM]
+    return errors
+
+
+def warnings(predictions: Mapping[str, Predictions], splits: DataSplits) -> tuple[str, ...]:
+    """What a reader should know: frames that parts share, and predictions that look like another unit."""
+    hints = [f"{name}: {hint}" for name, frames in splits.tests.items() for hint in unit_hints(predictions[name], frames)]
+    return (*splits.notes, *hints)
