@@ -90,9 +90,8 @@ def _statement(parts: Parts) -> Iterator[str]:
         yield f"evaluation is {_short(record.evaluation)}; only labels of test frames can be recomputed, wanted {{'task': 'labels'}}"
     if record.citation is not None:
         yield "citation is for rows reported from a paper; leave it out of a submission"
-    for name in ("zero_shot_metrics", "forgetting"):
-        if getattr(record, name):
-            yield f"{name} cannot be recomputed from a submission, so the record must leave it empty"
+    if record.zero_shot_metrics:
+        yield "zero_shot_metrics are the base's, not this model's; the record must leave them empty"
     if record.data.notes:
         yield "data.notes are what a reader of the data says; a submission leaves them to the verdict"
     if record.created > datetime.now(UTC) + timedelta(days=1):
@@ -107,6 +106,10 @@ def _config(parts: Parts) -> Iterator[str]:
         yield from _differs(f"training.{key}", own.get(key), config.get(key), "config.json")
     yield from _differs("seed", record.seed, settings.training.seed, "config.json")
     yield from _differs("seed", record.seed, parts.manifest.training.get("seed"), "the adapter file")
+    asked = settings.evaluation.forgetting
+    if (asked is None) != (record.forgetting is None):
+        wanted = "asks for none" if asked is None else f"asks for that of {asked.data}"
+        yield f"forgetting is {'stated' if record.forgetting else 'left out'} in the record, and config.json {wanted}"
     yield from _differs("base.initial_weights", record.base.initial_weights, settings.strategy.weights, "config.json")
 
 

@@ -20,7 +20,15 @@ from zoo.evaluation.provenance import versions
 from zoo.submission.archive import ArchiveFile, Submission, read_archive
 from zoo.submission.consistency import Parts, differences
 from zoo.submission.labels import aligned, copied_labels, metric_differences, protocol_frames, warnings
-from zoo.submission.recompute import Choice, load_base, model_differences, read_adapter_bytes, recompute, residual_differences
+from zoo.submission.recompute import (
+    Choice,
+    forgetting_found,
+    load_base,
+    model_differences,
+    read_adapter_bytes,
+    recompute,
+    residual_differences,
+)
 from zoo.submission.verdict import RECOMPUTED_METRICS, RECOMPUTED_PREDICTIONS, RecomputedFrames, Verdict
 from zoo.training.config import parse_config
 
@@ -127,7 +135,8 @@ def _from_base(
     parts: Parts, choice: Choice, archive_sha256: str, predictions: Mapping[str, Predictions], splits: DataSplits
 ) -> tuple[RecomputedFrames | None, list[str], list[str]]:
     """(what was recomputed, or None without the base; reasons; notes)."""
-    unproven = [] if parts.record.equivariance_residual is None else ["equivariance_residual cannot be recomputed without the base"]
+    stated = [name for name in ("equivariance_residual", "forgetting") if getattr(parts.record, name) is not None]
+    unproven = [f"{name} cannot be recomputed without the base" for name in stated]
     if choice.most == 0:
         return None, unproven, ["the base was not loaded, as asked for"]
     try:
@@ -142,7 +151,8 @@ def _from_base(
     potential = potential.to(choice.device)
     found = recompute(potential, choice, archive_sha256, predictions, splits.tests)
     total = sum(len(frames) for frames in splits.tests.values())
-    stated = RecomputedFrames(
+    reasons += forgetting_found(parts, potential, choice.batch_size)
+    made = RecomputedFrames(
         frames=found.frames,
         of=total,
         salt=choice.salt if found.frames < total else "",
@@ -150,4 +160,4 @@ def _from_base(
         tolerated=found.tolerated,
         device=choice.device,
     )
-    return stated, [*reasons, *found.reasons], []
+    return made, [*reasons, *found.reasons], []
