@@ -38,7 +38,9 @@ def finished_record(folder: Path, name: str, words: Sequence[str]) -> Record:
         subprocess.run([sys.executable, "-m", "zoo", "train", *words, *resume], cwd=folder, check=True)
     record = read_record(path)
     config: RunConfig = parse_config(compose("train", [*words, f"run.folder={run}"]))
-    if _numbers_of(record.training) != _numbers_of(training_settings(config)):
+    # through the model, so that a setting which is younger than the run has its default there
+    made: RunConfig = parse_config({**(record.training or {}), "run": {"name": name, "folder": str(run)}})
+    if _numbers_of(training_settings(made)) != _numbers_of(training_settings(config)):
         raise SystemExit(f"{run}: holds a run of another configuration; move it away and run this again")
     return record
 
