@@ -52,7 +52,7 @@ TASKS = {
 }
 METHODS: dict[str, tuple[str, ...]] = {
     ZERO_SHOT: (),
-    SCRATCH: ("strategy=scratch", "adapter=full_scratch"),
+    SCRATCH: ("strategy=scratch", "adapter=full"),
     "full": ("adapter=full",),
     "readout": ("adapter=readout",),
     "elora-4": ("adapter=elora", "adapter.rank=4"),
