@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from zoo.data.checks import check_elements
-from zoo.data.config import DataConfig
+from zoo.data.config import EMBEDDED_SET, FILE_SET, DataConfig
 from zoo.data.frame import Frame
 from zoo.data.loader import check_edges
 from zoo.data.source import load_evaluated
@@ -35,6 +35,10 @@ def forgetting_frames(settings: ForgettingSettings) -> list[Frame]:
     Raises:
         ZooError: an unknown set, one that cannot be had or is smaller, or frames without any label.
     """
+    if settings.data in (EMBEDDED_SET, FILE_SET):
+        raise ZooError(
+            f"evaluation.forgetting.data={settings.data}: wanted a published set, on which everybody measures the same; zoo data"
+        )
     splits = load_evaluated(DataConfig(name=settings.data), WHOLE)
     frames: Sequence[Frame] = splits.parts[WHOLE]
     if settings.frames > len(frames):
