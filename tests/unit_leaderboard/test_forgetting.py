@@ -76,6 +76,7 @@ def test_the_frames_are_the_same_for_everybody() -> None:
         (["evaluation.forgetting={data: mptrj-1k, frames: 5000}"], "frames=5000, and mptrj-1k has 1000; ask for fewer"),
         ([PROBES, "strategy=scratch", "adapter=full"], "random weights know nothing that they could forget"),
         (["evaluation.forgetting.data=emt-cuau"], "evaluation.forgetting.data=emt-cuau: wanted a published set"),
+        (["evaluation.forgetting.data=acac"], "evaluation.forgetting.data=acac: has tests of its own"),
         (["evaluation.forgetting.data=file"], "evaluation.forgetting.data=file: wanted a published set"),
     ],
 )

@@ -36,11 +36,11 @@ def forgetting_frames(settings: ForgettingSettings) -> list[Frame]:
         ZooError: an unknown set, one that cannot be had or is smaller, or frames without any label.
     """
     if settings.data in (EMBEDDED_SET, FILE_SET):
-        raise ZooError(
-            f"evaluation.forgetting.data={settings.data}: wanted a published set, on which everybody measures the same; zoo data"
-        )
-    splits = load_evaluated(DataConfig(name=settings.data), WHOLE)
-    frames: Sequence[Frame] = splits.parts[WHOLE]
+        raise ZooError(f"evaluation.forgetting.data={settings.data}: wanted a published set, so that all measure the same; zoo data")
+    parts = load_evaluated(DataConfig(name=settings.data), WHOLE).parts
+    if WHOLE not in parts:
+        raise ZooError(f"evaluation.forgetting.data={settings.data}: has tests of its own and is no set of one piece, such as mptrj-1k")
+    frames: Sequence[Frame] = parts[WHOLE]
     if settings.frames > len(frames):
         raise ZooError(f"evaluation.forgetting.frames={settings.frames}, and {settings.data} has {len(frames)}; ask for fewer")
     chosen = [frames[int(index)] for index in sorted(seeded_permutation(len(frames), _DRAW_SEED)[: settings.frames])]
