@@ -24,7 +24,7 @@ from benchmarks.row_plan import METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Ro
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
 from leaderboard.entries import BOARD, RECORDS, read_records, write_verdict
-from zoo.commands import evaluate
+from zoo.commands import EvaluateConfig, evaluate, parse_choice
 from zoo.compose import compose
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record, build_record, read_record, write_record
@@ -41,7 +41,8 @@ def on_the_board(row: Row, board: Sequence[Record]) -> Record | None:
     """The board's record of the very run that ``row`` would be; None where there is none."""
     of_ours = [record for record in board if record.provenance == REPRODUCED and record.base.card == row.card]
     if row.method == ZERO_SHOT:
-        return next((record for record in of_ours if record.evaluation.get("words") == row.words), None)
+        asked = parse_choice("evaluate", row.words, EvaluateConfig).asked
+        return next((record for record in of_ours if record.evaluation.get("asked") == asked), None)
     config: RunConfig = parse_config(compose("train", [*row.words, "run.name=row", "run.folder=row"]))
     settings = json.loads(json.dumps(training_settings(config)))
     return next((record for record in of_ours if record.training == settings), None)
@@ -66,7 +67,7 @@ def _enter_zero_shot(row: Row, folder: Path) -> Record:
         print(f"zoo evaluate {' '.join(row.words)}", flush=True)
         evaluate([*row.words, f"record={path}"])
     fields = read_record(path).model_dump(mode="json", exclude={"id"})
-    fields |= {"provenance": REPRODUCED, "author": AUTHOR, "licence": LICENCE, "evaluation": {"task": "labels", "words": row.words}}
+    fields |= {"provenance": REPRODUCED, "author": AUTHOR, "licence": LICENCE}
     record = build_record(**fields)
     write_record(BOARD / RECORDS / REPRODUCED / f"{record.id}.json", record)
     return record

@@ -50,6 +50,21 @@ class EvaluateConfig(ModelChoice):
     task: Literal["labels", "relaxation"] = "labels"
     relaxation: RelaxationSettings = RelaxationSettings()
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a record needs to say for the evaluation to be made again; files by name alone."""
+        asked: dict[str, Any] = self.model_dump(
+            mode="json",
+            exclude={"run": True, "adapter": True, "record": True, "metrics": True, "backbone": {"device"}},
+            exclude_defaults=True,
+        )
+        data = self.data.model_dump(mode="json", exclude={"cache", "workers"}, exclude_defaults=True)
+        return asked | {"data": {"name": self.data.name, **{key: _without_folders(value) for key, value in data.items()}}}
+
+
+def _without_folders(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
 
 class PredictConfig(ModelChoice):
     """``input``: anything ASE reads; ``output``: extended XYZ.
@@ -136,14 +151,19 @@ def train(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``zoo evaluate``: metrics of a model on a data set's parts, and a record of them where asked for."""
+    config: EvaluateConfig = parse_choice("evaluate", arguments, EvaluateConfig)
+    evaluate_as(config, config.run is None or _names_data(config, arguments))
+
+
+def evaluate_as(config: EvaluateConfig, names_data: bool = True) -> None:
+    """What ``zoo evaluate`` does; a run's own data are looked at where none are named."""
     from zoo.data.source import load_evaluated
     from zoo.evaluation.evaluate import overlap_with_training, write_evaluation_record
     from zoo.training.folder import RunFolder
 
-    config: EvaluateConfig = parse_choice("evaluate", arguments, EvaluateConfig)
     potential = choose_model(config)
     trained_on = RunFolder.existing(config.run)[1].data if config.run is not None else None
-    data = config.data if trained_on is None or _names_data(config, arguments) else trained_on
+    data = config.data if trained_on is None or names_data else trained_on
     splits = load_evaluated(data, config.split, needs_training_split(config.reference_energies))
     evaluation = _evaluated(config, potential, splits)
     if config.run is not None and trained_on is not None:
@@ -151,7 +171,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             print(note)
     print(evaluation.text(config.metrics))
     if config.record is not None:
-        write_evaluation_record(Path(config.record), potential, splits, evaluation)
+        write_evaluation_record(Path(config.record), potential, splits, evaluation, config.asked)
         print(f"record: {config.record}")
 
 
