@@ -33,6 +33,11 @@ class Task:
     batch_size: int = 5
     seeds: tuple[int, ...] = (0,)
 
+    @property
+    def protocol(self) -> str:
+        """Of the data's card."""
+        return next(word.removeprefix("data.protocol=") for word in self.data if word.startswith("data.protocol="))
+
 
 TASKS = {
     task.name: task

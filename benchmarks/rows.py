@@ -7,6 +7,7 @@ already is not run again, on whatever machine it was made. Archives stay in the 
     python -m benchmarks.rows --tasks acac-50 --methods zero-shot elora-4 --workers 2
     python -m benchmarks.rows --tune
     python -m benchmarks.rows --missing
+    python -m benchmarks.rows --table
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.row_plan import METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Row, Trial, read_trials, rows
+from benchmarks.row_table import write_tables
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
 from leaderboard.entries import BOARD, RECORDS, read_records, write_verdict
@@ -112,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=ROOT, help="holds runs/")
     parser.add_argument("--tune", action="store_true", help="find learning rates, and make no row")
     parser.add_argument("--missing", action="store_true", help="only say which rows are missing")
+    parser.add_argument("--table", action="store_true", help="only rewrite the tables of the page, from the rows on the board")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args(arguments)
     if options.tune:
         tune(options.cards, options.methods, options.folder, options.workers)
@@ -122,6 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows are on the board", flush=True)
     if options.missing:
         print("\n".join(row.name for row in missing))
+        return
+    if options.table:
+        found = {row: record for row in rows(options.cards, list(TASKS), list(METHODS)) if (record := on_the_board(row, board)) is not None}
+        write_tables(options.page, found)
         return
 
     with _pool(options.workers) as pool:
