@@ -11,7 +11,6 @@ from leaderboard.entries import ARTEFACTS
 from zoo.digests import file_sha256
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record
-from zoo.files import write_atomically
 from zoo.submission.archive import read_archive
 from zoo.submission.verdict import Verdict
 
@@ -50,8 +49,8 @@ def put_downloads(
         found.archives[record.id] = f"../{ARCHIVES}/{archive.name}"
         sha = record.adapter.file_sha256 if record.adapter else None
         if sha and sha not in found.adapters:
-            adapter = read_archive(archive).submission.adapter
-            write_atomically(out / ADAPTERS / f"{sha}.safetensors", lambda partial, content=adapter: partial.write_bytes(content))
+            (out / ADAPTERS).mkdir(parents=True, exist_ok=True)
+            (out / ADAPTERS / f"{sha}.safetensors").write_bytes(read_archive(archive).submission.adapter)
             found.adapters[sha] = f"../{ADAPTERS}/{sha}.safetensors"
     return found
 
