@@ -72,7 +72,7 @@ def _dispatch(words: list[str]) -> None:
 
 
 def _adapters() -> list[str]:
-    from zoo.compose import adapter_names
+    from zoo.config_groups import adapter_names
 
     return adapter_names()
 
