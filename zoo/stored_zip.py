@@ -22,7 +22,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 _FILE_MODE = stat.S_IFREG | 0o644
 _UNIX = 3
 _ENCRYPTED = 0x1
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, NotImplementedError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 _END, _END_BYTES = b"PK\x05\x06", 22
 _LARGEST_ENTRY_BYTES = 512
 """Of one line of the table: 46 bytes and a name."""

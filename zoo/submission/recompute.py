@@ -71,7 +71,7 @@ def device_named(name: str) -> str:
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError):
         raise ZooError(f"device={name}: no device of this machine; wanted cpu, cuda or auto") from None
     return wanted
 
