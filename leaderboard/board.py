@@ -7,15 +7,16 @@ compared with one another: a number from a paper never shares a rank with one th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leaderboard.ranking import Improvement, improvement_over_full, mean_ranks
+from leaderboard.contestants import FULL, contestant_names
+from leaderboard.ranking import Improvement, improvement_over_full, mean_ranks, over_seeds
 from zoo.errors import ZooError
 from zoo.evaluation.metrics import METRICS
-from zoo.evaluation.record import Record, read_record
+from zoo.evaluation.record import Record, parse_record, read_record_text, record_text
 
 PROVENANCES = ("reproduced", "submitted", "reported", "local")
 """In the order in which the board shows them."""
@@ -25,9 +26,20 @@ MEANING = {
     "reported": "printed in a paper, not recomputed",
     "local": "a run's own record, verified by nobody",
 }
-FROM_SCRATCH, ZERO_SHOT = "from scratch", "zero-shot"
-_TELLING = ("rank", "setting", "threshold_end", "tau_weight_decay", "form", "magnitude", "layers_frozen", "select")
-"""Settings of our own methods that belong into a row's name; of a reported record all do, since it has no others."""
+OVERALL = "all benchmarks"
+Contestant = tuple[str, str]
+"""Base and method."""
+Tasks = dict[tuple[str, ...], list[float]]
+"""The errors of each seed by data set, test set and metric."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record on the board: its contestant's method by name (`leaderboard.contestants`), and the text of its file."""
+
+    record: Record
+    method: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One contestant of a benchmark: how many tasks and seeds it has, its mean rank, and what it gains over full fine-tuning."""
+    """One contestant of a benchmark: its tasks and seeds, its mean rank, and its gain over full fine-tuning."""
 
     benchmark: str
     protocol: str
@@ -54,13 +66,14 @@ class Aggregate:
     method: str
     tasks: int
     tasks_of_all: int
-    seeds: int
+    fewest_seeds: int
+    most_seeds: int
     mean_rank: float
     improvement: Improvement | None
 
 
-def read_board(folder: Path) -> list[Record]:
-    """Every ``*.json`` below ``folder`` as a record, by path.
+def read_board(folder: Path) -> list[Entry]:
+    """Every ``*.json`` below ``folder`` as an entry, in the board's order: by provenance, data and id.
 
     Raises:
         ZooError: one line for a folder without records, a file that is no valid record, or an id that two files carry.
@@ -69,29 +82,22 @@ def read_board(folder: Path) -> list[Record]:
     if not paths:
         raise ZooError(f"{folder}: no record (*.json); name the folder that holds the board's records")
     of_id: dict[str, Path] = {}
-    records = []
+    records: list[tuple[Record, str]] = []
     for path in paths:
-        record = read_record(path)
+        text = read_record_text(path)
+        record = parse_record(text, str(path))
         if record.id in of_id:
             raise ZooError(f"{path}: id {record.id!r} is that of {of_id[record.id]}; a result is entered once")
         of_id[record.id] = path
-        records.append(record)
-    return records
+        records.append((record, text))
+    records.sort(key=lambda pair: (PROVENANCES.index(pair[0].provenance), pair[0].data.name, pair[0].id))
+    return entries([record for record, _ in records], [text for _, text in records])
 
 
-def method_name(record: Record) -> str:
-    """The method as a row's name: ``zero-shot``, ``from scratch``, ``elora (rank=16)``; settings that do not tell anything are left out."""
-    if record.adapter is None:
-        return ZERO_SHOT
-    reported = record.provenance == "reported"
-    config = record.adapter.config
-    told = {key: value for key, value in config.items() if (reported or key in _TELLING) and value not in (None, False, "", {}, [])}
-    plain = record.adapter.method == "full" and record.base.initial_weights == "random"
-    name = FROM_SCRATCH if plain else record.adapter.method
-    if record.base.initial_weights == "random" and not plain:
-        name += ", random start"
-    settings = ", ".join(f"{key}={value}" for key, value in told.items())
-    return f"{name} ({settings})" if settings else name
+def entries(records: Sequence[Record], texts: Sequence[str] | None = None) -> list[Entry]:
+    """Records with the names of their contestants, and what their files hold (by default what they would)."""
+    written = map(record_text, records) if texts is None else texts
+    return [Entry(*entry) for entry in zip(records, contestant_names(records), written, strict=True)]
 
 
 def benchmark_of(record: Record) -> str:
@@ -124,9 +130,9 @@ def forgetting_ratio(record: Record) -> float | None:
     return None
 
 
-def headline(record: Record) -> Value | None:
-    """The number of the overall table: the first force error of the record, else its first energy error, else its first error."""
-    errors = [value for value in values_of(record) if value.better == "lower" and value.test_set]
+def headline(values: Sequence[Value]) -> Value | None:
+    """The number of the overall table: the first force error of a record, else its first energy error, else its first error."""
+    errors = [value for value in values if value.better == "lower" and value.test_set]
     for prefix in ("force_", "energy_", "relaxed_energy_", ""):
         for value in errors:
             if value.name.startswith(prefix):
@@ -134,38 +140,77 @@ def headline(record: Record) -> Value | None:
     return None
 
 
-def aggregates(records: Sequence[Record]) -> list[Aggregate]:
-    """Mean ranks and improvements of every group of comparable records, best first; groups with one contestant have no ranking."""
-    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
-    for record in records:
-        groups[benchmark_of(record), _comparable_protocol(record), record.provenance].append(record)
+def aggregates(board: Sequence[Entry]) -> list[Aggregate]:
+    """Mean ranks and improvements of every group of comparable records, best first; groups with one contestant have no ranking.
+
+    Our own kinds of evidence are ranked over all their benchmarks too, as `OVERALL`: every task counts once. Papers are not, since no two
+    of them share bases, data and protocols, and ranks over all would tell who printed the most tables.
+    """
+    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    for entry in board:
+        groups[entry.record.provenance, benchmark_of(entry.record), _comparable_protocol(entry.record)].append(entry)
     found = []
-    for (benchmark, protocol, provenance), members in groups.items():
-        found += list(_aggregates_of_group(benchmark, protocol, provenance, members))
+    everything: dict[str, dict[Contestant, Tasks]] = defaultdict(lambda: defaultdict(dict))
+    benchmarks: dict[str, set[str]] = defaultdict(set)
+    for (provenance, benchmark, protocol), members in groups.items():
+        scores = _scores(members)
+        found += _ranked(benchmark, protocol, provenance, scores)
+        if provenance != "reported" and len(scores) > 1:
+            benchmarks[provenance].add(benchmark)
+            for contestant, tasks in scores.items():
+                everything[provenance][contestant].update({(benchmark, protocol, *task): values for task, values in tasks.items()})
+    for provenance, scores in everything.items():
+        if len(benchmarks[provenance]) > 1:
+            found += _ranked(OVERALL, "", provenance, scores)
     return found
 
 
-def _aggregates_of_group(benchmark: str, protocol: str, provenance: str, members: list[Record]) -> Iterator[Aggregate]:
-    metrics = _primary_metrics(members)
-    scores: dict[tuple[str, str], dict[tuple[str, str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for record in members:
+def _scores(members: Sequence[Entry]) -> dict[Contestant, Tasks]:
+    """The errors of every contestant, one a seed, by data set, test set and metric."""
+    metrics = _primary_metrics(entry.record for entry in members)
+    scores: dict[Contestant, Tasks] = defaultdict(lambda: defaultdict(list))
+    for entry in members:
+        record = entry.record
         for metric in record.metrics:
-            if metric.name in metrics and metric.value > 0:
-                scores[record.base.card, method_name(record)][record.data.name, metric.test_set, metric.name].append(metric.value)
+            if metric.name in metrics:
+                scores[record.base.card, entry.method][record.data.name, metric.test_set, metric.name].append(metric.value)
+    return scores
+
+
+def _ranked(benchmark: str, protocol: str, provenance: str, scores: Mapping[Contestant, Tasks]) -> list[Aggregate]:
     if len(scores) < 2:
-        return
-    tasks: dict[Any, dict[str, float]] = defaultdict(dict)
+        return []
+    tasks: dict[Any, dict[Contestant, float]] = defaultdict(dict)
     for contestant, by_task in scores.items():
         for task, values in by_task.items():
-            tasks[task]["\n".join(contestant)] = sum(values) / len(values)
+            tasks[task][contestant] = over_seeds(values).mean
     places = mean_ranks(tasks)
-    for contestant in sorted(scores, key=lambda name: places["\n".join(name)]):
+    full = _full_of_each_base(places)
+    rows = []
+    for contestant in sorted(scores, key=lambda one: (places[one], one)):
         base, method = contestant
-        full = scores.get((base, "full"))
-        gain = improvement_over_full(scores[contestant], full) if full and method != "full" else None
-        seeds = max(len(values) for values in scores[contestant].values())
-        rank = places["\n".join(contestant)]
-        yield Aggregate(benchmark, protocol, provenance, base, method, len(scores[contestant]), len(tasks), seeds, rank, gain)
+        reference = full.get(base)
+        compared = reference if reference != contestant else None
+        gain = improvement_over_full(_positive(scores[contestant]), _positive(scores[compared])) if compared else None
+        seeds = [len(values) for values in scores[contestant].values()]
+        counts = (len(seeds), len(tasks), min(seeds), max(seeds))
+        rows.append(Aggregate(benchmark, protocol, provenance, base, method, *counts, places[contestant], gain))
+    return rows
+
+
+def _positive(tasks: Tasks) -> Tasks:
+    """An error of zero has a place, and no ratio."""
+    return {task: values for task, values in tasks.items() if min(values) > 0}
+
+
+def _full_of_each_base(places: Mapping[Contestant, float]) -> dict[str, Contestant]:
+    """What gains refer to: full fine-tuning of the base, the best placed of several kinds of it, so that no gain is one over a bad rate."""
+    found: dict[str, Contestant] = {}
+    for contestant in sorted(places, key=lambda one: (places[one], one)):
+        base, method = contestant
+        if method == FULL or method.startswith(f"{FULL} ("):
+            found.setdefault(base, contestant)
+    return found
 
 
 def _primary_metrics(members: Iterable[Record]) -> set[str]:

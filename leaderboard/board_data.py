@@ -3,59 +3,77 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from leaderboard.board import MEANING, PROVENANCES, aggregates, benchmark_of, forgetting_ratio, headline, method_name, values_of
+from leaderboard.board import MEANING, PROVENANCES, Entry, Value, aggregates, benchmark_of, forgetting_ratio, headline, values_of
+from leaderboard.evidence import VERIFICATIONS, verification_of
 from zoo.evaluation.record import Record
+from zoo.submission.verdict import Verdict
+
+_LAZY = "values"
 
 
-def board_script(records: Sequence[Record]) -> str:
-    """``window.BOARD = JSON.parse("...")``: a string, because browsers read that faster than an object, and nothing in it can be code."""
-    text = json.dumps(board_content(records), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return f"window.BOARD = JSON.parse({_as_literal(text)});\n"
+def board_script(board: Sequence[Entry], verdicts: Mapping[str, Verdict]) -> str:
+    """``window.BOARD = JSON.parse("...")``: a string, because browsers read that faster than an object, and nothing in it can be code.
+
+    The numbers of all records, most of the bytes, are a string of their own that is parsed when a benchmark is first looked at.
+    """
+    content = board_content(board, verdicts)
+    numbers = content.pop(_LAZY)
+    return f"window.BOARD = JSON.parse({_as_literal(_json(content))}); window.BOARD_VALUES = {_as_literal(_json(numbers))};\n"
 
 
-def board_content(records: Sequence[Record]) -> dict[str, Any]:
+def board_content(board: Sequence[Entry], verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     """Everything the page shows without opening a record; the layout is that of ``site/static/board.js``."""
+    records = [entry.record for entry in board]
     metrics: dict[tuple[str, str, str], int] = {}
     listed: list[dict[str, Any]] = []
-    values, heads = [], []
+    values, heads, head_values = [], [], []
     for record in records:
         row: list[float | int | None] = []
-        for value in values_of(record):
+        shown = values_of(record)
+        for value in shown:
             key = (value.test_set, value.name, value.unit)
             if key not in metrics:
                 metrics[key] = len(listed)
-                about = {"test": value.test_set, "name": value.name, "label": value.label, "unit": value.unit, "better": value.better}
-                listed.append(about)
+                listed.append(_about(value))
             row += [metrics[key], value.value, value.deviation]
         values.append(row)
-        head = headline(record)
+        head = headline(shown)
         heads.append(-1 if head is None else metrics[head.test_set, head.name, head.unit])
+        head_values.append(None if head is None else head.value)
     return {
         "ids": [record.id for record in records],
-        "texts": {key: _coded(texts) for key, texts in _texts(records).items()},
+        "texts": {key: _coded(texts) for key, texts in _texts(board, verdicts).items()},
         "numbers": _numbers(records),
         "metrics": listed,
         "values": values,
         "heads": heads,
-        "ranking": [{key: value for key, value in asdict(row).items() if value is not None} for row in aggregates(records)],
+        "head_values": head_values,
+        "ranking": [{key: value for key, value in asdict(row).items() if value is not None} for row in aggregates(board)],
         "provenances": [{"name": name, "meaning": MEANING[name]} for name in PROVENANCES],
+        "verifications": [asdict(verification) for verification in VERIFICATIONS],
     }
 
 
-def _texts(records: Sequence[Record]) -> dict[str, list[str]]:
+def _about(value: Value) -> dict[str, Any]:
+    return {"test": value.test_set, "name": value.name, "label": value.label, "unit": value.unit, "better": value.better}
+
+
+def _texts(board: Sequence[Entry], verdicts: Mapping[str, Verdict]) -> dict[str, list[str]]:
+    records = [entry.record for entry in board]
     return {
         "base": [record.base.card for record in records],
         "family": [record.base.family for record in records],
-        "method": [method_name(record) for record in records],
+        "method": [entry.method for entry in board],
         "benchmark": [benchmark_of(record) for record in records],
         "data": [record.data.name for record in records],
         "protocol": [record.data.protocol for record in records],
         "theory": [record.data.level_of_theory or "" for record in records],
         "provenance": [record.provenance for record in records],
+        "verified": [verification_of(verdicts.get(record.id)).name for record in records],
         "source": [f"{r.reported.paper}, {r.citation.table}" if r.citation and r.reported else r.author or "" for r in records],
         "hardware": [record.cost.hardware if record.cost else "" for record in records],
         "licence": [record.licence or record.base.licence or "" for record in records],
@@ -77,6 +95,10 @@ def _numbers(records: Sequence[Record]) -> dict[str, list[float | int | None]]:
         "forgetting": [forgetting_ratio(record) for record in records],
         "runs": [record.reported.runs if record.reported else None for record in records],
     }
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _coded(texts: Iterable[str]) -> dict[str, Any]:

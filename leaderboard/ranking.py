@@ -3,11 +3,14 @@
 Rules, in one place:
 
 - **Ties.** Values that are equal to six significant digits share the mean of their places (1, 2.5, 2.5, 4).
-- **Missing seeds.** A result is the mean over the seeds there are; how many there were is kept beside it. Nothing is imputed.
+- **Missing seeds.** A result is the mean over the seeds there are; how many there were is kept beside it. Nothing is imputed. Seeds are
+  runs whose settings differ in the seed alone (`leaderboard.contestants`); a seed that was run twice counts twice.
 - **Missing tasks** (a molecule, a test set). Contestants without a result share the last places of that task, so that leaving out what one
   is bad at never helps; one more result never makes a mean rank worse.
 - **Improvement over full fine-tuning.** The geometric mean over tasks of ``error(full) / error(method)``, as the percentage by which the
-  error falls: scale-free, so that no molecule with large errors decides alone. Tasks that only one of the two has are left out and counted.
+  error falls: scale-free, so that no molecule with large errors decides alone. Tasks that only one of the two has, and errors of zero,
+  which have no ratio, are left out; the tasks that remain are counted.
+  Of several kinds of full fine-tuning of one base, the reference is the one with the best mean rank.
 - **Confidence.** 95 % intervals by the bootstrap: seeds of both methods are drawn again with replacement, task by task. With one seed of
   either there is none.
 - **Pareto front.** The points that no other point beats in one coordinate and matches or beats in the other; both are to be small.
@@ -19,6 +22,7 @@ to be large are handed in with their sign turned.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -29,6 +33,8 @@ from zoo.errors import ZooError
 
 _SIGNIFICANT_DIGITS = 6
 Task = TypeVar("Task", bound=Hashable)
+Name = TypeVar("Name", bound=Hashable)
+Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -59,22 +65,24 @@ def over_seeds(values: Sequence[float]) -> Result:
     """
     if not values:
         raise ZooError("no value to average; a result needs at least one seed")
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Result(float(np.mean(values)), deviation, len(values))
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else None
+    return Result(mean, deviation, len(values))
 
 
-def ranks(values: Mapping[str, float | None]) -> dict[str, float]:
+def ranks(values: Mapping[Name, float | None]) -> dict[Name, float]:
     """The place of each contestant on one task, 1 the smallest value; ties share the mean place, None shares the last ones."""
     shown = {name: math.inf if value is None else _rounded(value) for name, value in values.items()}
     ordered = sorted(shown.values())
-    return {name: (_first(ordered, value) + _last(ordered, value)) / 2 + 1 for name, value in shown.items()}
+    # the mean of the first and the last place that the value takes among all
+    return {name: (bisect_left(ordered, value) + bisect_right(ordered, value) + 1) / 2 for name, value in shown.items()}
 
 
-def mean_ranks(tasks: Mapping[Task, Mapping[str, float]]) -> dict[str, float]:
+def mean_ranks(tasks: Mapping[Task, Mapping[Name, float]]) -> dict[Name, float]:
     """Mean place over all tasks of everyone who has a result on any; a task that one lacks counts as its shared last place."""
-    contestants = sorted({name for values in tasks.values() for name in values})
+    contestants = list(dict.fromkeys(name for values in tasks.values() for name in values))
     places = [ranks({name: values.get(name) for name in contestants}) for values in tasks.values()]
-    return {name: float(np.mean([place[name] for place in places])) for name in contestants}
+    return {name: math.fsum(place[name] for place in places) / len(places) for name in contestants}
 
 
 def improvement_over_full(
@@ -102,7 +110,8 @@ def improvement_over_full(
     low = high = None
     if all(len(m) > 1 and len(f) > 1 for m, f in pairs):
         random = np.random.default_rng(seed)
-        drawn = np.mean([_drawn_logarithms(m, random, draws) - _drawn_logarithms(f, random, draws) for m, f in pairs], axis=0)  # (draws,)
+        # (draws,): the mean over tasks
+        drawn = _drawn_logarithms([m for m, _ in pairs], random, draws) - _drawn_logarithms([f for _, f in pairs], random, draws)
         high, low = (_percent(float(value)) for value in np.quantile(drawn, (0.025, 0.975)))
     return Improvement(_percent(logarithm), low, high, len(common), len(full))
 
@@ -124,26 +133,21 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
 
 
-def _first(ordered: Sequence[float], value: float) -> int:
-    return int(np.searchsorted(ordered, value, side="left"))
-
-
-def _last(ordered: Sequence[float], value: float) -> int:
-    return int(np.searchsorted(ordered, value, side="right")) - 1
-
-
-def _positive(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _positive(values: Sequence[float]) -> Floats:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0 or not np.all(np.isfinite(array)) or np.any(array <= 0):
         raise ZooError(f"errors {list(values)} are not all positive numbers; their ratio to full fine-tuning means nothing")
     return array
 
 
-def _drawn_logarithms(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], random: np.random.Generator, draws: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    chosen = random.integers(len(values), size=(draws, len(values)))
-    return np.asarray(np.log(values[chosen].mean(axis=1)))
+def _drawn_logarithms(tasks: Sequence[Floats], random: np.random.Generator, draws: int) -> Floats:
+    """(draws,): logarithms of the means of seeds drawn again, averaged over tasks; tasks of as many seeds are drawn together."""
+    total = np.zeros(draws)
+    for seeds in sorted({len(values) for values in tasks}):
+        values = np.stack([task for task in tasks if len(task) == seeds])[:, :, None]  # (T, seeds, 1)
+        chosen = random.integers(seeds, size=(len(values), seeds, draws))
+        total += np.log(np.take_along_axis(values, chosen, axis=1).mean(axis=1)).sum(axis=0)
+    return total / len(tasks)
 
 
 def _percent(logarithm: float) -> float:

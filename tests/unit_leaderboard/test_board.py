@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.made_up_records import HASH, made_up
-from leaderboard.board import aggregates, benchmark_of, forgetting_ratio, headline, method_name, read_board, values_of
+from leaderboard.board import aggregates, benchmark_of, entries, forgetting_ratio, headline, read_board, values_of
 from leaderboard.board_data import board_content, board_script
+from leaderboard.contestants import method_name
 from leaderboard.reported import reported_records
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record, metric_records, write_record
@@ -46,13 +47,13 @@ def test_a_number_of_a_paper_keeps_its_deviation_and_other_quantities(reported: 
     values = {value.name: value for value in values_of(record)}
     assert (values["energy_mae_mev_per_atom"].value, values["energy_mae_mev_per_atom"].deviation) == (12.44, 1.88)
     assert (values["magnetic_moment_mae_mu_b"].value, values["magnetic_moment_mae_mu_b"].unit) == (0.038, "μ_B")
-    head = headline(record)
+    head = headline(values_of(record))
     assert head is not None
     assert head.name == "force_mae_mev_per_angstrom"
 
 
 def test_elora_gains_over_full_fine_tuning_what_its_table_says(reported: list[Record]) -> None:
-    rows = [row for row in aggregates(reported) if row.benchmark == "rmd17" and "ELoRA" in row.protocol]
+    rows = [row for row in aggregates(entries(reported)) if row.benchmark == "rmd17" and "ELoRA" in row.protocol]
     assert {row.provenance for row in rows} == {"reported"}
     best = rows[0]
     assert (best.base, best.method, best.tasks, best.tasks_of_all) == ("MACE-OFF", "elora", 20, 20)
@@ -63,12 +64,12 @@ def test_elora_gains_over_full_fine_tuning_what_its_table_says(reported: list[Re
 
 def test_papers_and_our_own_results_never_share_a_rank(reported: list[Record]) -> None:
     ours = [made_up(seed, data_name="rmd17/aspirin", provenance="reproduced") for seed in range(8)]
-    for row in aggregates([*reported, *ours]):
+    for row in aggregates(entries([*reported, *ours])):
         assert row.tasks <= row.tasks_of_all
-    groups = {(row.benchmark, row.protocol, row.provenance) for row in aggregates([*reported, *ours])}
+    groups = {(row.benchmark, row.protocol, row.provenance) for row in aggregates(entries([*reported, *ours]))}
     assert {provenance for *_, provenance in groups} == {"reported", "reproduced"}
     alone = [made_up(1, data_name="3bpa", provenance="submitted")]
-    assert aggregates(alone) == [], "one contestant has no rank"
+    assert aggregates(entries(alone)) == [], "one contestant has no rank"
 
 
 def test_seeds_give_an_interval() -> None:
@@ -83,8 +84,8 @@ def test_seeds_give_an_interval() -> None:
         )  # fmt: skip
 
     records = [run(seed, "full", 40.0 + seed) for seed in range(3)] + [run(seed, "elora", 20.0 + seed) for seed in range(3)]
-    first, second = aggregates(records)
-    assert (first.method, first.seeds, first.mean_rank) == ("elora", 3, 1.0)
+    first, second = aggregates(entries(records))
+    assert (first.method, first.most_seeds, first.mean_rank) == ("elora", 3, 1.0)
     assert (second.method, second.mean_rank) == ("full", 2.0)
     assert first.improvement is not None
     assert first.improvement.low is not None
@@ -104,10 +105,12 @@ def test_forgetting_is_a_ratio_of_force_errors() -> None:
 
 
 def test_the_script_holds_every_record_and_decodes_to_its_numbers(reported: list[Record]) -> None:
-    content = board_content(reported)
-    literal = re.fullmatch(r"window\.BOARD = JSON\.parse\((.*)\);\n", board_script(reported), re.S)
-    assert literal is not None
-    assert json.loads(json.loads(literal[1])) == json.loads(json.dumps(content))
+    board = entries(reported)
+    content = board_content(board, {})
+    found = re.fullmatch(r'window\.BOARD = JSON\.parse\((".*")\); window\.BOARD_VALUES = (".*");\n', board_script(board, {}), re.S)
+    assert found is not None
+    first, numbers = (json.loads(json.loads(literal)) for literal in found.groups())
+    assert {**first, "values": numbers} == json.loads(json.dumps(content))
     assert content["ids"] == [record.id for record in reported]
     for index in (0, 100, 300):
         values = content["values"][index]
@@ -124,7 +127,7 @@ def test_a_folder_is_read_whole_or_refused_in_one_line(tmp_path: Path) -> None:
         read_board(tmp_path)
     record = made_up(1)
     write_record(tmp_path / "deep" / "a.json" if (tmp_path / "deep").mkdir() is None else tmp_path, record)
-    assert read_board(tmp_path) == [record]
+    assert [entry.record for entry in read_board(tmp_path)] == [record]
     write_record(tmp_path / "b.json", record)
     with pytest.raises(ZooError, match="a result is entered once"):
         read_board(tmp_path)

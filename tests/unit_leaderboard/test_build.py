@@ -124,7 +124,7 @@ def test_an_adapter_is_offered_if_its_content_is_the_records(tmp_path: Path) -> 
     adapter = {**first.adapter.model_dump(), "file_sha256": file_sha256(adapters / "mine.safetensors")}
     mine, missing = made_up(2, adapter=adapter), made_up(4)
     out = tmp_path / "site"
-    build.build_site(board(tmp_path, mine, missing), out, adapters)
+    build.build_site(board(tmp_path, mine, missing), out, adapters_folder=adapters)
     assert [path.read_bytes() for path in (out / "adapters").iterdir()] == [b"weights"]
     assert f'href="../adapters/{adapter["file_sha256"]}.safetensors"' in (out / "records" / f"{mine.id}.html").read_text(encoding="utf-8")
     assert "is not on this site" in (out / "records" / f"{missing.id}.html").read_text(encoding="utf-8")

@@ -156,7 +156,7 @@ def read_record(path: Path) -> Record:
         ZooError: one line for a file that is missing, too large, not JSON, of another schema version, with unknown keys, with values out of
             range, or edited after it was written.
     """
-    return parse_record(_read_text(path), str(path))
+    return parse_record(read_record_text(path), str(path))
 
 
 def record_text(record: Record) -> str:
@@ -219,7 +219,8 @@ def _slug(content: RecordContent) -> str:
     return slug.lstrip("._+-")[:190] or "record"
 
 
-def _read_text(path: Path) -> str:
+def read_record_text(path: Path) -> str:
+    """What the file of a record holds, not yet looked at; raises `ZooError` for a file that is missing, above 4 MiB or no text."""
     try:
         size = path.stat().st_size
         if size > LARGEST_RECORD_BYTES:
