@@ -50,8 +50,7 @@ def put_downloads(
         found.archives[record.id] = f"../{ARCHIVES}/{archive.name}"
         sha = record.adapter.file_sha256 if record.adapter else None
         if sha and sha not in found.adapters:
-            adapter = read_archive(archive).submission.adapter
-            write_atomically(out / ADAPTERS / f"{sha}.safetensors", lambda partial, content=adapter: partial.write_bytes(content))
+            _write(read_archive(archive).submission.adapter, out / ADAPTERS / f"{sha}.safetensors")
             found.adapters[sha] = f"../{ADAPTERS}/{sha}.safetensors"
     return found
 
@@ -65,6 +64,11 @@ def _archives(records: Sequence[Record], verdicts: Mapping[str, Verdict], board:
         if file_sha256(path) != verdict.archive_sha256:
             raise ZooError(f"{path}: not the archive that was verified, its SHA-256 is not the verdict's; verify it again")
         yield record, path
+
+
+def _write(content: bytes | None, target: Path) -> None:
+    assert content is not None  # the record has an adapter, and so has its archive
+    write_atomically(target, lambda partial: partial.write_bytes(content))
 
 
 def _put(source: Path, target: Path) -> None:

@@ -62,14 +62,37 @@ def test_two_commands_lead_from_a_run_to_the_board(run: Path, tmp_path: Path, ca
     assert not lacks(
         said, "verified sevennet-0.elora.emt-cuau.s0-", "2 of 6 test frames", f"python -m leaderboard.add {run / 'submission.zip'}"
     )
-    assert add.main([str(run / "submission.zip"), "--board", str(tmp_path / "board"), "--frames", "2"]) == 0
-    assert capsys.readouterr().out.count("wrote ") == 3
+    words = [str(run / "submission.zip"), "--board", str(tmp_path / "board"), "--site", str(tmp_path / "site"), "--frames", "2"]
+    assert add.main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count("wrote ") == 3
+    assert f"site     1 records, open {tmp_path / 'site' / 'index.html'}" in said
     (record,) = entries.read_records(tmp_path / "board")
     assert (record.provenance, record.author, record.licence) == ("submitted", "A. Person", "CC-BY-4.0")
     assert entries.read_verdicts(tmp_path / "board")[record.id].badge == "predictions recomputed from base + adapter"
     artefact = tmp_path / "board" / "artefacts" / f"{record.id}.zip"
     assert read_archive(artefact).submission.record == record
     assert read_record(run / "submission.json") == record
+    page = (tmp_path / "site" / "records" / f"{record.id}.html").read_text()
+    assert not lacks(page, record.id, "A. Person", "predictions recomputed from base + adapter")
+    assert record.id in (tmp_path / "site" / "data.js").read_text()
+
+
+def test_a_result_is_entered_even_where_its_site_cannot_be_built(honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "thesis.tex").write_text("years of work")
+    words = [str(honest), "--board", str(tmp_path / "board"), "--site", str(tmp_path / "site"), "--frames", "0"]
+    assert add.main(words) == 1
+    said = capsys.readouterr()
+    assert said.out.count("wrote ") == 3
+    assert not lacks(said.err, "no site of ours", "the result is entered", "leaderboard.build")
+    assert (tmp_path / "site" / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_site_can_be_left_alone(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert add.main([str(honest), "--board", str(tmp_path / "records-of-ours"), "--frames", "0", "--no-site"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["records-of-ours"]
 
 
 def test_the_record_is_the_runs_own_without_what_a_submission_cannot_prove(run: Path, honest: Path) -> None:
