@@ -16,6 +16,8 @@ class AdapterError(ValueError):
 
 
 _MOST_NAMES_SHOWN = 20
+_LONGEST_NAME = 100
+"""Longer ones are nobody's misspelling, and to compare some of them takes minutes."""
 
 
 def nearest_name_hint(name: str, known: Iterable[str]) -> str:
@@ -26,6 +28,8 @@ def nearest_name_hint(name: str, known: Iterable[str]) -> str:
         known: the names that exist; of a long list only the nearest few are shown.
     """
     names = sorted(known)
+    if len(name) > _LONGEST_NAME or any(len(one) > _LONGEST_NAME for one in names):
+        return f"{len(names)} names are known"
     begins = [known_name for known_name in names if name and known_name.startswith(name)][:6]
     close = [*begins, *(one for one in difflib.get_close_matches(name, names, n=6, cutoff=0.5) if one not in begins)][:6]
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -26,12 +26,15 @@ from benchmarks.row_table import write_tables
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
 from leaderboard.entries import BOARD, RECORDS, read_records, write_verdict
-from zoo.commands import EvaluateConfig, evaluate, parse_choice
+from zoo.commands import EvaluateConfig, parse_choice
 from zoo.compose import compose
 from zoo.errors import ZooError
-from zoo.evaluation.record import Record, build_record, read_record, write_record
+from zoo.evaluation.asked import asked_of
+from zoo.evaluation.record import Record, write_record
 from zoo.files import write_text_atomically
-from zoo.submission.submit import Statement, submit
+from zoo.submission.submit import DEFAULT_NAME, Statement, submit
+from zoo.submission.submit_zero_shot import submit_zero_shot
+from zoo.submission.zero_shot import ZeroShotConfig
 from zoo.training.artefacts import training_settings
 from zoo.training.config import RunConfig, parse_config
 
@@ -43,8 +46,8 @@ def on_the_board(row: Row, board: Sequence[Record]) -> Record | None:
     """The board's record of the very run that ``row`` would be; None where there is none."""
     of_ours = [record for record in board if record.provenance == REPRODUCED and record.base.card == row.card]
     if row.method == ZERO_SHOT:
-        asked = parse_choice("evaluate", row.words, EvaluateConfig).asked
-        return next((record for record in of_ours if record.evaluation.get("asked") == asked), None)
+        asked = _zero_shot_config(row)
+        return next((record for record in of_ours if record.evaluation.get("asked") == asked_of(asked, asked.data)), None)
     config: RunConfig = parse_config(compose("train", [*row.words, "run.name=row", "run.folder=row"]))
     settings = json.loads(json.dumps(training_settings(config)))
     return next((record for record in of_ours if record.training == settings), None)
@@ -52,27 +55,22 @@ def on_the_board(row: Row, board: Sequence[Record]) -> Record | None:
 
 def make(row: Row, folder: Path) -> Record:
     """Run a row, or go on with it, and enter it."""
+    statement, run = Statement(AUTHOR, LICENCE, reproduced=True), folder / "runs" / row.name
     if row.method == ZERO_SHOT:
-        return _enter_zero_shot(row, folder)
-    finished_record(folder, row.name, row.words)
-    done = submit(folder / "runs" / row.name, Statement(AUTHOR, LICENCE, reproduced=True))
+        run.mkdir(parents=True, exist_ok=True)
+        done = submit_zero_shot(_zero_shot_config(row), statement, run / DEFAULT_NAME)
+    else:
+        finished_record(folder, row.name, row.words)
+        done = submit(run, statement)
     assert done.judgement.verdict is not None
     write_record(BOARD / RECORDS / REPRODUCED / f"{done.record.id}.json", done.record)
     write_verdict(done.judgement.verdict)
     return done.record
 
 
-def _enter_zero_shot(row: Row, folder: Path) -> Record:
-    path = folder / "runs" / row.name / "record.json"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        print(f"zoo evaluate {' '.join(row.words)}", flush=True)
-        evaluate([*row.words, f"record={path}"])
-    fields = read_record(path).model_dump(mode="json", exclude={"id"})
-    fields |= {"provenance": REPRODUCED, "author": AUTHOR, "licence": LICENCE}
-    record = build_record(**fields)
-    write_record(BOARD / RECORDS / REPRODUCED / f"{record.id}.json", record)
-    return record
+def _zero_shot_config(row: Row) -> ZeroShotConfig:
+    config: EvaluateConfig = parse_choice("evaluate", row.words, EvaluateConfig)
+    return ZeroShotConfig(backbone=config.backbone, data=config.data, reference_energies=config.reference_energies)
 
 
 def tune(cards: Sequence[str], methods: Sequence[str], folder: Path, workers: int) -> None:

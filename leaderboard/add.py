@@ -1,4 +1,4 @@
-"""Enter a submission: ``python -m leaderboard.add ARCHIVE`` verifies it and puts record, archive and verdict where the board has them."""
+"""Enter a submission: ``python -m leaderboard.add ARCHIVE`` verifies it, puts it on the board and builds the site."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from leaderboard.build import build_site
 from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
 from leaderboard.verify import add_choice_arguments, choice_of, judge
 from zoo.errors import ZooError
@@ -14,6 +15,9 @@ from zoo.evaluation.record import write_record
 from zoo.files import write_atomically
 from zoo.submission.recompute import Choice
 from zoo.submission.verify import Judgement
+
+SITE = Path("board")
+"""Where the site is built unless another folder is named: in the folder that the command is called in."""
 
 
 def add(archive: Path, choice: Choice, board: Path = BOARD) -> tuple[Judgement, list[Path]]:
@@ -35,9 +39,11 @@ def add(archive: Path, choice: Choice, board: Path = BOARD) -> tuple[Judgement, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Enter one archive; returns the exit status, 1 where it is refused."""
-    parser = argparse.ArgumentParser(prog="python -m leaderboard.add", description="Verify a submission and enter it.")
+    parser = argparse.ArgumentParser(prog="python -m leaderboard.add", description="Verify a submission, enter it, and build the site.")
     parser.add_argument("archive", type=Path, help="written by zoo submit")
     parser.add_argument("--board", type=Path, default=BOARD, help="folder with records/, artefacts/ and verdicts/; default: the package's")
+    parser.add_argument("--site", type=Path, default=SITE, metavar="FOLDER", help="where the site is built; default: board")
+    parser.add_argument("--no-site", action="store_true", help="enter the submission alone, as before another one")
     add_choice_arguments(parser)
     words = parser.parse_args(arguments)
     try:
@@ -48,7 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(judgement.text())
     for path in written:
         print(f"wrote    {path}")
-    return 0 if judgement.accepted else 1
+    if not judgement.accepted:
+        return 1
+    return 0 if words.no_site else _build(words.board, words.site)
+
+
+def _build(board: Path, site: Path) -> int:
+    try:
+        records = build_site(board / RECORDS, site, board=board)
+    except (ZooError, OSError) as error:
+        print(error, file=sys.stderr)
+        print(f"the result is entered; build its site with python -m leaderboard.build --board {board} --out FOLDER", file=sys.stderr)
+        return 1
+    print(f"site     {len(records)} records, open {(site / 'index.html').resolve()}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
 from leaderboard.entries import ARTEFACTS, LARGEST_ARTEFACT_BYTES, RECORDS, VERDICTS, clash, parse_verdict
@@ -25,10 +26,15 @@ from zoo.files import write_text_atomically
 from zoo.submission.archive import parse_archive
 from zoo.submission.recompute import Choice
 from zoo.submission.verdict import Verdict
-from zoo.submission.verify import verify_archive
+from zoo.submission.verify import one_line, verify_archive
 
 BOARD_FOLDER = "leaderboard"
 _SUFFIXES = {RECORDS: ".json", ARTEFACTS: ".zip", VERDICTS: ".json"}
+REPORTED = "reported"
+MOST_RECORDS = 20
+"""In one pull request by others than the maintainers; each is computed with."""
+_MOST_WORDS = 200
+_CLOCKS_DIFFER = timedelta(days=1)
 _PLAIN_FILE = "100644"
 _WORDS = {"M": "edits", "D": "deletes", "T": "changes the type of"}
 _RECOMPUTED_HERE = {"verified", "versions", "recomputed"}
@@ -66,9 +72,12 @@ def check(question: Question) -> Outcome:
     reasons = _refused_changes(changes, ours, question.by_maintainer)
     added = {change.path for change in ours if change.status == "A" and change.mode == _PLAIN_FILE}
     verdicts: list[Verdict] = []
-    before = question.repository.merge_base(question.base, question.head)
-    others = _records_of(question.repository, before)
-    for path in sorted(path for path in added if _place(path) == RECORDS):
+    others = _records_of(question.repository, question.base)  # as it is now: another pull request may have brought the same meanwhile
+    records = sorted(path for path in added if _place(path) == RECORDS)
+    if len(records) > MOST_RECORDS and not question.by_maintainer:
+        reasons.append(f"{len(records)} records in one pull request, wanted at most {MOST_RECORDS}; make several")
+        records = []
+    for path in records:
         try:
             record = _record(question, path, others)
             verdict = _verdict_on(question, record, added)
@@ -81,7 +90,7 @@ def check(question: Question) -> Outcome:
     for path in sorted(added):
         if _place(path) != RECORDS and PurePosixPath(path).stem not in known:
             reasons.append(f"{path}: belongs to no record of this pull request; add its record or leave it out")
-    return Outcome(tuple(reasons), tuple(verdicts))
+    return Outcome(tuple(one_line(reason) for reason in reasons), tuple(verdicts))
 
 
 def _place(path: str) -> str | None:
@@ -98,6 +107,7 @@ def _refused_changes(changes: Sequence[Change], ours: Sequence[Change], by_maint
         reasons.append(f"{others[0]}{more}: a pull request that adds results changes nothing else; put that into another one")
     for change in ours:
         place = _place(change.path) or ""
+        folders = PurePosixPath(change.path).parts[2:-1]
         if change.status != "A":
             if not (place == VERDICTS and by_maintainer):
                 word = _WORDS.get(change.status, "changes")
@@ -105,6 +115,8 @@ def _refused_changes(changes: Sequence[Change], ours: Sequence[Change], by_maint
         elif change.mode != _PLAIN_FILE:
             kind = {"120000": "a symbolic link", "100755": "an executable file", "160000": "a submodule"}.get(change.mode, change.mode)
             reasons.append(f"{change.path}: {kind}; add a plain file")
+        elif folders and (place, folders) != (RECORDS, (REPORTED,)):
+            reasons.append(f"{change.path}: too deep; the board has its files in {place}/ itself")
         elif not change.path.endswith(_SUFFIXES[place]):
             reasons.append(f"{change.path}: no {_SUFFIXES[place]} file; the board has nothing else in {place}/")
     return reasons
@@ -122,7 +134,7 @@ def _record(question: Question, path: str, others: Sequence[Record]) -> Record:
     record = parse_record(_text(content, path), PurePosixPath(path).name)
     if PurePosixPath(path).stem != record.id:
         raise ZooError(f"the file is not named by its record; rename it to {record.id}.json")
-    if (PurePosixPath(path).parent.name == RECORDS) == (record.provenance == "reported"):
+    if (PurePosixPath(path).parent.name == REPORTED) != (record.provenance == "reported"):
         raise ZooError(f"a {record.provenance} record in this folder; rows from papers lie in {RECORDS}/reported, all others in {RECORDS}")
     if record_text(record).encode() != content:
         raise ZooError("not written as zoo submit writes records; take the .json that it wrote")
@@ -162,8 +174,29 @@ def _check_stated_verdict(question: Question, found: Verdict, added: set[str]) -
     if stated.badge != found.badge:
         claims = f"its verdict claims {stated.badge!r}, and verification here found {found.badge!r}"
         raise ZooError(f"{claims}; leave the verdict out, the board writes its own")
-    if stated.model_dump(exclude=_RECOMPUTED_HERE) != found.model_dump(exclude=_RECOMPUTED_HERE):
+    if stated.model_dump(exclude=_RECOMPUTED_HERE) != found.model_dump(exclude=_RECOMPUTED_HERE) or _claims_more(stated, found):
         raise ZooError("its verdict is not what verification here finds; leave it out, the board writes its own")
+
+
+def _claims_more(stated: Verdict, found: Verdict) -> bool:
+    """Whether a verdict that has the right badge says that more was recomputed, or closer, than is believable."""
+    words = [word for pair in stated.versions.items() for word in pair]
+    if stated.verified > found.verified + _CLOCKS_DIFFER or len(words) > _MOST_WORDS or not _plain(words):
+        return True
+    if stated.recomputed is None or found.recomputed is None:
+        return stated.recomputed is not found.recomputed
+    theirs, ours = stated.recomputed, found.recomputed
+    within = all(value <= getattr(ours.tolerated, name) for name, value in theirs.largest.model_dump().items())
+    return not (
+        within
+        and _plain((theirs.salt, theirs.device))
+        and theirs.frames <= ours.frames
+        and (theirs.of, theirs.tolerated) == (ours.of, ours.tolerated)
+    )
+
+
+def _plain(words: Iterable[str]) -> bool:
+    return all(len(word) <= 100 and word.isprintable() for word in words)
 
 
 def _text(content: bytes, path: str) -> str:
@@ -183,9 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--verdicts", type=Path, help="folder to write the verdicts found here to")
     add_choice_arguments(parser)
     words = parser.parse_args(arguments)
-    choice = choice_of(words)
-    choice = choice if choice.salt else replace(choice, salt=secrets.token_hex(8))
     try:
+        choice = choice_of(words)
+        choice = choice if choice.salt else replace(choice, salt=secrets.token_hex(8))
         outcome = check(Question(Repository.around(words.repository), words.base, words.head, choice, words.maintainer))
         for verdict in outcome.verdicts if words.verdicts is not None and not outcome.reasons else ():
             _write(words.verdicts, verdict)

@@ -49,8 +49,7 @@ def put_downloads(
         found.archives[record.id] = f"../{ARCHIVES}/{archive.name}"
         sha = record.adapter.file_sha256 if record.adapter else None
         if sha and sha not in found.adapters:
-            (out / ADAPTERS).mkdir(parents=True, exist_ok=True)
-            (out / ADAPTERS / f"{sha}.safetensors").write_bytes(read_archive(archive).submission.adapter)
+            _write(read_archive(archive).submission.adapter, out / ADAPTERS / f"{sha}.safetensors")
             found.adapters[sha] = f"../{ADAPTERS}/{sha}.safetensors"
     return found
 
@@ -64,6 +63,12 @@ def _archives(records: Sequence[Record], verdicts: Mapping[str, Verdict], board:
         if file_sha256(path) != verdict.archive_sha256:
             raise ZooError(f"{path}: not the archive that was verified, its SHA-256 is not the verdict's; verify it again")
         yield record, path
+
+
+def _write(content: bytes | None, target: Path) -> None:
+    assert content is not None  # the record has an adapter, and so has its archive
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
 
 
 def _put(source: Path, target: Path) -> None:

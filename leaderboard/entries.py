@@ -67,16 +67,25 @@ def write_verdict(verdict: Verdict, board: Path = BOARD) -> Path:
 def clash(record: Record, others: Iterable[Record]) -> str | None:
     """Why ``record`` cannot be entered beside ``others``; None where it can.
 
-    The same adapter file on the same data is the same result, whoever enters it, and whatever else the record says.
+    The same adapter file on the same data is the same result, whoever enters it, and whatever else the record says; so are the same
+    predictions.
     """
+    predictions = None if record.submission is None else record.submission.predictions_sha256
     for other in others:
         if other.id == record.id:
             return f"id {record.id} is on the board already; a result is entered once"
-        if record.adapter is None or other.adapter is None or record.adapter.file_sha256 is None:
+        known = f"on the board already for this protocol, as {other.id} of {other.author or 'nobody named'}"
+        if record.data.protocol != other.data.protocol:
             continue
-        if (other.adapter.file_sha256, other.data.protocol) == (record.adapter.file_sha256, record.data.protocol):
-            return f"this adapter file is on the board already for this protocol, as {other.id} of {other.author or 'nobody named'}"
+        if _adapter_file(record) is not None and _adapter_file(other) == _adapter_file(record):
+            return f"this adapter file is {known}"
+        if predictions is not None and other.submission is not None and other.submission.predictions_sha256 == predictions:
+            return f"these predictions are {known}"
     return None
+
+
+def _adapter_file(record: Record) -> str | None:
+    return None if record.adapter is None else record.adapter.file_sha256
 
 
 def _read(path: Path) -> str:

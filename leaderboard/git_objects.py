@@ -58,9 +58,8 @@ class Repository:
         if any("\n" in name for name in names):
             raise ZooError("a path with a line break in its name; rename it")
         request = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
-        for path, line in zip(
-            paths, self._run(["cat-file", "--batch-check"], request).decode("utf-8", "replace").splitlines(), strict=True
-        ):
+        lines = self._run(["cat-file", "--batch-check"], request).decode("utf-8", "replace").split("\n")[:-1]
+        for path, line in zip(paths, lines, strict=True):
             kind, _, size = line.rpartition(" ")
             if not kind.endswith(" blob"):
                 raise ZooError(f"{path}: no file in {commit}")

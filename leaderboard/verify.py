@@ -13,8 +13,8 @@ from pathlib import Path
 from leaderboard.entries import BOARD, LARGEST_ARTEFACT_BYTES, clash, read_records
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record
-from zoo.submission.recompute import Choice
-from zoo.submission.verify import Judgement, verify
+from zoo.submission.recompute import Choice, device_named
+from zoo.submission.verify import Judgement, one_line, verify
 
 
 def judge(archive: Path, choice: Choice, on_the_board: Iterable[Record], most_bytes: int = LARGEST_ARTEFACT_BYTES) -> Judgement:
@@ -26,17 +26,16 @@ def judge(archive: Path, choice: Choice, on_the_board: Iterable[Record], most_by
         on_the_board: the records that are there.
         most_bytes: of the archive.
     """
+    size = archive.stat().st_size if archive.is_file() else 0
+    if size > most_bytes:
+        return Judgement((f"{archive}: {size} bytes, the board keeps at most {most_bytes}; publish it elsewhere and ask",), None, None)
     judgement = verify(archive, choice)
     if judgement.archive is None:
         return judgement
     reasons = list(judgement.reasons)
     found = clash(judgement.archive.submission.record, on_the_board)
     if found is not None:
-        reasons.append(found)
-    if judgement.archive.bytes > most_bytes:
-        reasons.append(
-            f"the archive has {judgement.archive.bytes} bytes, the board keeps at most {most_bytes}; publish it elsewhere and ask"
-        )
+        reasons.append(one_line(found))
     return Judgement(tuple(reasons), None if reasons else judgement.verdict, judgement.archive)
 
 
@@ -49,8 +48,8 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def choice_of(words: argparse.Namespace) -> Choice:
-    """Which predictions to compute again, from the arguments of `add_choice_arguments`."""
-    return Choice(None if words.all else max(words.frames, 0), words.salt, words.device)
+    """Which predictions to compute again, from the arguments of `add_choice_arguments`; raises `ZooError` for an unknown device."""
+    return Choice(None if words.all else max(words.frames, 0), words.salt, device_named(words.device))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

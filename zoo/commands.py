@@ -12,6 +12,7 @@ from zoo.compose import compose, run_hydra
 from zoo.data.config import DataConfig
 from zoo.data.reference_choice import ReferenceChoice, needs_training_split
 from zoo.errors import ZooError
+from zoo.evaluation.asked import asked_of
 from zoo.evaluation.relaxations import RelaxationSettings
 from zoo.training.config import BackboneConfig, parse_config
 
@@ -49,21 +50,6 @@ class EvaluateConfig(ModelChoice):
     record: str | None = None
     task: Literal["labels", "relaxation"] = "labels"
     relaxation: RelaxationSettings = RelaxationSettings()
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What a record needs to say for the evaluation to be made again; files by name alone."""
-        asked: dict[str, Any] = self.model_dump(
-            mode="json",
-            exclude={"run": True, "adapter": True, "record": True, "metrics": True, "backbone": {"device"}},
-            exclude_defaults=True,
-        )
-        data = self.data.model_dump(mode="json", exclude={"cache", "workers"}, exclude_defaults=True)
-        return asked | {"data": {"name": self.data.name, **{key: _without_folders(value) for key, value in data.items()}}}
-
-
-def _without_folders(value: Any) -> Any:
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 class PredictConfig(ModelChoice):
@@ -171,7 +157,7 @@ def evaluate_as(config: EvaluateConfig, names_data: bool = True) -> None:
             print(note)
     print(evaluation.text(config.metrics))
     if config.record is not None:
-        write_evaluation_record(Path(config.record), potential, splits, evaluation, config.asked)
+        write_evaluation_record(Path(config.record), potential, splits, evaluation, asked_of(config, data))
         print(f"record: {config.record}")
 
 

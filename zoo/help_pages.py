@@ -161,7 +161,7 @@ remove    delete copies of frames and edges: those named, those unused for so ma
           again. What a process is building or has open stays. Downloads and weights are left alone: delete their folders by hand
 """
 SUBMIT_PAGE = """
-usage: zoo submit RUN author=NAME licence=LICENCE [output=FILE.zip] [frames=16|all] [device=cpu]
+usage: zoo submit RUN author=NAME licence=LICENCE [output=FILE.zip] [frames=16|all|0] [equivariance=true] [reproduced=true] [device=cpu]
 
   zoo submit runs/acac author='A. Person' licence=CC-BY-4.0
   zoo submit runs/acac author='A. Person' licence=MIT output=acac.zip frames=all
@@ -172,9 +172,10 @@ record beside it. A run on a file of your own cannot be entered: its labels coul
 author        who the board names
 licence       of record and adapter: CC0-1.0, CC-BY-4.0, CC-BY-SA-4.0, MIT, Apache-2.0, BSD-3-Clause, or that of the base
 output        submission.zip in the run's folder when left out
-frames        test frames of each set whose predictions are computed again from base + adapter, or all
+frames        test frames of each set whose predictions are computed again from base + adapter, all, or 0 to leave the base alone
 equivariance  true to state the residuals of every symmetry and derivative, which the verifier computes again
 reproduced    true for a run of the board's own
+device        to compute on: cpu, cuda, or auto for a GPU where there is one
 """
 VERIFY_PAGE = """
 usage: zoo verify FILE.zip [frames=16|all|0] [salt=WORD] [device=cpu]
@@ -187,6 +188,7 @@ Nothing from the archive is run. One line for every reason to refuse it; the exi
 
 frames      test frames of each set whose predictions are computed again, all, or 0 to leave the base alone
 salt        joined to the archive's hash, from which those frames are drawn
+device      to compute on: cpu, cuda, or auto for a GPU where there is one
 """
 REPRODUCE_PAGE = """
 usage: zoo reproduce RECORD.json [name=FOLDER] [device=auto] [tolerance=0.05]

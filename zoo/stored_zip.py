@@ -23,6 +23,9 @@ _FILE_MODE = stat.S_IFREG | 0o644
 _UNIX = 3
 _ENCRYPTED = 0x1
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+_END, _END_BYTES = b"PK\x05\x06", 22
+_LARGEST_ENTRY_BYTES = 512
+"""Of one line of the table: 46 bytes and a name."""
 
 
 def stored_zip(members: Mapping[str, bytes]) -> bytes:
@@ -51,17 +54,18 @@ def read_stored_zip(content: bytes, where: str, most_bytes: Mapping[str, int] | 
     if not content.startswith(b"PK\x03\x04"):
         kind = "a pickle" if content.startswith(b"\x80") else "not a zip file, or has bytes before one"
         raise ZooError(f"{where}: {kind}; write it with zoo submit")
+    _check_table(content, where, most_members)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
-            if len(entries) > most_members:
-                raise ZooError(f"{where}: {len(entries)} members, wanted at most {most_members}; write it with zoo submit")
             if min((entry.header_offset for entry in entries), default=0) != 0:
                 # the table of an npz inside a truncated archive, say, is one too
                 raise ZooError(f"{where}: damaged or truncated (its table is not of the whole file); copy it again")
             seen: set[str] = set()
             for entry in entries:
                 _check_entry(entry, where, most_bytes, seen)
+            if sum(entry.file_size for entry in entries) > len(content):
+                raise ZooError(f"{where}: members claim more bytes than the file has, so that they overlap; write it with zoo submit")
             members = {entry.filename: archive.read(entry) for entry in entries}
     except ZooError:
         raise
@@ -70,6 +74,18 @@ def read_stored_zip(content: bytes, where: str, most_bytes: Mapping[str, int] | 
     if stored_zip(members) != content:
         raise ZooError(f"{where}: holds bytes beside its members, or entries in another form than zoo submit writes; write it again")
     return members
+
+
+def _check_table(content: bytes, where: str, most_members: int) -> None:
+    """Look at the table's end before anybody reads the table: a line of 46 bytes becomes an object of a kilobyte."""
+    end = content[-_END_BYTES:]
+    if len(end) < _END_BYTES or not end.startswith(_END) or end[-2:] != b"\0\0":
+        raise ZooError(f"{where}: damaged or truncated, or has bytes behind it (its last {_END_BYTES} are no zip's end); copy it again")
+    members, table_bytes = struct.unpack("<H", end[10:12])[0], struct.unpack("<L", end[12:16])[0]
+    if members > most_members or table_bytes > most_members * _LARGEST_ENTRY_BYTES:
+        raise ZooError(f"{where}: a table of {members} members and {table_bytes} bytes, wanted at most {most_members}; write it anew")
+    if content[-_END_BYTES - 20 : -_END_BYTES].startswith(b"PK\x06\x07"):
+        raise ZooError(f"{where}: has a second table (zip64), which a file below 4 GB does not need; write it with zoo submit")
 
 
 def _check_entry(entry: zipfile.ZipInfo, where: str, most_bytes: Mapping[str, int] | int, seen: set[str]) -> None:

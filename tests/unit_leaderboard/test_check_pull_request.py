@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -137,9 +138,21 @@ def add_verdict_alone(repo: Repo) -> None:
     (repo.root / BOARD / "verdicts" / "nobody.json").write_text("{}")
 
 
+def add_deeper(repo: Repo) -> None:
+    (repo.root / BOARD / "records" / "mine").mkdir()
+    write_zero_shot(repo.root / BOARD / "records" / "mine" / "x.json", value=2.0)
+
+
+def add_many(repo: Repo) -> None:
+    for index in range(check_pull_request.MOST_RECORDS + 1):
+        (repo.root / BOARD / "records" / f"{index}.json").write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (add_deeper, ("mine/x.json", "too deep")),
+        (add_many, ("21 records in one pull request", "at most 20")),
         (edit, ("old.json", "edits what is on the board")),
         (delete, ("old.json", "deletes what is on the board")),
         (rename, ("old.json", "deletes what is on the board")),
@@ -222,6 +235,48 @@ def test_a_result_that_is_on_the_board_is_refused_a_second_time(repo: Repo, hone
         (repo.root / BOARD / folder / f"{stolen.record.id}{suffix}").write_bytes(content)
     (reason,) = [reason for reason in refusals(repo) if "records/" in reason]
     assert not lacks(reason, stolen.record.id, "this adapter file is on the board already", "A. Person")
+
+
+def test_a_result_that_another_pull_request_brought_meanwhile_is_refused(repo: Repo, honest: Path, forger: Forger) -> None:
+    stolen = forger.sealed(lambda fields: fields.update(author="B. Other"))
+    repo.git("checkout", "--quiet", "base")
+    repo.enter(honest)
+    repo.commit()
+    repo.git("checkout", "--quiet", "pull")
+    (repo.root / BOARD / "artefacts").mkdir()
+    for folder, suffix, content in (("records", ".json", record_text(stolen.record).encode()), ("artefacts", ".zip", stolen.archive())):
+        (repo.root / BOARD / folder / f"{stolen.record.id}{suffix}").write_bytes(content)
+    (reason,) = refusals(repo)
+    assert not lacks(reason, "this adapter file is on the board already", "A. Person")
+
+
+CLAIMS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "more frames": lambda verdict: verdict["recomputed"].update(frames=6),
+    "closer than tolerated, by a wider tolerance": lambda verdict: verdict["recomputed"]["tolerated"].update(energy_ev_per_atom=1.0),
+    "further than tolerated": lambda verdict: verdict["recomputed"]["largest"].update(energy_ev_per_atom=1.0),
+    "fewer test frames": lambda verdict: verdict["recomputed"].update(of=1, frames=1),
+    "a salt with a line break": lambda verdict: verdict["recomputed"].update(salt="a\nb"),
+    "a verification in the future": lambda verdict: verdict.update(verified="2999-01-01T00:00:00Z"),
+    "a page of versions": lambda verdict: verdict.update(versions={"x" * 500: "1"}),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_verdict_that_claims_more_than_is_found_is_refused(
+    claim: Callable[[dict[str, Any]], None], repo: Repo, honest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judgement, _ = add(honest, Choice(2), repo.root / BOARD)
+    assert judgement.verdict is not None
+    path = repo.root / BOARD / "verdicts" / f"{judgement.verdict.record}.json"
+    found = judgement
+    monkeypatch.setattr(check_pull_request, "verify_archive", lambda *_: found)
+    verdict = json.loads(path.read_text())
+    repo.commit()
+    assert repo.check(most=2).reasons == (), "the honest one is accepted"
+    claim(verdict)
+    path.write_text(json.dumps(verdict))
+    (reason,) = refusals(repo)
+    assert not lacks(reason, "its verdict is not what verification here finds")
 
 
 def test_rows_of_the_board_itself_need_a_maintainer(repo: Repo, forger: Forger) -> None:

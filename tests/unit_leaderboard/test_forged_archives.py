@@ -83,8 +83,8 @@ BYTES: dict[str, tuple[Callable[[Members], bytes], tuple[str, ...]]] = {
     "a flipped byte": (lambda m: stored_zip(m).replace(b"elora", b"elor@", 1), ("damaged",)),
     "a pickle": (lambda m: pickle.dumps(Booby()), ("a pickle",)),
     "bytes before the zip": (lambda m: b"#!/bin/sh\n" + stored_zip(m), ("bytes before",)),
-    "bytes behind the zip": (lambda m: stored_zip(m) + b"hidden", ("bytes beside its members",)),
-    "a comment": (lambda m: stored_zip(m)[:-2] + b"\x06\x00hidden", ("bytes beside its members",)),
+    "bytes behind the zip": (lambda m: stored_zip(m) + b"hidden", ("bytes behind it",)),
+    "a comment": (lambda m: stored_zip(m)[:-2] + b"\x06\x00hidden", ("bytes behind it",)),
     "zip slip": (lambda m: zipped(m, more=[("../../evil.py", b"x")]), ("'../../evil.py'", "outside")),
     "an absolute path": (lambda m: zipped(m, more=[("/etc/passwd", b"x")]), ("'/etc/passwd'", "outside")),
     "a symbolic link": (
@@ -169,16 +169,16 @@ def npy(values: Any, **options: Any) -> bytes:
 
 
 ARRAYS: dict[str, tuple[Callable[[Members], bytes], tuple[str, ...]]] = {
-    "objects": (lambda m: npz_with(m, "energies", npy(np.array([Booby()] * 6, dtype=object), allow_pickle=True)), ("unpickled",)),
+    "objects": (lambda m: npz_with(m, "energies", npy(np.array([Booby()] * 6, dtype=object), allow_pickle=True)), ("pickled",)),
     "a shape that lies": (
         lambda m: npz_with(m, "energies", npy(np.zeros(6)).replace(b"(6,), ", b"(6000000000,), ")),
-        ("energies", "6000000000", "damaged or forged"),
+        ("energies", "6000000000", "wants 48000000128"),
     ),
     "numbers that are not finite": (lambda m: npz_with(m, "energies", npy(np.full(6, np.nan))), ("energies", "not finite")),
     "single precision": (lambda m: npz_with(m, "energies", npy(np.zeros(6, dtype=np.float32))), ("<f4", "wanted <f8")),
     "counts that do not add up": (lambda m: npz_with(m, "atom_counts", npy(np.full(6, 10**6))), ("atom_counts add up to 6000000",)),
     "another array": (lambda m: stored_zip({"evil.npy": npy(np.zeros(1))}), ("'evil.npy'", "does not belong")),
-    "no array": (lambda m: npz_with(m, "energies", pickle.dumps(Booby())), ("no .npy array",)),
+    "no array": (lambda m: npz_with(m, "energies", pickle.dumps(Booby())), ("cannot be read", "magic")),
     "a compressed npz": (lambda m: zipped({"a.npy": npy(np.zeros(10**5))}, lambda i: setattr(i, "compress_type", 8)), ("compressed",)),
 }  # fmt: skip
 

@@ -170,6 +170,39 @@ def test_labels_copied_into_predictions_are_implausibly_exact(frames: int, forge
     assert any(not lacks(reason, TEST_SET, "force components equal their labels", "implausibly exact") for reason in reasons), reasons
 
 
+@pytest.mark.parametrize("noise", [1e-8, 1e-6])
+def test_labels_copied_with_a_little_noise_are_implausibly_exact(noise: float, forger: Forger) -> None:
+    random = np.random.default_rng(0)
+    copied = forger.changed_predictions(lambda frame, forces: frame.forces + noise * random.standard_normal(forces.shape))
+    reasons = refusals_of(forger.with_predictions(copied))
+    assert any(not lacks(reason, "the forces of 6 of 6 frames are their labels", "implausibly exact") for reason in reasons), reasons
+
+
+def test_one_frame_copied_with_a_little_noise_is_implausibly_exact(forger: Forger) -> None:
+    random = np.random.default_rng(0)
+    copied = forger.changed_predictions(lambda frame, forces: frame.forces + 1e-6 * random.standard_normal(forces.shape), frames=1)
+    (reason,) = refusals_of(forger.with_predictions(copied))
+    assert not lacks(reason, "the forces of 1 of 6 frames are their labels", "implausibly exact")
+
+
+def test_frames_copied_with_more_noise_are_noted_where_the_others_are_as_a_model_has_them(forger: Forger) -> None:
+    random = np.random.default_rng(0)
+    copied = forger.changed_predictions(lambda frame, forces: frame.forces + 1e-4 * random.standard_normal(forces.shape), frames=2)
+    verdict = judged(forger.with_predictions(copied)).verdict
+    assert verdict is not None
+    note = "forces of 2 of 6 frames are over 100 times closer to their labels than the median frame's"
+    assert any(note in line for line in verdict.notes), verdict.notes
+    honest = judged(forger.submission).verdict
+    assert honest is not None
+    assert not any("closer to their labels" in line for line in honest.notes)
+
+
+def test_energies_copied_with_a_little_noise_are_implausibly_exact(forger: Forger) -> None:
+    energies = np.array([frame.energy for frame in forger.frames()]) + 3e-6
+    reasons = refusals_of(forger.with_predictions(replace(forger.predicted(), energies=energies)))
+    assert any(not lacks(reason, "half of 6 energies are their labels", "implausibly exact") for reason in reasons), reasons
+
+
 def test_copied_energies_are_implausibly_exact(forger: Forger) -> None:
     energies = np.array([frame.energy for frame in forger.frames()])
     reasons = refusals_of(forger.with_predictions(replace(forger.predicted(), energies=energies)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from leaderboard import add, entries
 from leaderboard.verify import judge
@@ -19,6 +21,7 @@ from zoo.cli import main
 from zoo.data.splits import frame_sha256
 from zoo.evaluation.prediction_files import parse_predictions
 from zoo.evaluation.record import read_record
+from zoo.submission import commands
 from zoo.submission.archive import parse_archive, read_archive
 from zoo.submission.recompute import Choice
 from zoo.submission.submit import Statement, submit
@@ -59,14 +62,37 @@ def test_two_commands_lead_from_a_run_to_the_board(run: Path, tmp_path: Path, ca
     assert not lacks(
         said, "verified sevennet-0.elora.emt-cuau.s0-", "2 of 6 test frames", f"python -m leaderboard.add {run / 'submission.zip'}"
     )
-    assert add.main([str(run / "submission.zip"), "--board", str(tmp_path / "board"), "--frames", "2"]) == 0
-    assert capsys.readouterr().out.count("wrote ") == 3
+    words = [str(run / "submission.zip"), "--board", str(tmp_path / "board"), "--site", str(tmp_path / "site"), "--frames", "2"]
+    assert add.main(words) == 0
+    said = capsys.readouterr().out
+    assert said.count("wrote ") == 3
+    assert f"site     1 records, open {tmp_path / 'site' / 'index.html'}" in said
     (record,) = entries.read_records(tmp_path / "board")
     assert (record.provenance, record.author, record.licence) == ("submitted", "A. Person", "CC-BY-4.0")
     assert entries.read_verdicts(tmp_path / "board")[record.id].badge == "predictions recomputed from base + adapter"
     artefact = tmp_path / "board" / "artefacts" / f"{record.id}.zip"
     assert read_archive(artefact).submission.record == record
     assert read_record(run / "submission.json") == record
+    page = (tmp_path / "site" / "records" / f"{record.id}.html").read_text()
+    assert not lacks(page, record.id, "A. Person", "predictions recomputed from base + adapter")
+    assert record.id in (tmp_path / "site" / "data.js").read_text()
+
+
+def test_a_result_is_entered_even_where_its_site_cannot_be_built(honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "thesis.tex").write_text("years of work")
+    words = [str(honest), "--board", str(tmp_path / "board"), "--site", str(tmp_path / "site"), "--frames", "0"]
+    assert add.main(words) == 1
+    said = capsys.readouterr()
+    assert said.out.count("wrote ") == 3
+    assert not lacks(said.err, "no site of ours", "the result is entered", "leaderboard.build")
+    assert (tmp_path / "site" / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_site_can_be_left_alone(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert add.main([str(honest), "--board", str(tmp_path / "records-of-ours"), "--frames", "0", "--no-site"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["records-of-ours"]
 
 
 def test_the_record_is_the_runs_own_without_what_a_submission_cannot_prove(run: Path, honest: Path) -> None:
@@ -121,9 +147,82 @@ def test_what_the_board_would_refuse_is_refused_here_and_leaves_nothing(run: Pat
     assert not (run / "submission.zip").exists()
 
 
+def test_a_run_that_another_process_works_on_is_refused(run: Path) -> None:
+    with FileLock(run / ".lock"):
+        message = refusal_of(submit, run, AUTHOR, choice=Choice(most=0))
+    assert not lacks(message, str(run), "another process is running it", "wait until that ends")
+    assert not (run / "submission.zip").exists()
+    assert submit(run, AUTHOR, choice=Choice(most=0)).judgement.accepted, "the positive control"
+
+
+def test_an_older_submission_stays_where_a_new_one_is_refused(run: Path, honest: Path) -> None:
+    shutil.copyfile(honest, run / "submission.zip")
+    predictions = bytearray((run / "predictions.npz").read_bytes())
+    predictions[len(predictions) // 2] ^= 1
+    (run / "predictions.npz").write_bytes(predictions)
+    assert "predictions.npz" in refusal_of(submit, run, AUTHOR, choice=Choice(most=0))
+    assert (run / "submission.zip").read_bytes() == honest.read_bytes()
+
+
+def changed_config(run: Path, old: str, new: str) -> None:
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new, 1))
+
+
+UNFIT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "unfinished": (lambda run: (run / "adapter.safetensors").unlink(), ("no adapter.safetensors yet", "run.resume=true")),
+    "without a record": (lambda run: (run / "record.json").unlink(), ("record.json", "missing", "run.resume=true")),
+    "without a config": (lambda run: (run / "config.yaml").unlink(), ("not a run folder",)),
+    "without a test set": (lambda run: changed_config(run, "n_test: 6", "n_test: null"), ("no test set", "data.test=")),
+    "a file of one's own": (lambda run: changed_config(run, "name: emt-cuau", "name: file"), ("a file of your own", "card for the set")),
+    "a base of one's own": (lambda run: changed_config(run, "name: sevennet-0", "name: mine.pth"), ("mine.pth has no card",)),
+    "a folder for a config": (lambda run: ((run / "config.yaml").unlink(), (run / "config.yaml").mkdir()), ("not a run folder",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "reason"), UNFIT.values(), ids=UNFIT)
+def test_a_run_that_cannot_be_entered_says_why_in_one_line(
+    spoil: Callable[[Path], object], reason: tuple[str, ...], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(run)
+    message = refusal_on_screen(["submit", str(run), "author=A. Person", "licence=MIT", "frames=0"], capsys)
+    assert not lacks(message, str(run), *reason), message
+    assert not (run / "submission.zip").exists()
+
+
+@pytest.mark.parametrize("command", ["submit", "verify"])
+def test_the_help_says_every_key(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([command, "--help"])
+    said = capsys.readouterr().out
+    keys = {"submit": commands.SUBMIT_KEYS, "verify": commands.VERIFY_KEYS}[command]
+    assert not lacks(said, f"usage: zoo {command}", *(f"{key}=" for key in keys)), said
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
+        ([], ("zoo verify takes an archive",)),
+        (["a.zip", "b.zip"], ("found: a.zip b.zip",)),
+        (["absent.zip"], ("absent.zip", "refused")),
+        (["absent.zip", "frame=1"], ("unknown key 'frame'", "frames")),
+        (["absent.zip", "frames=-1"], ("frames=-1",)),
+        (["absent.zip", "device=gpu"], ("device=gpu", "cpu")),
+    ],
+)
+def test_a_mistake_in_the_words_of_zoo_verify_is_one_line(
+    words: list[str], reason: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not lacks(refusal_on_screen(["verify", *words], capsys), *reason)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["RUN", "author=A", "licence=MIT"], ("author is 'A'", "2 to 200 characters")),
+        (["RUN", "author=A. Person", "licence=GPL"], ("licence is 'GPL'", "CC-BY-4.0")),
+        (["RUN", "author=A. Person", "licence=MIT", "device=gpu"], ("device=gpu", "cpu")),
+        (["RUN", "author=A. Person", "licence=MIT", "output=RUN/x.json"], ("x.json", ".zip")),
         ([], ("zoo submit takes the folder of a finished run",)),
         (["RUN", "licence=MIT"], ("author is missing",)),
         (["RUN", "author=A. Person"], ("licence is missing", "CC-BY-4.0")),
@@ -136,7 +235,7 @@ def test_what_the_board_would_refuse_is_refused_here_and_leaves_nothing(run: Pat
 def test_a_mistake_in_the_words_is_one_line(
     words: list[str], reason: tuple[str, ...], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    message = refusal_on_screen(["submit", *(str(run) if word == "RUN" else word for word in words)], capsys)
+    message = refusal_on_screen(["submit", *(word.replace("RUN", str(run)) for word in words)], capsys)
     assert not lacks(message, *reason), message
 
 

@@ -5,6 +5,7 @@ NumPy itself leaves bytes behind an array unread, so that a piece that was doubl
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from zoo.data.unpacking import DAMAGED, check_whole_archive
 from zoo.errors import ZooError, first_line
 
 # of headers that are no dictionary, and of shapes that no memory holds
-_BROKEN = (*DAMAGED, ValueError, SyntaxError, TokenError, TypeError, KeyError, MemoryError, OverflowError)
+_BROKEN = (*DAMAGED, ValueError, SyntaxError, TokenError, TypeError, KeyError, MemoryError, OverflowError, RecursionError)
 _LONGEST_REASON = 200
 _SUFFIX = ".npy"
 
@@ -54,6 +55,11 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             }
     except DAMAGED as error:
         raise ZooError(f"{path}: is incomplete or damaged ({_reason(error)}); fetch the archive again") from error
+
+
+def parse_npy(content: bytes, where: str) -> NDArray[Any]:
+    """The array of a ``.npy`` file's content; ``where`` is how errors name it. Raises `ZooError` as `read_npy`."""
+    return _read(io.BytesIO(content), len(content), where)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:

@@ -17,7 +17,6 @@ behind it have been counted.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.frame import FloatArray, Frame
+from zoo.data.npy_files import parse_npy
 from zoo.data.splits import frame_sha256
 from zoo.errors import ZooError
 from zoo.evaluation.predictions import Predictions, check_same_frames
@@ -36,7 +36,6 @@ from zoo.stored_zip import read_stored_zip, stored_zip
 
 LARGEST_PREDICTIONS_BYTES = 2**30
 _SUFFIX = ".npy"
-_MOST_HEADER_BYTES = 4096
 _DTYPES = {"energies": "<f8", "forces": "<f8", "stresses": "<f8", "atom_counts": "<i8", "frame_sha256": "|u1"}
 _SHAPES: dict[str, tuple[int, ...]] = {"energies": (), "forces": (3,), "stresses": (3, 3), "atom_counts": (), "frame_sha256": (32,)}
 _OPTIONAL = ("stresses",)
@@ -127,7 +126,7 @@ def parse_predictions(content: bytes, where: str) -> dict[str, SavedPredictions]
         if not encoded or name not in _DTYPES or not member.endswith(_SUFFIX) or quote(unquote(encoded), safe="") != encoded:
             raise ZooError(f"{where}: array {member[:80]!r} does not belong there (wanted: TEST SET/{', '.join(_DTYPES)})")
         arrays.setdefault(unquote(encoded), {})[name] = _parsed_npy(data, f"{where}: {member[:-4]}", name)
-    return {test_set: _joined(found, f"{where}: {test_set}") for test_set, found in arrays.items()}
+    return {test_set: _joined(found, f"{where}: {test_set[:80]!r}") for test_set, found in arrays.items()}
 
 
 def _joined(found: Mapping[str, NDArray[Any]], where: str) -> SavedPredictions:
@@ -157,22 +156,12 @@ def _npy(values: NDArray[Any], dtype: str) -> bytes:
 
 
 def _parsed_npy(data: bytes, where: str, name: str) -> NDArray[Any]:
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise ZooError(f"{where} is .npy of version {version}, wanted (1, 0); write it with zoo submit")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_MOST_HEADER_BYTES)
-    except ZooError:
-        raise
-    except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, MemoryError) as error:
-        raise ZooError(f"{where} is no .npy array ({(str(error).splitlines() or ['damaged'])[0][:80]}); write it with zoo submit") from None
-    if dtype.hasobject:
-        raise ZooError(f"{where} holds Python objects, which would be unpickled; give plain numbers")
-    if dtype.str != _DTYPES[name] or fortran or shape[1:] != _SHAPES[name] or len(shape) != 1 + len(_SHAPES[name]):
+    array = parse_npy(data, where)
+    if array.dtype.str != _DTYPES[name] or array.shape[1:] != _SHAPES[name] or array.ndim != 1 + len(_SHAPES[name]):
         wanted = ("F", *_SHAPES[name])
-        raise ZooError(f"{where} has type {dtype.str} and shape {shape}, wanted {_DTYPES[name]} and {wanted}; write it with zoo submit")
-    body = data[stream.tell() :]
-    if shape[0] < 0 or math.prod(shape) * dtype.itemsize != len(body):
-        raise ZooError(f"{where} states the shape {shape} and holds {len(body)} bytes; it is damaged or forged")
-    return np.frombuffer(body, dtype=dtype).reshape(shape)
+        raise ZooError(
+            f"{where} has type {array.dtype.str} and shape {array.shape}, wanted {_DTYPES[name]} and {wanted}; write it with zoo submit"
+        )
+    if _npy(array, _DTYPES[name]) != data:
+        raise ZooError(f"{where} is .npy in another form than zoo submit writes (version, order or header); write it again")
+    return array

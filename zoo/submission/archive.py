@@ -30,7 +30,8 @@ MOST_BYTES: dict[str, int] = {
     ADAPTER: 2**29,
     PREDICTIONS: LARGEST_PREDICTIONS_BYTES,
 }
-"""The members of an archive, all of which must be there, and the most bytes of each."""
+"""The members of an archive, all of which must be there (but for the adapter file of a base without), and the most bytes of each."""
+_DEEPEST = 20
 LARGEST_ARCHIVE_BYTES = sum(MOST_BYTES.values()) + 2**16
 
 
@@ -56,14 +57,15 @@ class Submission:
 
     Attributes:
         record: the result as the board would show it.
-        config: the run's full configuration, as `record.training`.
-        adapter: content of the adapter file.
+        config: the run's full configuration, as `record.training`; of a base without adapter, how it was evaluated
+            (`zoo.submission.zero_shot`).
+        adapter: content of the adapter file; None for a base without.
         predictions: content of the npz (`zoo.evaluation.prediction_files`).
     """
 
     record: Record
     config: dict[str, JsonValue]
-    adapter: bytes
+    adapter: bytes | None
     predictions: bytes
 
     def members(self) -> dict[str, bytes]:
@@ -71,9 +73,10 @@ class Submission:
         contents = {
             RECORD: record_text(self.record).encode(),
             CONFIG: canonical_json(self.config).encode(),
-            ADAPTER: self.adapter,
             PREDICTIONS: self.predictions,
         }
+        if self.adapter is not None:
+            contents[ADAPTER] = self.adapter
         files = {name: FileEntry(bytes=len(content), sha256=sha256_of(content)) for name, content in contents.items()}
         manifest = SubmissionManifest(record=self.record.id, files=files)
         return {MANIFEST: canonical_json(manifest.model_dump(mode="json")).encode(), **contents}
@@ -116,7 +119,7 @@ def parse_archive(content: bytes, where: str, most_bytes: Mapping[str, int] = MO
         ZooError: one line for the first thing that is not as `Submission.archive` writes it.
     """
     members = read_stored_zip(content, where, most_bytes)
-    missing = [name for name in MOST_BYTES if name not in members]
+    missing = [name for name in MOST_BYTES if name not in members and name != ADAPTER]
     if missing:
         raise ZooError(f"{where}: has no {missing[0]}; write it with zoo submit")
     manifest = _parse_manifest(members[MANIFEST], f"{where}: {MANIFEST}")
@@ -128,8 +131,11 @@ def parse_archive(content: bytes, where: str, most_bytes: Mapping[str, int] = MO
         raise ZooError(f"{where}: {RECORD} is not written as zoo submit writes it (spaces, order of keys or spelling of numbers)")
     if manifest.record != record.id:
         raise ZooError(f"{where}: {MANIFEST} is of the record {manifest.record}, the archive holds {record.id}")
+    if (record.adapter is None) == (ADAPTER in members):
+        found = "an" if ADAPTER in members else "no"
+        raise ZooError(f"{where}: has {found} {ADAPTER}, and the record says otherwise; write it with zoo submit")
     config = parse_canonical_json(members[CONFIG], f"{where}: {CONFIG}")
-    submission = Submission(record, config, members[ADAPTER], members[PREDICTIONS])
+    submission = Submission(record, config, members.get(ADAPTER), members[PREDICTIONS])
     return ArchiveFile(submission, sha256_of(content), len(content))
 
 
@@ -153,12 +159,22 @@ def parse_canonical_json(content: bytes, where: str) -> dict[str, JsonValue]:
     try:
         value = json.loads(text)
         canonical = isinstance(value, dict) and canonical_json(value) == text
+        _check_depth(value)
     except (ValueError, RecursionError) as error:
         raise ZooError(f"{where}: not valid JSON ({(str(error).splitlines() or ['nested too deeply'])[0][:80]})") from None
     if not canonical:
         raise ZooError(f"{where}: not canonical JSON (keys sorted and once each, no spaces); write it with zoo submit")
     found: dict[str, JsonValue] = value
     return found
+
+
+def _check_depth(value: object, left: int = _DEEPEST) -> None:
+    """Refuse what is nested deeper than any configuration; raises ValueError. Whoever compares or shows it later recurses too."""
+    if isinstance(value, dict | list):
+        if left == 0:
+            raise ValueError(f"nested more than {_DEEPEST} deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
 
 
 def _parse_manifest(content: bytes, where: str) -> SubmissionManifest:

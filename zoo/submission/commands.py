@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from zoo.errors import ZooError, nearest_name_hint
-from zoo.submission.recompute import Choice
+from zoo.submission.recompute import Choice, device_named
 
 SUBMIT_KEYS = ("author", "licence", "output", "frames", "device", "equivariance", "reproduced")
 VERIFY_KEYS = ("frames", "salt", "device")
@@ -68,13 +68,7 @@ def choice_of(options: Mapping[str, str]) -> Choice:
     if frames != "all" and not frames.isdecimal():
         raise ZooError(f"frames={frames}: wanted a number of frames a test set, all, or 0 to leave the base alone")
     most = None if frames == "all" else int(frames)
-    return Choice(most, options.get("salt", ""), _device(options.get("device", "cpu")))
-
-
-def _device(name: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    return Choice(most, options.get("salt", ""), device_named(options.get("device", "cpu")))
 
 
 def _flag(name: str, options: Mapping[str, str]) -> bool:

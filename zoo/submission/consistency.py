@@ -17,6 +17,7 @@ from adapters.manifest import AdapterManifest
 from adapters.method import create_method
 from zoo.errors import USER_ERRORS
 from zoo.evaluation.record import Record
+from zoo.evaluation.record_parts import BaseModelRecord
 from zoo.registry import describe, list_models
 from zoo.submission.archive import Submission, canonical_json, sha256_of
 from zoo.training.config import RunConfig
@@ -48,11 +49,14 @@ class Parts:
 
 def differences(parts: Parts) -> Iterator[str]:
     """Every disagreement, one line each."""
-    for check in (_files, _statement, _config, _adapter, _base, _reference_energies, _data):
+    yield from file_differences(parts.submission)
+    yield from statement_differences(parts.record)
+    for check in (_config, _adapter, _base, _reference_energies, _data):
         yield from check(parts)
 
 
-def _differs(name: str, found: object, wanted: object, source: str) -> Iterator[str]:
+def differs(name: str, found: object, wanted: object, source: str) -> Iterator[str]:
+    """One line where ``found`` is not ``wanted``."""
     if found != wanted:
         yield f"{name} is {_short(found)} in the record, {_short(wanted)} in {source}"
 
@@ -62,32 +66,38 @@ def _short(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _files(parts: Parts) -> Iterator[str]:
-    record, submission = parts.record, parts.submission
-    if record.adapter is None or record.submission is None:
-        yield "the record is of no adapter or names no submitted files; a base without adapter is entered by the board (make zero-shot)"
+def file_differences(submission: Submission) -> Iterator[str]:
+    """Where the record names other files than are there."""
+    record, named = submission.record, submission.record.submission
+    if named is None:
+        yield "the record names no submitted files; write the archive with zoo submit"
         return
-    yield from _differs("adapter.file_sha256", record.adapter.file_sha256, sha256_of(submission.adapter), "the adapter file itself")
-    yield from _differs("adapter.file_bytes", record.adapter.file_bytes, len(submission.adapter), "the adapter file itself")
-    named = record.submission
+    if record.adapter is not None and submission.adapter is not None:
+        yield from differs("adapter.file_sha256", record.adapter.file_sha256, sha256_of(submission.adapter), "the adapter file itself")
+        yield from differs("adapter.file_bytes", record.adapter.file_bytes, len(submission.adapter), "the adapter file itself")
     config_sha256 = sha256_of(canonical_json(submission.config).encode())
-    yield from _differs("submission.config_sha256", named.config_sha256, config_sha256, "the config itself")
-    yield from _differs("submission.predictions_sha256", named.predictions_sha256, sha256_of(submission.predictions), "the npz itself")
-    yield from _differs("submission.predictions_bytes", named.predictions_bytes, len(submission.predictions), "the npz itself")
+    yield from differs("submission.config_sha256", named.config_sha256, config_sha256, "the config itself")
+    yield from differs("submission.predictions_sha256", named.predictions_sha256, sha256_of(submission.predictions), "the npz itself")
+    yield from differs("submission.predictions_bytes", named.predictions_bytes, len(submission.predictions), "the npz itself")
 
 
-def _statement(parts: Parts) -> Iterator[str]:
-    """What an author says, and what he must not say."""
-    record = parts.record
+def person_differences(author: str | None, licence: str | None, base_licence: str | None) -> Iterator[str]:
+    """What is wrong with a name, and with the licence that an author chose."""
+    if author is None or not _AUTHOR.fullmatch(author) or not author.isprintable() or author != author.strip():
+        yield f"author is {_short(author)}, wanted a name of 2 to 200 characters on one line, without < and >"
+    allowed = (*LICENCES, *([base_licence] if base_licence else []))
+    if licence not in allowed:
+        yield f"licence is {_short(licence)}, wanted one of {', '.join(dict.fromkeys(allowed))}"
+
+
+def statement_differences(record: Record, asked: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """What an author says, and what he must not say; ``asked`` is how a base without adapter was evaluated."""
     if record.provenance not in ("submitted", "reproduced"):
         yield f"provenance is {record.provenance!r}, wanted 'submitted'; write the archive with zoo submit"
-    if record.author is None or not _AUTHOR.fullmatch(record.author):
-        yield f"author is {_short(record.author)}, wanted a name of 2 to 200 characters on one line, without < and >"
-    allowed = (*LICENCES, *([record.base.licence] if record.base.licence else []))
-    if record.licence not in allowed:
-        yield f"licence is {_short(record.licence)}, wanted one of {', '.join(dict.fromkeys(allowed))}"
-    if record.evaluation != {"task": "labels"}:
-        yield f"evaluation is {_short(record.evaluation)}; only labels of test frames can be recomputed, wanted {{'task': 'labels'}}"
+    yield from person_differences(record.author, record.licence, record.base.licence)
+    wanted = {"task": "labels"} if asked is None else {"task": "labels", "asked": asked}
+    if record.evaluation != wanted:
+        yield f"evaluation is {_short(record.evaluation)}; only labels of test frames can be recomputed, wanted {_short(wanted)}"
     if record.citation is not None:
         yield "citation is for rows reported from a paper; leave it out of a submission"
     if record.zero_shot_metrics:
@@ -103,24 +113,24 @@ def _config(parts: Parts) -> Iterator[str]:
     config: Mapping[str, Any] = parts.submission.config
     own: Mapping[str, Any] = record.training or {}
     for key in sorted(config.keys() | own.keys()):
-        yield from _differs(f"training.{key}", own.get(key), config.get(key), "config.json")
-    yield from _differs("seed", record.seed, settings.training.seed, "config.json")
-    yield from _differs("seed", record.seed, parts.manifest.training.get("seed"), "the adapter file")
+        yield from differs(f"training.{key}", own.get(key), config.get(key), "config.json")
+    yield from differs("seed", record.seed, settings.training.seed, "config.json")
+    yield from differs("seed", record.seed, parts.manifest.training.get("seed"), "the adapter file")
     asked = settings.evaluation.forgetting
     if (asked is None) != (record.forgetting is None):
         wanted = "asks for none" if asked is None else f"asks for that of {asked.data}"
         yield f"forgetting is {'stated' if record.forgetting else 'left out'} in the record, and config.json {wanted}"
-    yield from _differs("base.initial_weights", record.base.initial_weights, settings.strategy.weights, "config.json")
+    yield from differs("base.initial_weights", record.base.initial_weights, settings.strategy.weights, "config.json")
 
 
 def _adapter(parts: Parts) -> Iterator[str]:
     record, manifest = parts.record.adapter, parts.manifest
     if record is None:
         return
-    yield from _differs("adapter.method", record.method, manifest.method, "the adapter file")
-    yield from _differs("adapter.config", record.config, manifest.config, "the adapter file")
+    yield from differs("adapter.method", record.method, manifest.method, "the adapter file")
+    yield from differs("adapter.config", record.config, manifest.config, "the adapter file")
     count = sum(tensor.numel() for tensor in parts.tensors.values())
-    yield from _differs("adapter.trainable_count", record.trainable_count, count, "the tensors of the adapter file")
+    yield from differs("adapter.trainable_count", record.trainable_count, count, "the tensors of the adapter file")
     if manifest.trainable_count != count:
         yield f"the adapter file states {manifest.trainable_count} trained numbers and holds {count}"
     if "path" in parts.settings.adapter:  # a run that went on from another adapter took its method and settings
@@ -137,32 +147,37 @@ def _adapter(parts: Parts) -> Iterator[str]:
 
 def _base(parts: Parts) -> Iterator[str]:
     base, manifest = parts.record.base, parts.manifest
-    yield from _differs("base.values_sha256", base.values_sha256, manifest.base_sha256, "the adapter file, made for that base alone")
-    yield from _differs("base.card", base.card, manifest.base_card, "the adapter file")
-    yield from _differs("base.family", base.family, manifest.base_family, "the adapter file")
-    yield from _differs("base.licence", base.licence or "", manifest.base_licence, "the adapter file")
-    yield from _differs("base.card", base.card, parts.settings.backbone.name, "config.json")
+    yield from differs("base.values_sha256", base.values_sha256, manifest.base_sha256, "the adapter file, made for that base alone")
+    yield from differs("base.card", base.card, manifest.base_card, "the adapter file")
+    yield from differs("base.family", base.family, manifest.base_family, "the adapter file")
+    yield from differs("base.licence", base.licence or "", manifest.base_licence, "the adapter file")
+    yield from differs("base.card", base.card, parts.settings.backbone.name, "config.json")
+    yield from card_differences(base)
+
+
+def card_differences(base: BaseModelRecord) -> Iterator[str]:
+    """Where the record says other things of the base than its card."""
     if base.card not in list_models():
         yield f"base.card {_short(base.card)} is no card of the zoo, so that nobody else could load the base; write a card for it first"
         return
     card = describe(base.card)
-    yield from _differs("base.family", base.family, card.family, "the card")
-    yield from _differs("base.licence", base.licence, card.licence, "the card")
+    yield from differs("base.family", base.family, card.family, "the card")
+    yield from differs("base.licence", base.licence, card.licence, "the card")
 
 
 def _reference_energies(parts: Parts) -> Iterator[str]:
     found, strategy = parts.record.reference_energies, parts.settings.strategy
     before = strategy.reference_energies_before
-    yield from _differs("reference_energies.values", found.values, parts.manifest.reference_energies, "the adapter file")
-    yield from _differs("reference_energies.before", found.before, before, "config.json")
+    yield from differs("reference_energies.values", found.values, parts.manifest.reference_energies, "the adapter file")
+    yield from differs("reference_energies.before", found.before, before, "config.json")
     after = "model" if strategy.refit_reference_energies else before
-    yield from _differs("reference_energies.after", found.after, after, "config.json")
+    yield from differs("reference_energies.after", found.after, after, "config.json")
 
 
 def _data(parts: Parts) -> Iterator[str]:
     data, manifest = parts.record.data, parts.manifest
     stated = {"name": data.name, "protocol": data.protocol, "licence": data.licence or ""}
     hashes = {name: split.sha256 for name, split in data.splits.items()}
-    yield from _differs("data", {**stated, **hashes}, manifest.data, "the adapter file")
-    yield from _differs("data.level_of_theory", data.level_of_theory or "", manifest.level_of_theory, "the adapter file")
-    yield from _differs("data.name", data.name, parts.settings.data.name, "config.json")
+    yield from differs("data", {**stated, **hashes}, manifest.data, "the adapter file")
+    yield from differs("data.level_of_theory", data.level_of_theory or "", manifest.level_of_theory, "the adapter file")
+    yield from differs("data.name", data.name, parts.settings.data.name, "config.json")

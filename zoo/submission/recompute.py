@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from zoo.data.splits import seeded_permutation
 from zoo.errors import USER_ERRORS, ZooError
 from zoo.evaluation.equivariance import check_equivariance
 from zoo.evaluation.forgetting import forgetting_differences, forgetting_frames, measure_forgetting
+from zoo.evaluation.forgetting_settings import ForgettingSettings
 from zoo.evaluation.predictions import Predictions, predict_frames
 from zoo.evaluation.probes import probe_frames
 from zoo.evaluation.provenance import base_record
@@ -30,6 +32,7 @@ from zoo.evaluation.record import Record
 from zoo.loading import load
 from zoo.potential import Potential
 from zoo.submission.consistency import Parts
+from zoo.submission.entry import BaseNotHere
 from zoo.submission.verdict import Difference
 
 TOLERATED = {
@@ -65,6 +68,16 @@ class Choice:
         return sorted(int(index) for index in seeded_permutation(count, int.from_bytes(digest[:8], "little"))[: self.most])
 
 
+def device_named(name: str) -> str:
+    """``name``, with ``auto`` for a GPU where there is one; raises `ZooError` where there is no such device."""
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError):
+        raise ZooError(f"device={name}: no device of this machine; wanted cpu, cuda or auto") from None
+    return wanted
+
+
 @dataclass(frozen=True)
 class Recomputed:
     """What came of it: ``reasons`` to refuse, differences found, and how many frames were looked at."""
@@ -81,25 +94,38 @@ def load_base(parts: Parts) -> Potential:
     Random weights are drawn again from the run's seed, which gives the same base where torch draws the same numbers.
 
     Raises:
-        ZooError: where it cannot be had here; that says nothing against the submission.
+        BaseNotHere: where it cannot be had here.
+        ZooError: where the submission asks for what the base is not.
     """
     settings, manifest = parts.settings, parts.manifest
     random = settings.strategy.weights == "random"
-    torch.manual_seed(settings.training.seed)
     try:
-        potential = load(
-            settings.backbone.name,
-            dtype=settings.backbone.dtype,
-            weights=None if random else "card",
-            head=manifest.head,
-            elements=manifest.base_elements or None,
-            forces=manifest.forces,
-        )
-    except (*USER_ERRORS, ImportError, OSError) as error:
-        raise ZooError(f"the base {settings.backbone.name} cannot be loaded here ({' '.join(str(error).split())[:300]})") from None
+        torch.manual_seed(settings.training.seed)
+    except (RuntimeError, OverflowError):
+        raise ZooError(f"training.seed={str(settings.training.seed)[:40]} is no seed that torch takes; use one below 2**63") from None
+    options = {"dtype": settings.backbone.dtype, "elements": manifest.base_elements or None, "forces": manifest.forces}
+    potential = load_card(settings.backbone.name, weights=None if random else "card", head=manifest.head, **options)
     if random and potential.base_sha256 != parts.record.base.values_sha256:
-        raise ZooError("the base had random weights, and seed and versions here draw others")
+        raise BaseNotHere("the base had random weights, and seed and versions here draw others")
     return potential
+
+
+def load_card(name: str, weights: Literal["card"] | None = "card", **options: Any) -> Potential:
+    """The base of a card, with the options of `zoo.load`.
+
+    Raises:
+        BaseNotHere: where it cannot be loaded here, whatever the options.
+        ZooError: where it can, but not with ``options``: who names a head that the base does not have wants no base to be loaded.
+    """
+    try:
+        return load(name, weights=weights, **options)
+    except (*USER_ERRORS, ImportError, OSError, RuntimeError, TypeError, KeyError) as error:
+        said = " ".join(str(error).split())[:300]
+    try:
+        load(name)
+    except (*USER_ERRORS, ImportError, OSError, RuntimeError):
+        raise BaseNotHere(f"the base {name} cannot be loaded here ({said})") from None
+    raise ZooError(f"the base {name} can be loaded, but not as the submission asks for ({said}); submit the run again")
 
 
 def read_adapter_bytes(content: bytes) -> tuple[AdapterManifest, dict[str, torch.Tensor]]:
@@ -110,12 +136,16 @@ def read_adapter_bytes(content: bytes) -> tuple[AdapterManifest, dict[str, torch
         return read_adapter(path)
 
 
-def model_differences(record: Record, potential: Potential, adapter: Adapter) -> Iterator[str]:
-    """One line for everything that the record says of base and adapter and the loaded model does not."""
+def base_differences(record: Record, potential: Potential) -> Iterator[str]:
+    """One line for everything that the record says of the base and the loaded one does not."""
     base = base_record(potential, record.base.initial_weights)
     for name in type(base).model_fields:
         if getattr(record.base, name) != getattr(base, name):
             yield f"base.{name} is {getattr(record.base, name)!r} in the record, {getattr(base, name)!r} of the loaded base"
+
+
+def adapter_differences(record: Record, potential: Potential, adapter: Adapter) -> Iterator[str]:
+    """One line for everything that the record says of the adapter and the loaded one does not."""
     if record.adapter is None:
         return
     if record.adapter.trainable_count != adapter.trainable_count:
@@ -149,9 +179,9 @@ def residual_differences(record: Record, potential: Potential) -> Iterator[str]:
             yield f"equivariance_residual.{name} is {stated[name]:.1e} in the record, {value:.1e} of base + adapter"
 
 
-def forgetting_found(parts: Parts, potential: Potential, batch_size: int) -> list[str]:
+def forgetting_found(record: Record, settings: ForgettingSettings | None, potential: Potential, batch_size: int) -> list[str]:
     """One line for everything stated of forgetting that base + adapter on the drawn frames do not confirm."""
-    stated, settings = parts.record.forgetting, parts.settings.evaluation.forgetting
+    stated = record.forgetting
     if stated is None or settings is None:
         return []
     try:
@@ -175,16 +205,17 @@ def recompute(
         except ZooError as error:
             reasons.append(f"{name}: base + adapter cannot predict it: {error}")
             continue
-        found = _differences(own, predictions[name], chosen)  # (K, 3)
-        largest = np.maximum(largest, found.max(axis=0))
+        found = _differences(own, predictions[name], chosen)  # (K, 3), infinite where the model gives no number
+        if np.isfinite(found).all():
+            largest = np.maximum(largest, found.max(axis=0))
         limits = np.array([tolerated.energy_ev_per_atom, tolerated.forces_ev_per_angstrom, tolerated.stress_ev_per_angstrom3])
-        wrong = (found > limits).any(axis=1)
+        wrong = ~(found <= limits).all(axis=1)
         if wrong.any():
             at = chosen[int(np.argmax(wrong))]
             values = ", ".join(
                 f"{value:.2g} {unit}"
                 for value, limit, unit in zip(found[int(np.argmax(wrong))], limits, ("eV/atom", "eV/Å", "eV/Å^3"), strict=True)
-                if value > limit
+                if not value <= limit
             )
             reasons.append(
                 f"{name}: {int(wrong.sum())} of {len(chosen)} recomputed frames differ from base + adapter; frame {at} by {values} "
@@ -207,4 +238,4 @@ def _differences(own: Predictions, submitted: Predictions, chosen: Sequence[int]
             stress = 0.0 if mine is None or theirs is None else float(np.abs(mine - theirs).max())
         forces = float(np.abs(own.forces[position] - submitted.forces[index]).max())
         rows.append((abs(float(own.energies[position] - submitted.energies[index])) / atoms, forces, stress))
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+    return np.nan_to_num(np.array(rows, dtype=np.float64).reshape(-1, 3), nan=np.inf, posinf=np.inf)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data.catalogue import data_set_names
+from zoo.data.config import EMBEDDED_SET
 from zoo.data.parts import DataSplits
 from zoo.data.source import load_splits
 from zoo.errors import ZooError
@@ -12,45 +13,21 @@ from zoo.evaluation.metrics import compute_metrics
 from zoo.evaluation.prediction_files import parse_predictions, predictions_npz
 from zoo.evaluation.predictions import predict_frames
 from zoo.evaluation.provenance import data_record
-from zoo.evaluation.record import Record, build_record, metric_records, write_record
+from zoo.evaluation.record import Record, build_record, metric_records
 from zoo.evaluation.record_parts import SubmissionRecord
-from zoo.files import write_atomically
+from zoo.registry import describe, list_models
 from zoo.submission.archive import Submission, canonical_json, sha256_of
 from zoo.submission.labels import aligned
 from zoo.submission.recompute import Choice, equivariance_residual
-from zoo.submission.verify import Judgement, verify
+from zoo.submission.statement import Statement as Statement
+from zoo.submission.statement import check_statement
+from zoo.submission.written import Submitted as Submitted
+from zoo.submission.written import write_submission
 from zoo.training.config import RunConfig
 from zoo.training.finished import load_finished, valid_record
 from zoo.training.folder import RunFolder
 
 DEFAULT_NAME = "submission.zip"
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What the author says himself, and what he wants in the record.
-
-    Attributes:
-        author: who the board names.
-        licence: of record and adapter.
-        reproduced: whether the board entered the run itself.
-        equivariance: whether the residuals of the trained model are computed and stated; a verifier then wants the base.
-    """
-
-    author: str
-    licence: str
-    reproduced: bool = False
-    equivariance: bool = False
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """What `submit` wrote: the archive, the record beside it, and what the verifier says of them."""
-
-    archive: Path
-    record_file: Path
-    record: Record
-    judgement: Judgement
 
 
 def submit(run: str | Path, statement: Statement, output: Path | None = None, choice: Choice | None = None) -> Submitted:
@@ -63,30 +40,38 @@ def submit(run: str | Path, statement: Statement, output: Path | None = None, ch
         choice: which predictions the verification computes again.
 
     Raises:
-        ZooError: a run that is not finished or was changed, data or base that cannot be had, or an archive that the verifier refuses, with
-            the first of its reasons; nothing is left behind then.
+        ZooError: a run that is not finished, was changed or is being worked on by another process, data or base that cannot be had or that
+            nobody else has, or an archive that the verifier refuses, with the first of its reasons; nothing is left behind then.
     """
     folder, config = RunFolder.existing(run)
+    _check_others_have_it(config, str(run))
+    check_statement(statement, describe(config.backbone.name).licence)
+    choice = choice or Choice()
+    with folder.alone():
+        submission = _collected(folder, config, statement, choice.device)
+        return write_submission(submission, output or folder.path / DEFAULT_NAME, choice, str(run))
+
+
+def _check_others_have_it(config: RunConfig, run: str) -> None:
+    if config.backbone.name not in list_models():
+        raise ZooError(f"{run}: its base {config.backbone.name} has no card, so that nobody else could load it; write a card for it first")
+    if config.data.name not in (EMBEDDED_SET, *data_set_names()):
+        raise ZooError(
+            f"{run}: its data is a file of your own, whose labels nobody else has to compute with; write a card for the set (docs/data.md)"
+        )
+
+
+def _collected(folder: RunFolder, config: RunConfig, statement: Statement, device: str) -> Submission:
+    run = folder.path
     own = valid_record(folder)
     if own is None:
         raise ZooError(f"{folder.record}: missing, damaged, or not of the adapter beside it; finish the run with run.resume=true")
     splits = load_splits(config.data, needs=())
     if not splits.tests:
         raise ZooError(f"{run}: its data has no test set, and errors on validation frames are not entered; name one with data.test=...")
-    predictions = _predictions(folder, config, splits, (choice or Choice()).device)
+    predictions = _predictions(folder, config, splits, device)
     residual = equivariance_residual(load_finished(folder, config, config.backbone.dtype, "cpu")) if statement.equivariance else None
-    submission = _submission(folder, own.model_copy(update={"equivariance_residual": residual}), splits, predictions, statement)
-    archive = output or folder.path / DEFAULT_NAME
-    content = submission.archive()
-    write_atomically(archive, lambda partial: partial.write_bytes(content))
-    judgement = verify(archive, choice)
-    if not judgement.accepted:
-        archive.unlink(missing_ok=True)
-        more = f" (and {len(judgement.reasons) - 1} more)" if len(judgement.reasons) > 1 else ""
-        raise ZooError(f"{run}: the board would refuse this: {judgement.reasons[0]}{more}")
-    record_file = archive.with_suffix(".json")
-    write_record(record_file, submission.record)
-    return Submitted(archive, record_file, submission.record, judgement)
+    return _submission(folder, own.model_copy(update={"equivariance_residual": residual}), splits, predictions, statement)
 
 
 def _predictions(folder: RunFolder, config: RunConfig, splits: DataSplits, device: str) -> bytes:

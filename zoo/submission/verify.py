@@ -11,29 +11,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.state import load_into
 from zoo.data.parts import DataSplits
 from zoo.errors import USER_ERRORS, ZooError
 from zoo.evaluation.prediction_files import parse_predictions
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.provenance import versions
+from zoo.evaluation.record import Record
 from zoo.submission.archive import ArchiveFile, Submission, read_archive
-from zoo.submission.consistency import Parts, differences
+from zoo.submission.entry import BaseNotHere, Entry
 from zoo.submission.labels import aligned, copied_labels, metric_differences, protocol_frames, warnings
-from zoo.submission.recompute import (
-    Choice,
-    forgetting_found,
-    load_base,
-    model_differences,
-    read_adapter_bytes,
-    recompute,
-    residual_differences,
-)
+from zoo.submission.recompute import Choice, forgetting_found, recompute, residual_differences
+from zoo.submission.run_entry import RunEntry
 from zoo.submission.verdict import RECOMPUTED_METRICS, RECOMPUTED_PREDICTIONS, RecomputedFrames, Verdict
-from zoo.training.config import parse_config
+from zoo.submission.zero_shot import ZeroShotEntry
 
 _CHECKED = ("config", "adapter file", "data and splits", "predictions of all test frames", "every metric")
 _CHECKED_WITH_BASE = ("values of the base", "trained numbers and coverage", "predictions of the recomputed frames")
+_STATED_WITHOUT_TRAINING = ("created", "versions", "git_commit")
+UNFORESEEN = "the verifier failed on it"
+"""How the reason begins that nobody has thought of; a fault of ours, and the submission is not accepted."""
 _STATED = ("created", "cost", "versions", "git_commit", "that the weights came from this config and this training data alone")
 
 
@@ -80,78 +76,96 @@ def verify(path: Path, choice: Choice | None = None) -> Judgement:
     try:
         archive = read_archive(path)
     except ZooError as error:
-        return Judgement((str(error),), None, None)
+        return Judgement((one_line(str(error)),), None, None)
     return verify_archive(archive, choice or Choice())
 
 
 def verify_archive(archive: ArchiveFile, choice: Choice) -> Judgement:
-    """Judge an archive that has been read."""
-
-    def refused(*reasons: str) -> Judgement:
-        return Judgement(reasons, None, archive)
-
+    """Judge an archive that has been read; as `verify`, without exceptions."""
     try:
-        parts = _parts(archive.submission)
-        saved = parse_predictions(archive.submission.predictions, "predictions.npz")
+        found = _judged(archive.submission, archive.sha256, choice)
     except USER_ERRORS as error:
-        return refused(str(error))
-    reasons = list(differences(parts))
-    splits, more = protocol_frames(parts.record, parts.settings.data)
-    reasons += more
-    if splits is None:
-        return refused(*reasons)
-    predictions, more = aligned(saved, splits.tests)
-    reasons += more
-    if more:  # metrics of other frames would say nothing
-        return refused(*reasons)
-    reasons += metric_differences(parts.record, predictions, splits.tests)
-    reasons += copied_labels(predictions, splits.tests)
-    recomputed, more, notes = _from_base(parts, choice, archive.sha256, predictions, splits)
-    reasons += more
-    if reasons:
-        return refused(*reasons)
+        found = [str(error)]
+    except Exception as error:
+        # what a stranger sent must not end the program that reads it, be it by a fault of ours
+        found = [f"{UNFORESEEN} ({type(error).__name__}: {error}); report it with the archive"]
+    if isinstance(found, list):
+        return Judgement(tuple(one_line(reason) for reason in found), None, archive)
+    record = archive.submission.record
     verdict = Verdict(
-        record=parts.record.id,
+        record=record.id,
         archive_sha256=archive.sha256,
         archive_bytes=archive.bytes,
-        badge=RECOMPUTED_METRICS if recomputed is None else RECOMPUTED_PREDICTIONS,
-        recomputed=recomputed,
-        checked=_CHECKED if recomputed is None else _CHECKED + _CHECKED_WITH_BASE,
-        stated=_STATED,
-        notes=(*notes, *warnings(predictions, splits)),
+        badge=RECOMPUTED_METRICS if found.recomputed is None else RECOMPUTED_PREDICTIONS,
+        recomputed=found.recomputed,
+        checked=_checked(record, found.recomputed is not None),
+        stated=_STATED if record.adapter is not None else _STATED_WITHOUT_TRAINING,
+        notes=tuple(one_line(note) for note in found.notes),
         verified=datetime.now(UTC),
         versions=versions(),
     )
     return Judgement((), verdict, archive)
 
 
-def _parts(submission: Submission) -> Parts:
-    """The config and the adapter file taken apart; raises an error of the user's kind where they cannot be."""
-    settings = parse_config({**submission.config, "run": {"name": "submitted", "folder": "submitted"}})
-    return Parts(submission, settings, *read_adapter_bytes(submission.adapter))
+@dataclass(frozen=True)
+class _Accepted:
+    recomputed: RecomputedFrames | None
+    notes: tuple[str, ...]
+
+
+def _judged(submission: Submission, archive_sha256: str, choice: Choice) -> _Accepted | list[str]:
+    """What an acceptable submission rests on, or every reason to refuse it."""
+    entry: Entry = ZeroShotEntry.of(submission) if submission.record.adapter is None else RunEntry.of(submission)
+    saved = parse_predictions(submission.predictions, "predictions.npz")
+    reasons = list(entry.differences())
+    splits, more = protocol_frames(entry.record, entry.data)
+    reasons += more
+    if splits is None:
+        return reasons
+    predictions, more = aligned(saved, splits.tests)
+    reasons += more
+    if more:  # metrics of other frames would say nothing
+        return reasons
+    reasons += metric_differences(entry.record, predictions, splits.tests)
+    reasons += copied_labels(predictions, splits.tests)
+    if reasons:  # no model is loaded by the word of a submission that is refused anyway
+        return reasons
+    recomputed, reasons, notes = _from_base(entry, choice, archive_sha256, predictions, splits)
+    return reasons or _Accepted(recomputed, (*notes, *warnings(predictions, splits)))
+
+
+def _checked(record: Record, with_base: bool) -> tuple[str, ...]:
+    without = "adapter file" if record.adapter is None else ""
+    return tuple(name for name in (*_CHECKED, *(_CHECKED_WITH_BASE if with_base else ())) if name != without)
+
+
+def one_line(text: str, most: int = 500) -> str:
+    """``text`` as it may be shown: on one line, without what moves a terminal's cursor, and not longer than somebody reads."""
+    words = " ".join(text.split())[: most + 1]
+    plain = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in words)
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 def _from_base(
-    parts: Parts, choice: Choice, archive_sha256: str, predictions: Mapping[str, Predictions], splits: DataSplits
+    entry: Entry, choice: Choice, archive_sha256: str, predictions: Mapping[str, Predictions], splits: DataSplits
 ) -> tuple[RecomputedFrames | None, list[str], list[str]]:
     """(what was recomputed, or None without the base; reasons; notes)."""
-    stated = [name for name in ("equivariance_residual", "forgetting") if getattr(parts.record, name) is not None]
+    stated = [name for name in ("equivariance_residual", "forgetting") if getattr(entry.record, name) is not None]
     unproven = [f"{name} cannot be recomputed without the base" for name in stated]
     if choice.most == 0:
         return None, unproven, ["the base was not loaded, as asked for"]
     try:
-        potential = load_base(parts)
-    except ZooError as error:
+        potential, reasons = entry.model(splits)
+    except BaseNotHere as error:
         return None, unproven, [str(error)]
-    try:
-        adapter = load_into(potential.adapters, parts.manifest.method, parts.manifest, parts.tensors)
     except USER_ERRORS as error:
-        return None, [f"adapter.safetensors: {error}"], []
-    reasons = [*model_differences(parts.record, potential, adapter), *residual_differences(parts.record, potential)]
-    potential = potential.to(choice.device)
-    found = recompute(potential, choice, archive_sha256, predictions, splits.tests)
+        return None, [f"base or adapter.safetensors: {error}"], []
+    if reasons:
+        return None, reasons, []
+    reasons = list(residual_differences(entry.record, potential))
+    found = recompute(potential.to(choice.device), choice, archive_sha256, predictions, splits.tests)
     total = sum(len(frames) for frames in splits.tests.values())
-    reasons += forgetting_found(parts, potential, choice.batch_size)
+    reasons += forgetting_found(entry.record, entry.forgetting, potential, choice.batch_size)
     made = RecomputedFrames(
         frames=found.frames,
         of=total,
