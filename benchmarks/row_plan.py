@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+AUTHOR, LICENCE = "equizoo", "MIT"
+"""Of the board's own records."""
 ZERO_SHOT, SCRATCH = "zero-shot", "scratch"
 RATES_FILE = Path(__file__).with_name("row_rates.csv")
 RECIPE = (

@@ -21,15 +21,16 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.row_plan import METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Row, Trial, read_trials, rows
+from benchmarks.row_plan import AUTHOR, LICENCE, METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Row, Trial, read_trials, rows
 from benchmarks.row_table import write_tables
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
 from leaderboard.entries import BOARD, RECORDS, read_records, write_verdict
 from zoo.commands import EvaluateConfig, parse_choice
 from zoo.compose import compose
+from zoo.data.catalogue import data_card
+from zoo.data.config import DataConfig
 from zoo.errors import ZooError
-from zoo.evaluation.asked import asked_of
 from zoo.evaluation.record import Record, write_record
 from zoo.files import write_text_atomically
 from zoo.submission.submit import DEFAULT_NAME, Statement, submit
@@ -38,7 +39,7 @@ from zoo.submission.zero_shot import ZeroShotConfig
 from zoo.training.artefacts import training_settings
 from zoo.training.config import RunConfig, parse_config
 
-AUTHOR, LICENCE, CARDS = "equizoo", "MIT", ("sevennet-0",)
+CARDS = ("sevennet-0",)
 REPRODUCED = "reproduced"
 
 
@@ -46,11 +47,22 @@ def on_the_board(row: Row, board: Sequence[Record]) -> Record | None:
     """The board's record of the very run that ``row`` would be; None where there is none."""
     of_ours = [record for record in board if record.provenance == REPRODUCED and record.base.card == row.card]
     if row.method == ZERO_SHOT:
-        asked = _zero_shot_config(row)
-        return next((record for record in of_ours if record.evaluation.get("asked") == asked_of(asked, asked.data)), None)
+        wanted = _zero_shot_config(row).data
+        return next((record for record in of_ours if record.adapter is None and _is_of_protocol(record, wanted)), None)
     config: RunConfig = parse_config(compose("train", [*row.words, "run.name=row", "run.folder=row"]))
     settings = json.loads(json.dumps(training_settings(config)))
     return next((record for record in of_ours if record.training == settings), None)
+
+
+def _is_of_protocol(record: Record, wanted: DataConfig) -> bool:
+    """Whether a base's record is of the frames that ``wanted`` draws, be it under other names for the same, and of all its test sets."""
+    found = DataConfig.model_validate(record.evaluation["asked"]["data"])  # type: ignore[index,call-overload]
+
+    def drawn(config: DataConfig) -> DataConfig:
+        return config.model_copy(update={"test": None, "protocol": data_card(config.name).protocol(config.protocol)[0]})
+
+    tests = {metric.test_set for metric in record.metrics}
+    return found.name == wanted.name and drawn(found) == drawn(wanted) and tests >= set(wanted.test or ())
 
 
 def make(row: Row, folder: Path) -> Record:
