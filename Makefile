@@ -67,6 +67,7 @@ zero-shot: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.zero_shot
 
 rows: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rows --workers $(WORKERS) --tune
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rows --workers $(WORKERS)
 
 lint: $(INSTALLED)

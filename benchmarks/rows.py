@@ -39,7 +39,7 @@ from zoo.submission.zero_shot import ZeroShotConfig
 from zoo.training.artefacts import training_settings
 from zoo.training.config import RunConfig, parse_config
 
-CARDS = ("sevennet-0",)
+CARDS = ("sevennet-0", "nequix-mp-1")
 REPRODUCED = "reproduced"
 
 

@@ -25,7 +25,7 @@ def composed(row: Row | Trial) -> RunConfig:
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != ZERO_SHOT])
 def test_a_row_is_a_run_that_zoo_takes_at_the_tuned_rate(method: str) -> None:
-    (row,) = rows(CARDS, ["acac-50"], [method], [0])
+    (row,) = rows(CARDS[:1], ["acac-50"], [method], [0])
     config = composed(row)
     assert config.training.optimizer.learning_rate == chosen_rates()[CARDS[0], method]
     assert config.training.threads == 1, "sums in another order would be another row"
@@ -47,8 +47,10 @@ def test_no_test_frame_is_looked_at_by_the_tuning() -> None:
 
 
 def test_a_tuned_rate_lies_between_others_that_were_tried() -> None:
-    tried = {trial for trial in read_trials() if trial.card in CARDS}
-    assert tried == {Trial(card, method, rate) for card in CARDS for method, rates in TRIED.items() for rate in rates}
+    tried = set(read_trials())
+    cards = {trial.card for trial in tried}
+    assert CARDS[0] in cards
+    assert tried == {Trial(card, method, rate) for card in cards for method, rates in TRIED.items() for rate in rates}
     for (_, method), rate in chosen_rates().items():
         assert min(TRIED[method]) < rate < max(TRIED[method]), f"{method}: the best rate is the last one that was tried"
 
