@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaderboard import entries
+from leaderboard import entries, zero_shot
 from leaderboard.add import add
 from tests.refusals import lacks, refusal_of
 from tests.unit_leaderboard.forgery import TEST_SET
@@ -141,3 +141,15 @@ def test_a_config_that_names_more_than_how_a_base_is_evaluated_is_refused(archiv
     submission = read_archive(archive).submission
     (reason,) = reasons_of(sealed(submission, config={**submission.config, "steps": 3}))
     assert "unknown key 'steps'" in reason
+
+
+def test_the_command_takes_the_words_of_zoo_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    who = ["--author", "The Maintainers", "--licence", "MIT", "--frames", "1", "--output", str(tmp_path / "base.zip")]
+    words = ["backbone=sevennet-0", "data=emt-cuau", "data.n_train=4", "data.n_valid=2", "data.n_test=2", "data.test=[]"]
+    assert zero_shot.main([*who, *words]) == 0
+    assert not lacks(capsys.readouterr().out, "verified sevennet-0.zero-shot.emt-cuau", f"leaderboard.add {tmp_path / 'base.zip'}")
+    assert read_archive(tmp_path / "base.zip").submission.record.reference_energies.after == "base"
+    for wrong, reason in ((["adapter=elora"], "adapter=... is not for a base"), (["data=nowhere"], "nowhere"), (["author=A"], "author")):
+        assert zero_shot.main([*who, *words, *wrong]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert reason in line
