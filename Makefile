@@ -9,6 +9,7 @@
 #   make benchmark-acac   README's AcAc table: trains what has not been trained
 #   make benchmark-scale  the table of data at scale: 200,000 frames from disk (5 minutes)
 #   make zero-shot    a record of SevenNet-0 on every data set that is on this disk (an hour), and their table
+#   make rows         the leaderboard's own rows that are not on it yet (many hours; goes on where it was stopped)
 #   make lint         style and types only
 #   make format       rewrite the sources in the house style
 #   make clean        remove .venv and the caches
@@ -21,7 +22,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := .venv/installed.stamp
 
-.PHONY: quickstart acac test slow kill-sweep benchmarks benchmark-acac benchmark-scale zero-shot lint format clean
+.PHONY: quickstart acac test slow kill-sweep benchmarks benchmark-acac benchmark-scale zero-shot rows lint format clean
 .DEFAULT_GOAL := quickstart
 
 .venv: $(INSTALLED)
@@ -64,6 +65,9 @@ benchmark-scale: $(INSTALLED)
 
 zero-shot: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.zero_shot
+
+rows: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rows --workers $(WORKERS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import made_once
 from benchmarks.tables import ROOT, markdown_table, stamp, write_between_markers
 from benchmarks.zero_shot import default_tests, is_here, tests_not_here
 from zoo.data.catalogue import data_set_names
@@ -34,11 +35,7 @@ def words_of(name: str) -> list[str]:
 def report_of(name: str, folder: Path) -> dict[str, Any]:
     """The report on one set, after examining it if there is none."""
     path = folder / f"{name.replace('/', '-')}.json"
-    if not path.is_file():
-        words = [*words_of(name), f"json={path}"]
-        print(f"zoo doctor {' '.join(words)}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        doctor(words)
+    made_once("zoo doctor", path, [*words_of(name), f"json={path}"], doctor)
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return report
 

@@ -1,11 +1,11 @@
-"""What the tables made from finished runs share: the runs, the words after ``--``, and how notes name hardware, commits and command."""
+"""What tables share that are made from finished runs and files: both, made where there are none, the words after ``--``, and notes."""
 
 from __future__ import annotations
 
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,27 @@ def finished_record(folder: Path, name: str, words: Sequence[str]) -> Record:
         subprocess.run([sys.executable, "-m", "zoo", "train", *words, *resume], cwd=folder, check=True)
     record = read_record(path)
     config: RunConfig = parse_config(compose("train", [*words, f"run.folder={run}"]))
-    if _numbers_of(record.training) != _numbers_of(training_settings(config)):
+    # through the model, so that a setting which is younger than the run has its default there
+    made: RunConfig = parse_config({**(record.training or {}), "run": {"name": name, "folder": str(run)}})
+    if _numbers_of(training_settings(made)) != _numbers_of(training_settings(config)):
         raise SystemExit(f"{run}: holds a run of another configuration; move it away and run this again")
     return record
+
+
+def made_once(command: str, path: Path, words: Sequence[str], make: Callable[[list[str]], object]) -> Path:
+    """``path``, after making what it is to hold where it is not there yet; says so.
+
+    Args:
+        command: what a user would type before the words, ``"zoo evaluate"``.
+        path: of the file; its folder is created.
+        words: of the command, the file's own among them.
+        make: does with the words what the command does.
+    """
+    if not path.is_file():
+        print(f"{command} {' '.join(words)}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(list(words))
+    return path
 
 
 def _numbers_of(settings: Any) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.runs import made_once
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
 from zoo.commands import evaluate
 from zoo.data.card_files import on_this_disk
@@ -70,12 +71,7 @@ def is_here(name: str) -> bool:
 def record_of(name: str, folder: Path) -> Record:
     """The record of one set, after evaluating it if there is none."""
     path = folder / f"{CARD}.{name.replace('/', '-')}.json"
-    if not path.is_file():
-        words = [*words_of(name), f"record={path}"]
-        print(f"zoo evaluate {' '.join(words)}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        evaluate(words)
-    return read_record(path)
+    return read_record(made_once("zoo evaluate", path, [*words_of(name), f"record={path}"], evaluate))
 
 
 def table(records: dict[str, Record]) -> str:

@@ -161,7 +161,7 @@ def aggregates(board: Sequence[Entry]) -> list[Aggregate]:
                 everything[provenance][contestant].update({(benchmark, protocol, *task): values for task, values in tasks.items()})
     for provenance, scores in everything.items():
         if len(benchmarks[provenance]) > 1:
-            found += _ranked(OVERALL, "", provenance, scores)
+            found += _ranked(OVERALL, "each by its own protocol", provenance, scores)
     return found
 
 

@@ -11,7 +11,6 @@ from leaderboard.entries import ARTEFACTS
 from zoo.digests import file_sha256
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record
-from zoo.files import write_atomically
 from zoo.submission.archive import read_archive
 from zoo.submission.verdict import Verdict
 
@@ -68,7 +67,8 @@ def _archives(records: Sequence[Record], verdicts: Mapping[str, Verdict], board:
 
 def _write(content: bytes | None, target: Path) -> None:
     assert content is not None  # the record has an adapter, and so has its archive
-    write_atomically(target, lambda partial: partial.write_bytes(content))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
 
 
 def _put(source: Path, target: Path) -> None:

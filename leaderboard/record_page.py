@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -129,40 +126,10 @@ def facts_of(record: Record) -> list[tuple[str, str]]:
 
 
 def command_of(record: Record) -> str | None:
-    """The command that makes the result again from the record's own configuration; None for what a paper reports."""
-    if record.provenance == "reported":
+    """What makes the result again from the record's file; None for what a paper reports, or where the record says too little."""
+    if record.provenance == "reported" or (record.training is None and "asked" not in record.evaluation):
         return None
-    if record.adapter is None or record.training is None:
-        return shlex.join(["zoo", "evaluate", f"backbone={record.base.card}", f"data={record.data.name}", "record=record.json"])
-    words = [f"{key}={value}" for key, value in _settings(record.training)]
-    return shlex.join(["zoo", "train", *words])
-
-
-_SECTIONS = ("backbone", "adapter", "data", "training", "strategy", "evaluation")
-
-
-def _settings(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Sections as Hydra takes them: the group by name, then every scalar that is set."""
-    for section in _SECTIONS:
-        content = training.get(section)
-        if not isinstance(content, Mapping):
-            continue
-        for key, value in _leaves(content):
-            if key == "name" and section in ("backbone", "adapter", "data"):
-                yield section, str(value)
-            elif not (section == "training" and key.startswith(("loggers", "progress_bar"))):
-                yield f"{section}.{key}", value
-
-
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        if value is None or value == "":
-            continue
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
-            yield f"{prefix}{key}", str(value) if plain else json.dumps(value, ensure_ascii=False).replace('"', "")
+    return f"zoo reproduce {record.id}.json"
 
 
 def shown_number(value: float | int | None) -> str:

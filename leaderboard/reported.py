@@ -48,6 +48,8 @@ def _record(paper: Paper, facts: list[Fact]) -> Record:
     train_frames = next((fact.train_frames for fact in facts if fact.train_frames is not None), None)
     sizes = {fact.quantity: int(fact.number.value) for fact in facts if fact.quantity in ("parameter_count", "trainable_count")}
     treatment = "unstated" if method else paper.zero_shot_reference_energies
+    # an untrained model is no mean of runs, whatever the caption says of the other columns
+    runs = next((runs for name in tables if (runs := paper.tables[name].runs) is not None), None) if method else None
     adapter = None
     if method is not None:
         config = {**method.config, **dict(first.settings)}
@@ -69,7 +71,7 @@ def _record(paper: Paper, facts: list[Fact]) -> Record:
         data={
             "name": first.data,
             "protocol": first.protocol,
-            "level_of_theory": first.level_of_theory,
+            "level_of_theory": paper.level_of_theory(first.data),
             "licence": None,
             "splits": {"train": {"frames": train_frames, "sha256": None}, **{test: {"frames": None, "sha256": None} for test in tests}},
         },
@@ -81,7 +83,7 @@ def _record(paper: Paper, facts: list[Fact]) -> Record:
         citation={"reference": paper.citation, "table": _table_names(tables), "note": _note(paper, facts, tables)},
         reported={
             "paper": paper.paper,
-            "runs": next((runs for name in tables if (runs := paper.tables[name].runs) is not None), None),
+            "runs": runs,
             "quantities": numbers.quantities,
             "deviations": numbers.deviations,
         },

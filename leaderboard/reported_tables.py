@@ -43,7 +43,7 @@ PLACED = {
 NOTES = {"": "", **UNREADABLE, **HALF_READABLE, **PLACED}
 BLANKS = ("-", "/", "OOM", "didn't converge")
 _WORDS = ("data", "test", "model", "method", "quantity")
-_OVERRULED = ("protocol", "level_of_theory", "train_frames")
+_OVERRULED = ("protocol", "train_frames")
 _NUMBER = r"[\d,]*\.?\d+"
 _CELL = re.compile(rf"(?P<value>{_NUMBER})(?P<scale>[M%]?)(?: ± (?P<spread>{_NUMBER}))?(?: \((?P<bracket>{_NUMBER})\)?)?")
 
@@ -79,7 +79,7 @@ class Quantity(_Spec):
 class Part(_Spec):
     """The cells whose labels match ``row`` and ``column``; ``bracket`` says what a second number in brackets is.
 
-    ``protocol``, ``level_of_theory`` and ``train_frames`` overrule the table's where they are given.
+    ``protocol`` and ``train_frames`` overrule the table's where they are given.
     """
 
     row: str
@@ -87,7 +87,6 @@ class Part(_Spec):
     set: dict[str, str] = {}
     bracket: str | None = None
     protocol: str | None = None
-    level_of_theory: str | None = None
     train_frames: int | None = None
 
 
@@ -96,7 +95,6 @@ class Table(_Spec):
 
     about: str
     protocol: str
-    level_of_theory: str | None = None
     train_frames: int | None = None
     runs: int | None = None
     words: dict[str, dict[str, str]] = {}
@@ -106,18 +104,26 @@ class Table(_Spec):
 class Paper(_Spec):
     """One paper: ``words`` turn printed labels into the project's names, tables may overrule them.
 
-    ``zero_shot_reference_energies``: whose reference energies the base model's own errors contain, if that can be told.
+    Attributes:
+        zero_shot_reference_energies: whose reference energies the base model's own errors contain, if that can be told.
+        levels_of_theory: of a data set, or of a family of them by what is before the slash of their names; those of our cards. A set of
+            which nobody states one has none.
     """
 
     paper: str
     citation: str
     zero_shot_reference_energies: ReferenceTreatment = "unstated"
     transcribed: datetime
+    levels_of_theory: dict[str, str] = {}
     words: dict[str, dict[str, str]]
     methods: dict[str, Method | None]
     models: dict[str, Model]
     quantities: dict[str, Quantity]
     tables: dict[str, Table]
+
+    def level_of_theory(self, data: str) -> str | None:
+        """Of the labels of a data set."""
+        return self.levels_of_theory.get(data, self.levels_of_theory.get(data.partition("/")[0]))
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,6 @@ class Fact:
     settings: tuple[tuple[str, str], ...]
     bracket: str | None
     protocol: str
-    level_of_theory: str | None
     train_frames: int | None
 
 

@@ -16,12 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from tests.real_data import NO_DATA, skip_without
+
 # What tests load is converted into a cache; not into the user's own.
 if "ZOO_CACHE" not in os.environ:
     os.environ["ZOO_CACHE"] = tempfile.mkdtemp(prefix="zoo-tests-cache-")
     atexit.register(shutil.rmtree, os.environ["ZOO_CACHE"], ignore_errors=True)
-
-NO_DATA = "needs real data: ZOO_DATA"
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def data_folder(zoo_data: Path) -> Callable[[str], Path]:
     def find(name: str) -> Path:
         folder = zoo_data / name
         if not folder.is_dir():
-            pytest.skip(f"{NO_DATA} has no folder {name!r}")
+            skip_without(f"folder {name!r}")
         return folder
 
     return find
@@ -66,7 +66,7 @@ def on_disk(zoo_data: Path) -> Callable[..., Path]:
         card = data_card(name)
         path = local_path(card, key)[0] if on_this_disk(card, key) else None
         if path is None or not path.name.endswith(suffix):
-            pytest.skip(f"{NO_DATA} has no {name} {key}{f' as {suffix}' if suffix else ''}")
+            skip_without(f"{name} {key}{f' as {suffix}' if suffix else ''}")
         return path
 
     return find

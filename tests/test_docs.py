@@ -31,6 +31,7 @@ from zoo.errors import USER_ERRORS
 from zoo.evaluation.metrics import METRICS
 from zoo.export import keys_of_words
 from zoo.registry import describe, list_models
+from zoo.reproduce import REPRODUCE_KEYS
 from zoo.submission.commands import SUBMIT_KEYS, VERIFY_KEYS, choice_of
 from zoo.submission.commands import parse_words as parse_submission_words
 from zoo.sweeps import plan_sweep
@@ -92,8 +93,9 @@ def fault_of(words: list[str]) -> str | None:
             return fault_of_sweep(rest)
         if name == "doctor":
             name, rest = "train", split_words(rest)[1]
-        if name in ("submit", "verify"):
-            choice_of(parse_submission_words(name, "a file", rest, {"submit": SUBMIT_KEYS, "verify": VERIFY_KEYS}[name])[1])
+        if name in ("submit", "verify", "reproduce"):
+            keys = {"submit": SUBMIT_KEYS, "verify": VERIFY_KEYS, "reproduce": REPRODUCE_KEYS}[name]
+            choice_of(parse_submission_words(name, "a file", rest, keys)[1])
             return None
         config = composed(name, rest)
         if isinstance(config, RunConfig) and "path" not in config.adapter:

@@ -65,13 +65,13 @@ def test_the_wheel_has_every_module_card_and_config_and_no_test(wheel: Path) -> 
 
 
 def test_the_installed_package_finds_its_configs_away_from_the_checkout(installed: Path) -> None:
-    found = run_away_from_the_checkout(installed, "from zoo.compose import config_root; print(config_root())")
+    found = run_away_from_the_checkout(installed, "from zoo.config_groups import config_root; print(config_root())")
     assert Path(found) == installed / "zoo" / "_configs"
     assert (Path(found) / "train.yaml").read_text() == (ROOT / "configs" / "train.yaml").read_text()
 
 
 def test_the_checkout_reads_its_own_configs_and_no_stale_copy() -> None:
-    from zoo.compose import config_root
+    from zoo.config_groups import config_root
 
     assert config_root() == ROOT / "configs"
 

@@ -72,7 +72,7 @@ def _dispatch(words: list[str]) -> None:
 
 
 def _adapters() -> list[str]:
-    from zoo.compose import adapter_names
+    from zoo.config_groups import adapter_names
 
     return adapter_names()
 
@@ -144,6 +144,12 @@ def _verify(words: list[str]) -> None:
     from zoo.submission.commands import verify_command
 
     verify_command(words)
+
+
+def _reproduce(words: list[str]) -> None:
+    from zoo.reproduce import reproduce_command
+
+    reproduce_command(words)
 
 
 def _list(words: list[str]) -> None:
@@ -220,4 +226,5 @@ COMMANDS: dict[str, Command] = {
     "check-equivariance": Command("every symmetry and derivative a potential claims", help_pages.CHECK_PAGE, _check_equivariance),
     "submit": Command("a finished run as a submission to the leaderboard, verified first", help_pages.SUBMIT_PAGE, _submit),
     "verify": Command("whether a submission's numbers follow from its files", help_pages.VERIFY_PAGE, _verify),
+    "reproduce": Command("a result made again from its record, and every number compared", help_pages.REPRODUCE_PAGE, _reproduce),
 }

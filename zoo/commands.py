@@ -12,6 +12,7 @@ from zoo.compose import compose, run_hydra
 from zoo.data.config import DataConfig
 from zoo.data.reference_choice import ReferenceChoice, needs_training_split
 from zoo.errors import ZooError
+from zoo.evaluation.asked import asked_of
 from zoo.evaluation.relaxations import RelaxationSettings
 from zoo.training.config import BackboneConfig, parse_config
 
@@ -136,14 +137,19 @@ def train(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``zoo evaluate``: metrics of a model on a data set's parts, and a record of them where asked for."""
+    config: EvaluateConfig = parse_choice("evaluate", arguments, EvaluateConfig)
+    evaluate_as(config, config.run is None or _names_data(config, arguments))
+
+
+def evaluate_as(config: EvaluateConfig, names_data: bool = True) -> None:
+    """What ``zoo evaluate`` does; a run's own data are looked at where none are named."""
     from zoo.data.source import load_evaluated
     from zoo.evaluation.evaluate import overlap_with_training, write_evaluation_record
     from zoo.training.folder import RunFolder
 
-    config: EvaluateConfig = parse_choice("evaluate", arguments, EvaluateConfig)
     potential = choose_model(config)
     trained_on = RunFolder.existing(config.run)[1].data if config.run is not None else None
-    data = config.data if trained_on is None or _names_data(config, arguments) else trained_on
+    data = config.data if trained_on is None or names_data else trained_on
     splits = load_evaluated(data, config.split, needs_training_split(config.reference_energies))
     evaluation = _evaluated(config, potential, splits)
     if config.run is not None and trained_on is not None:
@@ -151,7 +157,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             print(note)
     print(evaluation.text(config.metrics))
     if config.record is not None:
-        write_evaluation_record(Path(config.record), potential, splits, evaluation)
+        write_evaluation_record(Path(config.record), potential, splits, evaluation, asked_of(config, data))
         print(f"record: {config.record}")
 
 

@@ -11,130 +11,11 @@ from typing import Any
 
 import yaml
 
-from zoo.errors import ZooError, first_line, nearest_name_hint
+from zoo.config_groups import config_root
+from zoo.errors import ZooError, first_line
+from zoo.overrides import rewrite_overrides
 
 _RESOLVERS_DONE: list[bool] = []
-
-
-def config_root() -> Path:
-    """The folder of the Hydra groups: the source tree's ``configs`` where there is one, else the copy the wheel carries."""
-    source = Path(__file__).resolve().parents[1] / "configs"
-    packaged = Path(__file__).resolve().parent / "_configs"
-    for folder in (source, packaged):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise ZooError(f"no configuration found at {packaged} or {source}; reinstall equizoo")
-
-
-NO_METHODS = ("file", "plugin")
-"""Options of the group ``adapter`` that name no method by themselves."""
-
-
-def adapter_names() -> list[str]:
-    """What ``adapter=`` takes by name: methods with a configuration, presets, and methods of other installed packages."""
-    return sorted({name for name in group_options("adapter") if name not in NO_METHODS} | set(_methods_of_other_packages()))
-
-
-def _methods_of_other_packages() -> tuple[str, ...]:
-    from adapters.plugins import ADAPTERS, plugins
-
-    return tuple(plugins(ADAPTERS))
-
-
-def group_options(group: str) -> list[str]:
-    """The files of one Hydra group, by name."""
-    return sorted(path.stem for path in (config_root() / group).glob("*.yaml"))
-
-
-def rewrite_overrides(arguments: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Card names, data files and adapter files written as values of a group become that group's keys.
-
-    ``backbone=sevennet-0`` -> ``backbone=card backbone.name=sevennet-0``; ``data=rmd17/aspirin`` -> ``data=named data.name=rmd17/aspirin``;
-    ``data=my.extxyz`` -> ``data=file data.path=my.extxyz``; ``adapter=run/adapter.safetensors`` -> ``adapter=file adapter.path=...``. Every
-    other key is forced in: Hydra knows only those that stand in a file, while the pydantic models know them all and refuse the rest with
-    the nearest name.
-
-    Args:
-        arguments: ``key=value`` words.
-        groups: the Hydra groups of the config file they are for.
-
-    Raises:
-        ZooError: for a value that is neither an option of its group nor an existing file, with the nearest name.
-    """
-    return [word for argument in arguments for word in _rewrite(argument, groups)]
-
-
-def _rewrite(argument: str, groups: Sequence[str]) -> list[str]:
-    key, _, value = argument.partition("=")
-    if key.startswith(("hydra", "+", "~")):
-        return [argument]
-    if key not in groups:
-        return [f"++{key}={quoted(value) if _is_there(value) else value}"]
-    if not value:
-        raise ZooError(f"{key}= has no value; give a name or a file")
-    options = group_options(key)
-    if value in options or value == "null":
-        return [argument]
-    if key == "adapter" and value in _methods_of_other_packages():
-        return ["adapter=plugin", f"++adapter.name={value}"]
-    if key == "data" and _names_published_sets(value):
-        return ["data=named", f"data.name={value}"]
-    if "," in value and not _is_there(value):  # a sweep: -m adapter=elora,full
-        return _swept(key, value, options)
-    if key == "backbone":
-        return ["backbone=card", f"backbone.name={quoted(value)}"]
-    if key == "data":
-        options = [*options, *_published_sets()]
-    if key == "adapter" and "://" in value:
-        return ["adapter=file", f"adapter.path={quoted(value)}"]
-    if (key == "data" and _is_there(value)) or (key in ("data", "adapter") and (Path(value).suffix or "/" in value)):
-        if not _is_there(value):
-            raise ZooError(f"{key}={value}: no such file{_or_name(value, options)}")
-        return [f"{key}=file", f"{key}.path={quoted(value)}"]
-    if key == "adapter":
-        options = adapter_names()
-    raise ZooError(f"{key}={value}: not an option; {nearest_name_hint(value, options)}")
-
-
-def _swept(key: str, value: str, options: Sequence[str]) -> list[str]:
-    """Several values with commas: of one kind, because each kind has its own key."""
-    if key == "backbone":
-        return [f"backbone.name={value}"]
-    values = value.split(",")
-    if key in ("data", "adapter") and all(_is_there(one) for one in values):
-        return [f"{key}=file", f"{key}.path={','.join(quoted(one) for one in values)}"]
-    for one in values:
-        if one not in options:
-            raise ZooError(f"{key}={value}: a sweep takes names of one kind or files, and {one!r} is neither here; sweep them one by one")
-    return [f"{key}={value}"]
-
-
-def _or_name(value: str, options: Sequence[str]) -> str:
-    return f"; pass an existing file or a name: {nearest_name_hint(value, options)}"
-
-
-def _names_published_sets(value: str) -> bool:
-    """Whether ``value`` is the name of a published set, or several of them with commas (a sweep)."""
-    return all(name in _published_sets() for name in value.split(","))
-
-
-def _published_sets() -> tuple[str, ...]:
-    from zoo.data.catalogue import data_set_names
-
-    return data_set_names()
-
-
-def _is_there(value: str) -> bool:
-    """Whether ``value`` is a file or a folder (of DeePMD systems, say)."""
-    with suppress(OSError):  # a long list is not a file's name
-        return Path(value).exists()
-    return False
-
-
-def _is_file(value: str) -> bool:
-    with suppress(OSError):  # a long list is not a file's name
-        return Path(value).is_file()
-    return False
 
 
 def _groups_of(name: str) -> list[str]:
@@ -147,11 +28,6 @@ def _check_words(arguments: Sequence[str], name: str) -> None:
     for argument in arguments:
         if "=" not in argument:
             raise ZooError(f"{argument!r}: arguments are key=value; see zoo {name} --help")
-
-
-def quoted(value: str) -> str:
-    """A path as Hydra's grammar takes it: in quotes where it has more than letters, digits and ``_./-``."""
-    return value if re.fullmatch(r"[\w./-]+", value) else "'" + value.replace("'", "\\'") + "'"
 
 
 def compose(name: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -188,6 +64,12 @@ def _names_a_foreign_group(word: str, groups: Sequence[str]) -> bool:
     """Whether Hydra would take a plain value, such as ``adapter=elora`` of ``zoo export``, for the choice in a group not composed here."""
     key = word.partition("=")[0]
     return key.isidentifier() and key not in groups and (config_root() / key).is_dir()
+
+
+def _is_file(value: str) -> bool:
+    with suppress(OSError):  # a long list is not a file's name
+        return Path(value).is_file()
+    return False
 
 
 def plain_values(config: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -28,13 +28,12 @@ from zoo.digests import Expected, file_sha256
 from zoo.errors import ZooError
 from zoo.files import write_text_atomically
 from zoo.locks import one_at_a_time
+from zoo.tokens import TokenAtHome, token_for, token_variable, wants_an_account
 
 _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 3
 _TIMEOUT_SECONDS = 60.0
 _SCHEMES = ("https", "http", "file")
-_TOKEN_OF_ORIGIN = {"https://huggingface.co": "HF_TOKEN"}
-"""Where files are handed out to accounts, and the environment variable with the account's token; it is sent nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -236,27 +235,11 @@ def _check_space(job: _Job, needed: int) -> None:
         )
 
 
-class _TokenAtHome(urllib.request.HTTPRedirectHandler):
-    """A token goes along where an address redirects within its own host, as Hugging Face does, and to no other."""
-
-    def redirect_request(self, req: urllib.request.Request, *answer: Any) -> urllib.request.Request | None:
-        following = super().redirect_request(req, *answer)
-        token = req.unredirected_hdrs.get("Authorization")
-        if following is not None and token is not None and _host(following.full_url) == _host(req.full_url):
-            following.add_unredirected_header("Authorization", token)
-        return following
-
-
-def _host(url: str) -> tuple[str, str]:
-    parts = urllib.parse.urlsplit(url)
-    return parts.scheme, parts.netloc
-
-
 @contextmanager
 def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
     """The response, the offset at which its first byte belongs, and the whole file's size where the server tells it."""
     request = urllib.request.Request(job.url, headers={"User-Agent": "equizoo"})
-    token = _token(job.url)
+    token = token_for(job.url)
     if token:  # not redirected: the server sends on to others, who must not see it
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     if have and not job.url.startswith("file:"):
@@ -264,14 +247,14 @@ def _open(job: _Job, have: int) -> Iterator[tuple[IO[bytes], int, int | None]]:
     if job.token is not None:
         request.add_unredirected_header("Authorization", f"Bearer {job.token}")  # of its own accord urllib sends it nowhere else
     try:
-        response = urllib.request.build_opener(_TokenAtHome).open(request, timeout=_TIMEOUT_SECONDS)
+        response = urllib.request.build_opener(TokenAtHome).open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # the part is as long as the file, or longer: it cannot be continued
             job.part.unlink()
             raise _Interrupted("the server refused to continue the partial file") from error
-        if error.code in (401, 403) and _token_variable(job.url):
-            raise ZooError(_wants_an_account(job, error, bool(token))) from error
+        if error.code in (401, 403) and token_variable(job.url):
+            raise ZooError(f"{job.description}: {wants_an_account(job.url, f'{error.code} {error.reason}', bool(token))}") from error
         raise ZooError(f"{job.description}: {job.url} answered {error.code} {error.reason}; {job.by_hand()}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
@@ -296,35 +279,6 @@ def _check_version(job: _Job, tag: str, start: int) -> None:
     job.discard()  # lest a kill leaves a part with the tag of another file
     if tag:
         write_text_atomically(job.tag, tag)
-
-
-def _token(url: str) -> str:
-    """What is sent of that variable, empty where it is not set.
-
-    Raises:
-        ZooError: for what no header can hold, without showing it.
-    """
-    variable = _token_variable(url) or ""
-    token = os.environ.get(variable, "").strip()
-    if not re.fullmatch(r"[!-~]*", token):
-        raise ZooError(f"{variable} holds spaces, line ends or letters that no token has; set it to the token alone")
-    return token
-
-
-def _token_variable(url: str) -> str | None:
-    """The environment variable that holds the token for an address, where its server asks for one."""
-    parts = urllib.parse.urlsplit(url)
-    return _TOKEN_OF_ORIGIN.get(f"{parts.scheme}://{parts.netloc}")
-
-
-def _wants_an_account(job: _Job, error: urllib.error.HTTPError, sent_token: bool) -> str:
-    page = job.url.partition("/resolve/")[0]
-    variable = _token_variable(job.url)
-    sent = f"the token in {variable} was not enough" if sent_token else f"{variable} is not set"
-    return (
-        f"{job.description}: {job.url} answered {error.code} {error.reason}, and {sent}: the file is for accounts that accepted its "
-        f"licence; accept it on {page}, set {variable} to a token of that account that may read, and run again"
-    )
 
 
 def _read(response: IO[bytes]) -> bytes:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.backbones import load_family
-from zoo.compose import quoted
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.files import write_atomically
+from zoo.overrides import quoted
 from zoo.potential import Potential
 from zoo.scratch import scratch_folder
 

@@ -190,3 +190,15 @@ frames      test frames of each set whose predictions are computed again, all, o
 salt        joined to the archive's hash, from which those frames are drawn
 device      to compute on: cpu, cuda, or auto for a GPU where there is one
 """
+REPRODUCE_PAGE = """
+usage: zoo reproduce RECORD.json [name=FOLDER] [device=auto] [tolerance=0.05]
+
+  zoo reproduce leaderboard/records/reproduced/sevennet-0.elora.acac.s0-....json
+
+Trains (or, of a base without adapter, evaluates) as the record says, in runs/NAME, and compares every error with the record's. On the same
+kind of machine with the same versions the numbers are equal to the bit. A record may come from anywhere: it can name cards and published
+sets, and nothing else is read or run because of it. The exit status is 1 where an error is further away than the tolerance.
+
+name       of the folder in runs/; the record's id when left out. A stopped run goes on
+tolerance  largest difference of an error, relative to the record's
+"""

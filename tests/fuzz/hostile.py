@@ -10,7 +10,6 @@ import lzma
 import os
 import pickle
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from tests.fuzz.seeds import Read, read_checkpoint, read_data, read_linear, read_result, read_training_state, take_out
+from tests.zip_files import write_zip
 
 GIB = 2**30
 Make = Callable[[Path, Path], Path]
@@ -57,13 +57,6 @@ def _saved(value: Any, zipped: bool = True) -> bytes:
     return stream.getvalue()
 
 
-def _zipped(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
 def _npy(values: Any) -> bytes:
     stream = io.BytesIO()
     np.save(stream, values, allow_pickle=True)
@@ -81,7 +74,7 @@ def _bomb_npz(path: Path, shape: tuple[int, ...]) -> Path:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
     content = header.getvalue() + bytes(2**26)
-    return _zipped(path, {f"{name}.npy": content for name in ("R", "E", "F", "z")})
+    return write_zip(path, {f"{name}.npy": content for name in ("R", "E", "F", "z")})
 
 
 def _deepmd(folder: Path, **arrays: bytes) -> Path:
@@ -157,28 +150,28 @@ HOSTILE: dict[str, tuple[Make, Read]] = {
     ),
     "PyG data": (lambda f, c: _processed(f, _saved((Harm(c), None))), read_data),
     "old PyG data": (lambda f, c: _processed(f, _saved((Harm(c), None), zipped=False)), read_data),
-    "object array in an npz": (lambda f, c: _zipped(f / "a.npz", {"R.npy": _npy(_object_array(c))}), read_data),
+    "object array in an npz": (lambda f, c: write_zip(f / "a.npz", {"R.npy": _npy(_object_array(c))}), read_data),
     "object array in a DeePMD folder": (lambda f, c: _deepmd(f / "system", coord=_npy(_object_array(c))), read_data),
     "claimed terabyte in a DeePMD folder": (lambda f, c: _deepmd(f / "system", coord=_huge_npy((10**12, 6))), read_data),
     "npz bomb": (lambda f, c: _bomb_npz(f / "a.npz", (2**23, 1, 1)), read_data),
     "npz that claims a terabyte": (lambda f, c: _bomb_npz(f / "a.npz", (10**11, 1, 3)), read_data),
     "pickle under an npz's name": (lambda f, c: _written(f / "a.npz", pickle.dumps(Harm(c))), read_data),
     "pickle as linear references": (lambda f, c: _written(f / "a.npz", pickle.dumps(Harm(c))), read_linear),
-    "object array as linear references": (lambda f, c: _zipped(f / "a.npz", {"coeff.npy": _npy(_object_array(c))}), read_linear),
+    "object array as linear references": (lambda f, c: write_zip(f / "a.npz", {"coeff.npy": _npy(_object_array(c))}), read_linear),
     "npz bomb of eight million frames": (lambda f, c: _bomb_npz(f / "a.npz", (2**23, 1, 3)), read_data),
-    "compressed bomb of PyG data": (lambda f, c: _processed(f, _zipped(f / "z", {"m/data/0": bytes(2**28)}).read_bytes()), read_data),
+    "compressed bomb of PyG data": (lambda f, c: _processed(f, write_zip(f / "z", {"m/data/0": bytes(2**28)}).read_bytes()), read_data),
     "tar bomb": (lambda f, c: _written(f / "a.tar.gz", gzip.compress(_tar(2**28), 9)), take_out),
     "tar bomb of bz2": (lambda f, c: _written(f / "a.tar.bz2", bz2.compress(_tar(2**28))), take_out),
-    "zip bomb of a download": (lambda f, c: _zipped(f / "a.zip", {"set/structures.xyz": bytes(2**28)}), take_out),
+    "zip bomb of a download": (lambda f, c: write_zip(f / "a.zip", {"set/structures.xyz": bytes(2**28)}), take_out),
     "record of nested JSON": (lambda f, c: _written(f / "record.json", _nested(200_000)), read_result),
     "record of 100 MB": (lambda f, c: _written(f / "record.json", b" " * 10**8), read_result),
     "pickle as a training checkpoint": (lambda f, c: _written(f / "last.ckpt", _saved({"equizoo": Harm(c)})), read_training_state),
     "old pickle as a training checkpoint": (lambda f, c: _written(f / "last.ckpt", _saved(Harm(c), zipped=False)), read_training_state),
-    "bomb of a training checkpoint": (lambda f, c: _zipped(f / "last.ckpt", {"m/data.pkl": bytes(2**29)}), read_training_state),
-    "zip with a way out": (lambda f, c: _zipped(f / "a.zip", {f"../../../../../../{c}.xyz": b"1\n\nH 0 0 0\n"}), read_data),
-    "zip bomb of an xyz": (lambda f, c: _zipped(f / "a.zip", {"a.xyz": bytes(2**28)}), read_data),
-    "zip in a zip": (lambda f, c: _zipped(f / "a.zip", {"a.zip": b"PK\x05\x06" + bytes(18)}), read_data),
-    "many empty members": (lambda f, c: _zipped(f / "a.zip", {f"{i}.xyz": b"" for i in range(2000)}), read_data),
+    "bomb of a training checkpoint": (lambda f, c: write_zip(f / "last.ckpt", {"m/data.pkl": bytes(2**29)}), read_training_state),
+    "zip with a way out": (lambda f, c: write_zip(f / "a.zip", {f"../../../../../../{c}.xyz": b"1\n\nH 0 0 0\n"}), read_data),
+    "zip bomb of an xyz": (lambda f, c: write_zip(f / "a.zip", {"a.xyz": bytes(2**28)}), read_data),
+    "zip in a zip": (lambda f, c: write_zip(f / "a.zip", {"a.zip": b"PK\x05\x06" + bytes(18)}), read_data),
+    "many empty members": (lambda f, c: write_zip(f / "a.zip", {f"{i}.xyz": b"" for i in range(2000)}), read_data),
     "gz bomb of JSON": (lambda f, c: _written(f / "a.json.gz", gzip.compress(b"[" + b" " * 2**29, 9)), read_data),
     "nested JSON": (lambda f, c: _written(f / "a.json", _nested(200_000)), read_data),
     "xz bomb of OC20's pairs": (lambda f, c: _pair(f / "raw", lzma.compress(bytes(2**28)), lzma.compress(b"a,frame0,0\n")), read_data),
@@ -209,8 +202,8 @@ HOSTILE: dict[str, tuple[Make, Read]] = {
         for zipped in (True, False)
     },
     "pickle under a checkpoint's name": (lambda f, c: _written(f / "a.model", pickle.dumps(Harm(c))), read_checkpoint),
-    "bomb of a checkpoint": (lambda f, c: _zipped(f / "a.pth", {"m/data.pkl": b"model_state_dict" + bytes(2**28)}), read_checkpoint),
-    "bomb of a package": (lambda f, c: _zipped(f / "a.nequip.zip", {"m/data.pkl": bytes(2**28)}), read_checkpoint),
+    "bomb of a checkpoint": (lambda f, c: write_zip(f / "a.pth", {"m/data.pkl": b"model_state_dict" + bytes(2**28)}), read_checkpoint),
+    "bomb of a package": (lambda f, c: write_zip(f / "a.nequip.zip", {"m/data.pkl": bytes(2**28)}), read_checkpoint),
     "YAML that calls": (
         lambda f, c: _written(f / "a.yaml", f"!!python/object/apply:os.system ['touch {c}']\n".encode()),
         read_checkpoint,

@@ -10,6 +10,7 @@ import pytest
 from leaderboard import reported
 from leaderboard.reported_tables import UNREADABLE, parsed_number, read_cells, read_papers
 from leaderboard.validate import validation_lines
+from zoo.data.catalogue import data_card
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record, build_record, read_record
 
@@ -79,7 +80,9 @@ def test_known_cells_are_where_they_belong(records: list[Record]) -> None:
     assert copper.adapter is not None
     assert copper.adapter.trainable_count == 176666
     assert metrics(copper) == {("test", "energy_rmse_mev_per_atom"): 0.4, ("test", "force_rmse_mev_per_angstrom"): 4.4}
-    low = find(records, card="mace-off23-medium", method="sparse", config={"regime": "low"}, data="rmd17/aspirin")
+    low = find(
+        records, card="mace-off23-medium", method="sparse", config={"regime": "low", "threshold_decay": "0.01"}, data="rmd17/aspirin"
+    )
     assert metrics(low) == {("test", "energy_mae_mev_per_atom"): 0.17, ("test", "force_mae_mev_per_angstrom"): 7.56}
     assert low.reported is not None
     sparsity = {quantity.name: quantity.value for quantity in low.reported.quantities}
@@ -87,6 +90,40 @@ def test_known_cells_are_where_they_belong(records: list[Record]) -> None:
     best = find(records, card="EquiformerV2", config={"training_set": "OC20 S2EF-All+MD", "variant": "EquiformerV2 (lambda_E = 4, 153M)"})
     assert metrics(best)["S2EF test", "force_mae_mev_per_angstrom"] == 14.2
     assert metrics(best)["IS2RS test", "average_force_below_threshold_percent"] == 54.4
+
+
+def test_a_base_without_adaptation_is_no_mean_of_runs(records: list[Record]) -> None:
+    runs = {bool(record.adapter): set[int | None]() for record in records}
+    for record in records:
+        assert record.reported is not None
+        runs[bool(record.adapter)].add(record.reported.runs)
+        assert record.adapter is not None or not record.reported.deviations, record.id
+    assert runs == {False: {None}, True: {None, 3}}
+
+
+def test_levels_of_theory_are_those_of_the_projects_cards(records: list[Record]) -> None:
+    """A level that is stated nowhere, or a set without a card, is null."""
+    found = {record.data.name: record.data.level_of_theory for record in records}
+    assert {name for name, level in found.items() if level is None} == {"lam/cu", "oc20-dense", "oc22", "qm9"}
+    assert "not stated" in data_card("lam/cu").level_of_theory
+    for record in records:
+        level = record.data.level_of_theory
+        assert level is None or level == data_card(record.data.name).level_of_theory, record.id
+
+
+def test_the_thresholds_of_a_regime_are_those_of_its_table(records: list[Record]) -> None:
+    """Low and high are other thresholds for NequIP; for low on TM-O-Spin the paper states two."""
+    thresholds: dict[tuple[str, object], set[object]] = {}
+    for record in records:
+        config = facts(record)["config"]
+        if "regime" in config:
+            thresholds.setdefault((record.base.card, config["regime"]), set()).add(config.get("threshold_decay"))
+    assert thresholds == {
+        ("mace-off23-medium", "low"): {"0.01"}, ("mace-off23-medium", "high"): {"0.3"},
+        ("mace-mp-0b3-medium", "low"): {"0.01"}, ("mace-mp-0b3-medium", "high"): {"0.3"},
+        ("nequip-oam-l", "low"): {"0.03"}, ("nequip-oam-l", "high"): {"0.1"},
+        ("MACE-MP-0b3 + spin layers", "low"): {None}, ("MACE-MP-0b3 + spin layers", "high"): {"0.3"},
+    }  # fmt: skip
 
 
 def test_settings_that_several_tables_repeat_are_one_record(records: list[Record]) -> None:

@@ -12,7 +12,8 @@ import pytest
 from adapters.method import create_method, method_names
 from adapters.sparse import threshold_after
 from tests.refusals import refusal_of
-from zoo.compose import NO_METHODS, compose, config_root, group_options
+from zoo.compose import compose
+from zoo.config_groups import NO_METHODS, config_root, group_options
 from zoo.data.source import load_splits
 from zoo.loading import load
 from zoo.training.config import RunConfig, parse_config

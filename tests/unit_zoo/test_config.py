@@ -8,8 +8,10 @@ import yaml
 from tests.refusals import refusal_of
 from zoo.analysis.command import AnalyseConfig
 from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
-from zoo.compose import NO_METHODS, compose, config_root, group_options, rewrite_overrides
+from zoo.compose import compose
+from zoo.config_groups import NO_METHODS, config_root, group_options
 from zoo.errors import ZooError
+from zoo.overrides import rewrite_overrides
 from zoo.training.config import RunConfig, TrainingConfig, parse_config
 
 NETWORKS = "network"  # architectures, which are files of a family and no part of a run's configuration

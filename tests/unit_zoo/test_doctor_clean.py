@@ -7,16 +7,15 @@ import pytest
 from benchmarks.doctor import words_of
 from benchmarks.zero_shot import is_here
 from tests.doctored import MODEL_FREE, base
+from tests.real_data import skip_without
 from zoo.data.catalogue import data_set_names
 from zoo.doctor import Report, examine
 from zoo.doctor.command import split_words
 
-NO_DATA = "needs real data: ZOO_DATA has no"
-
 
 def report_on(name: str, families: str = "") -> Report:
     if not is_here(name):
-        pytest.skip(f"{NO_DATA} {name}")
+        skip_without(name)
     own, words = split_words(words_of(name))
     only = families or own["only"]
     device = ["backbone.device=cpu", "training.threads=1"]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from zoo.compose import compose, group_options
+from zoo.compose import compose
+from zoo.config_groups import group_options
 from zoo.training.config import RunConfig, parse_config
 from zoo.training.plan import Plan
 

@@ -19,7 +19,8 @@ from zoo import load
 from zoo.backbones import load_family
 from zoo.backbones.equiformer_v2.norms import DegreewiseLayerNorm, RootMeanSquareNorm, SeparableLayerNorm
 from zoo.backbones.equiformer_v2.so3 import SO3Linear
-from zoo.compose import compose, config_root, group_options
+from zoo.compose import compose
+from zoo.config_groups import config_root, group_options
 from zoo.data.loader import BatchStream, GraphDataset
 from zoo.data.source import load_splits
 from zoo.evaluation.record import read_record

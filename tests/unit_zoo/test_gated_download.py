@@ -10,7 +10,7 @@ import pytest
 
 import zoo
 import zoo.backbones
-import zoo.download
+import zoo.tokens
 from tests.refusals import lacks, refusal_of
 from zoo.download import fetch
 
@@ -63,7 +63,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     hub.sends_on_to = storage
     for server in (hub, storage):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setattr(zoo.download, "_TOKEN_OF_ORIGIN", {hub.origin: "HF_TOKEN"})
+    monkeypatch.setattr(zoo.tokens, "TOKEN_OF_ORIGIN", {hub.origin: "HF_TOKEN"})
     yield hub
     for server in (hub, storage):
         server.shutdown()
@@ -98,15 +98,15 @@ def test_without_an_account_that_may_one_line_says_what_to_accept_and_to_set(hub
 
 
 def test_the_token_is_hugging_faces_over_https_alone():
-    assert zoo.download._TOKEN_OF_ORIGIN == {"https://huggingface.co": "HF_TOKEN"}
+    assert zoo.tokens.TOKEN_OF_ORIGIN == {"https://huggingface.co": "HF_TOKEN"}
     for url in (
         "http://huggingface.co/a",
         "https://huggingface.co.example.org/a",
         "https://example.org/huggingface.co",
         "file:///huggingface.co",
     ):
-        assert zoo.download._token_variable(url) is None
-    assert zoo.download._token_variable("https://huggingface.co/facebook/UMA/resolve/main/x.pt") == "HF_TOKEN"
+        assert zoo.tokens.token_variable(url) is None
+    assert zoo.tokens.token_variable("https://huggingface.co/facebook/UMA/resolve/main/x.pt") == "HF_TOKEN"
 
 
 def test_cards_of_uma_and_esen_ask_for_head_and_licence_before_anything_is_fetched(monkeypatch):
@@ -131,6 +131,6 @@ def test_cards_of_uma_and_esen_ask_for_head_and_licence_before_anything_is_fetch
 @pytest.mark.parametrize("token", ["hf_secret\nnext", "hf secret", "hf_sécret"])
 def test_a_token_that_no_header_can_hold_is_refused_without_being_shown(monkeypatch, token):
     monkeypatch.setenv("HF_TOKEN", token)
-    message = refusal_of(zoo.download._token, "https://huggingface.co/owner/name/resolve/main/model.pt")
+    message = refusal_of(zoo.tokens.token_for, "https://huggingface.co/owner/name/resolve/main/model.pt")
     assert "HF_TOKEN" in message
     assert "secret" not in message

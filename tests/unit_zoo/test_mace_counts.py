@@ -10,7 +10,7 @@ import yaml
 
 from adapters.method import create_method
 from benchmarks.shapes import MATERIALS_PROJECT, ORGANIC, mace_shape
-from zoo.compose import config_root
+from zoo.config_groups import config_root
 from zoo.potential import Potential
 
 # the reference code leaves the lower orders of the contraction out of its low-rank deltas, and trains them whole

@@ -17,6 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from tests.refusals import refusal_of
+from tests.zip_files import write_zip
 from zoo.data.raw import ReadOptions
 from zoo.data.readers import read_file, read_frames, read_structures, zipped
 from zoo.errors import ZooError
@@ -37,17 +38,10 @@ def extxyz(folder: Path, *frames: Atoms) -> bytes:
     return (folder / "member.extxyz").read_bytes()
 
 
-def archive(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        for name, content in members.items():
-            target.writestr(name, content)
-    return path
-
-
 def test_mptrjs_form_keeps_moments_labels_and_order(tmp_path: Path) -> None:
     first, second, third = iron(-8.0, magmoms=MOMENTS), iron(-9.0), iron(-10.0, magmoms=2 * MOMENTS)
     members = {"mp-7.extxyz": extxyz(tmp_path, third), "mp-10.extxyz": extxyz(tmp_path, first, second)}
-    content = read_file(archive(tmp_path / "mptrj.extxyz.zip", members), needs=("energy", "forces", "stress"))
+    content = read_file(write_zip(tmp_path / "mptrj.extxyz.zip", members), needs=("energy", "forces", "stress"))
     assert [frame.energy for frame in content.frames] == [-8.0, -9.0, -10.0]
     assert [frame.name for frame in content.frames] == ["mp-10.extxyz: frame 0", "mp-10.extxyz: frame 1", "mp-7.extxyz: frame 0"]
     for frame, atoms in zip(content.frames, (first, second, third), strict=True):
@@ -77,7 +71,7 @@ def test_members_of_several_kinds_are_read_and_the_others_counted(tmp_path: Path
         "b/b.traj": (tmp_path / "c.traj").read_bytes(),
         "b/c.db": (tmp_path / "c.db").read_bytes(),
     }
-    content = read_file(archive(tmp_path / "mixed.zip", members))
+    content = read_file(write_zip(tmp_path / "mixed.zip", members))
     assert [(frame.source, frame.energy) for frame in content.frames] == [("a/a.xyz", -1.0), ("b/b.traj", -3.0), ("b/c.db", -3.0)]
     assert content.notes == ("mixed.zip: members of the archive that hold no structures known here: 2 (all 3 frames)",)
 
@@ -98,7 +92,7 @@ def test_a_vasprun_is_read_where_no_outcar_is_beside_it(tmp_path: Path, data_fol
     with zipfile.ZipFile(real) as source:
         outcar, vasprun = (source.read(f"parse-vasp-with-magmoms/{name}") for name in ("OUTCAR", "vasprun.xml"))
     members = {"a/OUTCAR.1": outcar, "a/vasprun.xml": vasprun, "b/vasprun_1.xml": vasprun}
-    frames = read_frames(archive(tmp_path / "runs.zip", members))
+    frames = read_frames(write_zip(tmp_path / "runs.zip", members))
     assert [frame.source for frame in frames] == ["a/OUTCAR.1", "b/vasprun_1.xml"]
     assert [frame.has_magnetic_moments for frame in frames] == [True, False]
 
@@ -113,7 +107,7 @@ def test_fixed_atoms_are_told_by_the_poscar_beside_an_outcar(tmp_path: Path, dat
     ase.io.write(tmp_path / "POSCAR", atoms, format="vasp")
     poscar = (tmp_path / "POSCAR").read_bytes()
     members = {"free/OUTCAR": outcar, "held/OUTCAR": outcar, "held/POSCAR": poscar}
-    content = read_file(archive(tmp_path / "runs.zip", members))
+    content = read_file(write_zip(tmp_path / "runs.zip", members))
     assert content.frames[0].fixed is None
     assert content.frames[1].fixed is not None
     assert np.flatnonzero(content.frames[1].fixed).tolist() == [0, 7]
@@ -125,7 +119,7 @@ def test_a_member_with_a_path_out_of_the_archive_writes_nothing_there(tmp_path: 
     scratch.mkdir(parents=True)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     content = extxyz(tmp_path, iron(-1.0))
-    path = archive(tmp_path / "evil.zip", {"../../escaped.xyz": content, str(tmp_path / "absolute.xyz"): content, "/": b""})
+    path = write_zip(tmp_path / "evil.zip", {"../../escaped.xyz": content, str(tmp_path / "absolute.xyz"): content, "/": b""})
     before = sorted(tmp_path.rglob("*"))
     assert len(read_frames(path)) == 2
     assert sorted(tmp_path.rglob("*")) == before
@@ -135,7 +129,7 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: py
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    path = archive(tmp_path / "a.zip", {"a.xyz": extxyz(tmp_path, iron(-1.0)), "b.xyz": b"2\n\nFe 0 0 0\n"})
+    path = write_zip(tmp_path / "a.zip", {"a.xyz": extxyz(tmp_path, iron(-1.0)), "b.xyz": b"2\n\nFe 0 0 0\n"})
     frames = zipped.FORMAT.read(path, ReadOptions())
     next(frames)
     assert len(list(scratch.iterdir())) == 1
@@ -160,7 +154,7 @@ class Bomb:
     ],
 )
 def test_a_bad_member_is_named_in_one_line(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
-    path = archive(tmp_path / "bad.zip", members)
+    path = write_zip(tmp_path / "bad.zip", members)
     refusal = refusal_of(read_structures, path)
     assert re.search(message, refusal)
     assert "equizoo-" not in refusal
@@ -168,7 +162,7 @@ def test_a_bad_member_is_named_in_one_line(tmp_path: Path, members: dict[str, by
 
 def test_an_archive_that_would_fill_the_disk_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = extxyz(tmp_path, iron(-1.0))
-    path = archive(tmp_path / "big.zip", {"a.xyz": content, "b.xyz": content, "huge.bin": b"0" * 10**6})
+    path = write_zip(tmp_path / "big.zip", {"a.xyz": content, "b.xyz": content, "huge.bin": b"0" * 10**6})
     monkeypatch.setattr(zipped, "_LARGEST_TOTAL_BYTES", 2 * len(content))
     assert len(read_frames(path)) == 2
     monkeypatch.setattr(zipped, "_LARGEST_TOTAL_BYTES", 2 * len(content) - 1)
@@ -180,14 +174,14 @@ def test_an_archive_that_would_fill_the_disk_is_refused_before_it_is_unpacked(tm
 
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 def test_a_truncated_archive_is_one_line(tmp_path: Path, kept: float) -> None:
-    path = archive(tmp_path / "a.zip", {"a.xyz": extxyz(tmp_path, iron(-1.0))})
+    path = write_zip(tmp_path / "a.zip", {"a.xyz": extxyz(tmp_path, iron(-1.0))})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
     assert "a.zip: is incomplete or damaged" in refusal_of(read_frames, path)
 
 
 def test_a_member_with_damaged_bytes_is_one_line(tmp_path: Path) -> None:
-    path = archive(tmp_path / "a.zip", {"a.xyz": extxyz(tmp_path, iron(-1.0))})
+    path = write_zip(tmp_path / "a.zip", {"a.xyz": extxyz(tmp_path, iron(-1.0))})
     damaged = bytearray(path.read_bytes())
     damaged[60:70] = b"\xff" * 10
     path.write_bytes(damaged)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase.io import write
 
+from tests.real_data import skip_without
 from tests.refusals import refusal_of
 from tests.structures import slab
 from tests.unit_zoo.test_readers_ase_database import write_aselmdb
@@ -90,7 +91,7 @@ def test_real_sets_are_the_same_on_disk(data_folder, name):
     folder, file = FORMATS[name]
     path = data_folder(folder) / file
     if not path.exists():
-        pytest.skip(f"needs real data: ZOO_DATA has no {folder}/{file}")
+        skip_without(f"{folder}/{file}")
     expected, found = read_file(path, level_of_theory="PBE"), read_source(path, level_of_theory="PBE", choice=ON_DISK)
     assert isinstance(found.frames, StoredFrames)
     assert found.notes == expected.notes

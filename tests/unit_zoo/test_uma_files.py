@@ -20,7 +20,7 @@ from tests.families import needs, skip_without
 from tests.refusals import lacks, refusal_of
 from tests.unit_zoo.uma_models import changed, toy
 from zoo.backbones import family_of_checkpoint, load_family
-from zoo.compose import config_root
+from zoo.config_groups import config_root
 from zoo.potential import Potential
 
 pytestmark = [skip_without("uma"), pytest.mark.filterwarnings("ignore::UserWarning")]

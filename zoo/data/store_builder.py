@@ -7,7 +7,6 @@ leave one that a later run trusts.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +18,9 @@ from filelock import FileLock, Timeout
 
 from zoo.cache import cache_root
 from zoo.data.array_store import ArrayStore, BrokenStoreError, StoreWriter, open_store
+from zoo.data.store_names import aside, is_aside, lock_file
 from zoo.errors import ZooError
 from zoo.locks import one_at_a_time
-
-_LEFT_OVER = re.compile(r"\.[^.]+\.\d+\.(partial|old)")
 
 
 def obtain_store(kind: str, key: str, build: Callable[[StoreWriter], Mapping[str, Any]]) -> ArrayStore:
@@ -62,7 +60,7 @@ def _build(folder: Path, build: Callable[[StoreWriter], Mapping[str, Any]]) -> N
     for left in folder.parent.glob(f".{folder.name}.*"):
         _remove(left)  # of a process that was killed: under the lock nobody works there
     _remove_left_over(folder.parent)
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("partial", "old"))
+    partial, old = aside(folder, "partial"), aside(folder, "old")
     writer = StoreWriter(partial)
     try:
         partial.mkdir()
@@ -91,22 +89,17 @@ def _locked(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(one_at_a_time(_lock_file(folder), f"cache: another process is building {folder}; waiting for it"))
+            held.enter_context(one_at_a_time(lock_file(folder), f"cache: another process is building {folder}; waiting for it"))
         except OSError as error:
             raise _cannot_write(folder, error) from error
         yield
 
 
-def _lock_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
 def _remove_left_over(kind: Path) -> None:
     """Remove what killed processes have left of any store, since its source may have changed and nobody would build it again."""
     with suppress(OSError):  # of another user, say: then it is not for this process to remove
-        for left in [path for path in kind.iterdir() if _LEFT_OVER.fullmatch(path.name)]:
-            lock = FileLock(_lock_file(left.with_name(left.name.split(".")[1])))
-            with suppress(Timeout), lock.acquire(timeout=0):  # whoever builds it has its lock
+        for left in [path for path in kind.iterdir() if is_aside(path)]:
+            with suppress(Timeout), FileLock(lock_file(left)).acquire(timeout=0):  # whoever builds it has its lock
                 shutil.rmtree(left, ignore_errors=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from zoo.cache import cache_root
 from zoo.data.array_store import MANIFEST
+from zoo.data.store_names import aside, key_of, lock_file
 from zoo.data.store_use import in_use
 from zoo.errors import ZooError
 
@@ -45,16 +45,12 @@ class KeptStore:
     @property
     def name(self) -> str:
         """``"frames/0123456789ab"``; a leftover of a kill has the name of what it would have been."""
-        return f"{self.kind}/{self._key[:_SHORT_NAME]}"
+        return f"{self.kind}/{key_of(self.path)[:_SHORT_NAME]}"
 
     @property
     def days_unused(self) -> float:
         """Since it was last opened."""
         return (time.time() - self.used) / _SECONDS_OF_A_DAY
-
-    @property
-    def _key(self) -> str:
-        return self.path.name.lstrip(".").split(".")[0]
 
     def remove(self) -> None:
         """Delete it.
@@ -62,7 +58,7 @@ class KeptStore:
         Raises:
             ZooError: where a process is building it or has it open, or the folder cannot be changed.
         """
-        lock = FileLock(self.path.with_name(f"{self._key}.lock"))  # the file stays: another process may wait for this very one
+        lock = FileLock(lock_file(self.path))  # the file stays: another process may wait for this very one
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -73,7 +69,7 @@ class KeptStore:
             if in_use(self.path / MANIFEST):
                 raise ZooError(f"{self.path}: a process has it open; remove it when that process has ended")
             # under another name first, that of a leftover: whoever comes now finds nothing, and not half of it
-            gone = self.path if not self.whole else self.path.rename(self.path.with_name(f".{self._key}.{os.getpid()}.old"))
+            gone = self.path if not self.whole else self.path.rename(aside(self.path, "old"))
             shutil.rmtree(gone)
         except OSError as error:
             raise self._cannot_remove(error) from error

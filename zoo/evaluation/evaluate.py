@@ -155,8 +155,13 @@ def _chosen(splits: DataSplits, part: str | None) -> dict[str, Sequence[Frame]]:
     return {part: splits.parts[part]}
 
 
-def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits, evaluation: Evaluation) -> None:
-    """The evaluation as a record of the leaderboard's schema; only a base without adapter has one of its own (a run writes its own)."""
+def write_evaluation_record(
+    path: Path, potential: Potential, splits: DataSplits, evaluation: Evaluation, asked: Mapping[str, JsonValue]
+) -> None:
+    """The evaluation as a record of the leaderboard's schema; only a base without adapter has one of its own (a run writes its own).
+
+    ``asked``: the settings of the evaluation, with which `zoo reproduce` makes it again.
+    """
     if potential.adapters.active:
         raise ZooError(f"record={path}: a fine-tuned model's record is written by its run; use the record.json of the run folder")
     record = build_record(
@@ -166,7 +171,7 @@ def write_evaluation_record(path: Path, potential: Potential, splits: DataSplits
         seed=None,
         reference_energies=reference_energy_record(potential, "base", evaluation.reference_energies),
         training=None,
-        evaluation=evaluation.settings,
+        evaluation={**evaluation.settings, "asked": dict(asked)},
         metrics=metric_records(evaluation.metrics),
         zero_shot_metrics=(),
         cost=None,

@@ -21,6 +21,7 @@ _PACKAGES = (
     *("vesin", "safetensors", "schedulefree"),
 )
 _CPU = torch.device("cpu")
+_RESULTS = tuple(f":(exclude)leaderboard/{name}" for name in ("records", "verdicts", "artefacts"))
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -57,16 +58,18 @@ def hardware(device: torch.device = _CPU) -> str:
 
 
 def git_commit() -> GitCommit | None:
-    """The source tree's commit and whether it has changes on top; None outside one (an installed wheel)."""
+    """The source tree's commit and whether it has changes on top, the board's results aside; None outside one (an installed wheel)."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
         sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True).stdout
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--", ".", *_RESULTS], cwd=root, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return GitCommit(sha=sha, dirty=bool(status.strip()))
+    return GitCommit(sha=sha, dirty=bool(status.stdout.strip()))
 
 
 def made_here() -> dict[str, Any]:

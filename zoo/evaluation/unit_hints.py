@@ -13,6 +13,7 @@ import numpy as np
 
 from zoo.data.frame import FloatArray, Frame
 from zoo.evaluation.predictions import Predictions
+from zoo.units import ENERGY_IN_EV, LENGTH_IN_ANGSTROM, STRESS_IN_EV_PER_ANGSTROM3
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,17 @@ class _Quantity:
 _FORCES = _Quantity(
     name="forces",
     unit="eV/Å",
-    factors={"kcal/mol/Å": 23.0605, "Hartree/Bohr": 51.4221**-1, "Hartree/Å": 27.2114**-1, "meV/Å": 1000.0, "kJ/mol/Å": 96.4853},
+    factors={
+        **{f"{unit}/Å": 1 / ENERGY_IN_EV[unit] for unit in ("kcal/mol", "Hartree", "meV", "kJ/mol")},
+        "Hartree/Bohr": LENGTH_IN_ANGSTROM["Bohr"] / ENERGY_IN_EV["Hartree"],
+    },
     other_sign="are the labels gradients instead of forces?",
     option="data.energy_unit=... (and data.length_unit=...)",
 )
 _STRESSES = _Quantity(
     name="stresses",
     unit="eV/Å^3",
-    factors={"GPa": 160.218, "kbar": 1602.18},
+    factors={unit: 1 / STRESS_IN_EV_PER_ANGSTROM3[unit] for unit in ("GPa", "kbar")},
     other_sign="VASP's and DeePMD's sign is not ASE's: data.stress_unit=-kbar for VASP's numbers, data.virial_key=... for a virial, or "
     "negate stresses that are in eV/Å^3",
     option="data.stress_unit=...",

@@ -90,18 +90,18 @@ def person_differences(author: str | None, licence: str | None, base_licence: st
         yield f"licence is {_short(licence)}, wanted one of {', '.join(dict.fromkeys(allowed))}"
 
 
-def statement_differences(record: Record) -> Iterator[str]:
-    """What an author says, and what he must not say."""
+def statement_differences(record: Record, asked: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """What an author says, and what he must not say; ``asked`` is how a base without adapter was evaluated."""
     if record.provenance not in ("submitted", "reproduced"):
         yield f"provenance is {record.provenance!r}, wanted 'submitted'; write the archive with zoo submit"
     yield from person_differences(record.author, record.licence, record.base.licence)
-    if record.evaluation != {"task": "labels"}:
-        yield f"evaluation is {_short(record.evaluation)}; only labels of test frames can be recomputed, wanted {{'task': 'labels'}}"
+    wanted = {"task": "labels"} if asked is None else {"task": "labels", "asked": asked}
+    if record.evaluation != wanted:
+        yield f"evaluation is {_short(record.evaluation)}; only labels of test frames can be recomputed, wanted {_short(wanted)}"
     if record.citation is not None:
         yield "citation is for rows reported from a paper; leave it out of a submission"
-    for name in ("zero_shot_metrics", "forgetting"):
-        if getattr(record, name):
-            yield f"{name} cannot be recomputed from a submission, so the record must leave it empty"
+    if record.zero_shot_metrics:
+        yield "zero_shot_metrics are the base's, not this model's; the record must leave them empty"
     if record.data.notes:
         yield "data.notes are what a reader of the data says; a submission leaves them to the verdict"
     if record.created > datetime.now(UTC) + timedelta(days=1):
@@ -116,6 +116,10 @@ def _config(parts: Parts) -> Iterator[str]:
         yield from differs(f"training.{key}", own.get(key), config.get(key), "config.json")
     yield from differs("seed", record.seed, settings.training.seed, "config.json")
     yield from differs("seed", record.seed, parts.manifest.training.get("seed"), "the adapter file")
+    asked = settings.evaluation.forgetting
+    if (asked is None) != (record.forgetting is None):
+        wanted = "asks for none" if asked is None else f"asks for that of {asked.data}"
+        yield f"forgetting is {'stated' if record.forgetting else 'left out'} in the record, and config.json {wanted}"
     yield from differs("base.initial_weights", record.base.initial_weights, settings.strategy.weights, "config.json")
 
 

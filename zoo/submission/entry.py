@@ -7,6 +7,7 @@ from typing import Protocol
 
 from zoo.data.config import DataConfig
 from zoo.data.parts import DataSplits
+from zoo.evaluation.forgetting_settings import ForgettingSettings
 from zoo.evaluation.record import Record
 from zoo.potential import Potential
 
@@ -26,6 +27,11 @@ class Entry(Protocol):
     @property
     def data(self) -> DataConfig:
         """What the protocol's frames are drawn by."""
+        ...
+
+    @property
+    def forgetting(self) -> ForgettingSettings | None:
+        """On which frames what was forgotten is measured; None where the config asks for none."""
         ...
 
     def differences(self) -> Iterator[str]:

@@ -23,6 +23,8 @@ from zoo.data.frame import FloatArray, Frame
 from zoo.data.splits import seeded_permutation
 from zoo.errors import USER_ERRORS, ZooError
 from zoo.evaluation.equivariance import check_equivariance
+from zoo.evaluation.forgetting import forgetting_differences, forgetting_frames, measure_forgetting
+from zoo.evaluation.forgetting_settings import ForgettingSettings
 from zoo.evaluation.predictions import Predictions, predict_frames
 from zoo.evaluation.probes import probe_frames
 from zoo.evaluation.provenance import base_record
@@ -175,6 +177,18 @@ def residual_differences(record: Record, potential: Potential) -> Iterator[str]:
     for name, value in found.items():
         if not value <= RESIDUAL_FACTOR * stated[name] + RESIDUAL_FLOOR:
             yield f"equivariance_residual.{name} is {stated[name]:.1e} in the record, {value:.1e} of base + adapter"
+
+
+def forgetting_found(record: Record, settings: ForgettingSettings | None, potential: Potential, batch_size: int) -> list[str]:
+    """One line for everything stated of forgetting that base + adapter on the drawn frames do not confirm."""
+    stated = record.forgetting
+    if stated is None or settings is None:
+        return []
+    try:
+        frames = forgetting_frames(settings)
+    except ZooError as error:
+        return [f"forgetting: its frames cannot be had ({error})"]
+    return list(forgetting_differences(stated, measure_forgetting(potential, settings, frames, batch_size)))
 
 
 def recompute(

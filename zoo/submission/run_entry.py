@@ -9,6 +9,7 @@ from adapters.state import load_into
 from zoo.data.config import DataConfig
 from zoo.data.parts import DataSplits
 from zoo.errors import ZooError
+from zoo.evaluation.forgetting_settings import ForgettingSettings
 from zoo.evaluation.record import Record
 from zoo.potential import Potential
 from zoo.submission.archive import Submission
@@ -40,6 +41,11 @@ class RunEntry:
     def data(self) -> DataConfig:
         """What the protocol's frames are drawn by."""
         return self.parts.settings.data
+
+    @property
+    def forgetting(self) -> ForgettingSettings | None:
+        """On which frames what was forgotten is measured."""
+        return self.parts.settings.evaluation.forgetting
 
     def differences(self) -> Iterator[str]:
         """Every disagreement among the files, one line each."""

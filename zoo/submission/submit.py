@@ -98,7 +98,6 @@ def _submission(folder: RunFolder, own: Record, splits: DataSplits, predictions:
         "data": data_record(splits).model_copy(update={"notes": ()}),  # a verdict says them anew
         "metrics": metric_records(metrics),
         "zero_shot_metrics": (),
-        "forgetting": None,
         "provenance": "reproduced" if statement.reproduced else "submitted",
         "author": statement.author,
         "licence": statement.licence,

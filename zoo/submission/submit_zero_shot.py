@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zoo.data.source import load_splits
 from zoo.errors import ZooError
+from zoo.evaluation.asked import asked_of
 from zoo.evaluation.evaluate import prepare_parts
 from zoo.evaluation.metrics import compute_metrics
 from zoo.evaluation.prediction_files import predictions_npz
@@ -53,6 +54,7 @@ def submit_zero_shot(config: ZeroShotConfig, statement: Statement, output: Path,
         "seed": None,
         "reference_energies": reference_energy_record(potential, "base", config.reference_energies),
         "training": None,
+        "evaluation": {"task": "labels", "asked": asked_of(config, config.data)},
         "metrics": metric_records({name: compute_metrics(predictions[name], frames) for name, frames in splits.tests.items()}),
         "zero_shot_metrics": (),
         "cost": None,

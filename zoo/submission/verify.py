@@ -20,7 +20,7 @@ from zoo.evaluation.record import Record
 from zoo.submission.archive import ArchiveFile, Submission, read_archive
 from zoo.submission.entry import BaseNotHere, Entry
 from zoo.submission.labels import aligned, copied_labels, metric_differences, protocol_frames, warnings
-from zoo.submission.recompute import Choice, recompute, residual_differences
+from zoo.submission.recompute import Choice, forgetting_found, recompute, residual_differences
 from zoo.submission.run_entry import RunEntry
 from zoo.submission.verdict import RECOMPUTED_METRICS, RECOMPUTED_PREDICTIONS, RecomputedFrames, Verdict
 from zoo.submission.zero_shot import ZeroShotEntry
@@ -150,7 +150,8 @@ def _from_base(
     entry: Entry, choice: Choice, archive_sha256: str, predictions: Mapping[str, Predictions], splits: DataSplits
 ) -> tuple[RecomputedFrames | None, list[str], list[str]]:
     """(what was recomputed, or None without the base; reasons; notes)."""
-    unproven = [] if entry.record.equivariance_residual is None else ["equivariance_residual cannot be recomputed without the base"]
+    stated = [name for name in ("equivariance_residual", "forgetting") if getattr(entry.record, name) is not None]
+    unproven = [f"{name} cannot be recomputed without the base" for name in stated]
     if choice.most == 0:
         return None, unproven, ["the base was not loaded, as asked for"]
     try:
@@ -164,7 +165,8 @@ def _from_base(
     reasons = list(residual_differences(entry.record, potential))
     found = recompute(potential.to(choice.device), choice, archive_sha256, predictions, splits.tests)
     total = sum(len(frames) for frames in splits.tests.values())
-    stated = RecomputedFrames(
+    reasons += forgetting_found(entry.record, entry.forgetting, potential, choice.batch_size)
+    made = RecomputedFrames(
         frames=found.frames,
         of=total,
         salt=choice.salt if found.frames < total else "",
@@ -172,4 +174,4 @@ def _from_base(
         tolerated=found.tolerated,
         device=choice.device,
     )
-    return stated, [*reasons, *found.reasons], []
+    return made, [*reasons, *found.reasons], []

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from zoo.data.config import DataConfig
 from zoo.data.parts import DataSplits
 from zoo.data.reference_choice import ReferenceChoice
+from zoo.evaluation.asked import asked_of
+from zoo.evaluation.forgetting_settings import ForgettingSettings
 from zoo.evaluation.provenance import reference_energy_record
 from zoo.evaluation.record import Record
 from zoo.evaluation.reference import set_reference_energies
@@ -67,14 +69,19 @@ class ZeroShotEntry:
         """What the protocol's frames are drawn by."""
         return self.settings.data
 
+    @property
+    def forgetting(self) -> ForgettingSettings | None:
+        """A base has forgotten nothing."""
+        return None
+
     def differences(self) -> Iterator[str]:
         """Every disagreement among the files, one line each."""
         record, settings = self.record, self.settings
         yield from file_differences(self.submission)
-        yield from statement_differences(record)
+        yield from statement_differences(record, asked_of(settings, settings.data))
         if record.provenance == "submitted":
             yield "a base without adapter is entered by the board itself, as 'reproduced'; submit a run"
-        for name in ("training", "seed", "cost", "equivariance_residual"):
+        for name in ("training", "seed", "cost", "equivariance_residual", "forgetting"):
             if getattr(record, name) is not None:
                 yield f"{name} belongs to a run, and this record is of a base without adapter"
         yield from differs("base.card", record.base.card, settings.backbone.name, "config.json")

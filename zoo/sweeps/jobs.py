@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.compose import compose, quoted
+from zoo.compose import compose
 from zoo.errors import USER_ERRORS, ZooError
+from zoo.overrides import quoted
 from zoo.sweeps.kinds import Kind, Value
 from zoo.sweeps.request import Method, SweepRequest
 from zoo.training.config import RunConfig, parse_config

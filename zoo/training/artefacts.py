@@ -16,13 +16,10 @@ from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.predictions import Predictions, predict_frames
 from zoo.evaluation.provenance import base_record, data_record, made_here, reference_energy_record
 from zoo.evaluation.record import build_record, metric_records, write_record
-from zoo.evaluation.record_parts import (
-    AdapterRecord,
-)
+from zoo.evaluation.record_parts import AdapterRecord, CostRecord, ForgettingRecord
 from zoo.plots import plot_energy_parity, plot_force_parity, plot_learning_curves
 from zoo.potential import Potential
 from zoo.training.config import RunConfig
-from zoo.training.cost import Stopwatch
 from zoo.training.folder import RunFolder
 from zoo.training.preparation import Material
 from zoo.training.validation import Validation
@@ -126,7 +123,13 @@ def write_plots(
 
 
 def write_run_record(
-    config: RunConfig, folder: RunFolder, potential: Potential, splits: DataSplits, results: TestResults, stopwatch: Stopwatch
+    config: RunConfig,
+    folder: RunFolder,
+    potential: Potential,
+    splits: DataSplits,
+    results: TestResults,
+    forgetting: ForgettingRecord | None,
+    cost: CostRecord,
 ) -> None:
     """``record.json``: the result in the leaderboard's schema."""
     (name,) = potential.adapters.active
@@ -149,8 +152,8 @@ def write_run_record(
         training=training_settings(config),
         metrics=metric_records(results.fine_tuned),
         zero_shot_metrics=metric_records(results.zero_shot),
-        cost=stopwatch.record(potential.device),
-        **made_here(),
+        cost=cost,
+        **{**made_here(), "forgetting": forgetting},
     )
     write_record(folder.record, record)
 

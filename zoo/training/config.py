@@ -14,6 +14,7 @@ from zoo.data.batches import BatchLimits
 from zoo.data.config import DataConfig
 from zoo.data.reference_choice import ReferenceChoice
 from zoo.errors import ZooError, first_problem, nearest_name_hint
+from zoo.evaluation.forgetting_settings import ForgettingSettings
 
 
 class _Strict(BaseModel):
@@ -237,11 +238,12 @@ class StrategyConfig(_Strict):
 
 
 class EvaluationConfig(_Strict):
-    """What a finished run is tested with."""
+    """What a finished run is tested with; ``forgetting``: and on which frames of the base's own kind (`zoo.evaluation.forgetting`)."""
 
     batch_size: int = Field(default=16, ge=1)
     zero_shot: bool = True
     plots: bool = True
+    forgetting: ForgettingSettings | None = None
 
 
 class RunFolderConfig(_Strict):

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.batches import BatchStream, readers_watched
+from zoo.data.frame import Frame
 from zoo.data.label_counts import LabelCounts
 from zoo.data.parts import DataSplits
+from zoo.evaluation.forgetting import check_forgetting, forgetting_frames, forgetting_text, measure_forgetting
 from zoo.evaluation.prediction_files import write_predictions
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.record import Record
@@ -69,13 +71,14 @@ def fine_tune(config: RunConfig, say: Say = print) -> RunResult:
         log = RunLog(say)
         with deterministic(config.training.threads):
             material = prepare(config, checkpoint, log.tell)
+            probes = _forgetting_frames(config, material.potential)
             folder.prepare(config, material.potential.device)
             log.keep_in(folder.log)
             stopwatch = Stopwatch()
             validation = _fit(config, folder, material, checkpoint, stopwatch)
             kept = "" if validation.kept_step == validation.best_step else f"; the weights of step {validation.kept_step} are kept"
             log.tell(f"trained to step {validation.last_step}; best validation loss at step {validation.best_step}{kept}")
-            return _finish(config, folder, material, stopwatch, validation, log.tell)
+            return _finish(config, folder, material, probes, stopwatch, validation, log.tell)
 
 
 def _read_back(config: RunConfig, folder: RunFolder, record: Record, say: Say) -> RunResult:
@@ -114,6 +117,16 @@ def _fit(config: RunConfig, folder: RunFolder, material: Material, checkpoint: P
     return validation
 
 
+def _forgetting_frames(config: RunConfig, potential: Potential) -> list[Frame]:
+    """Those that forgetting is measured on, checked; none where it is not asked for."""
+    settings = config.evaluation.forgetting
+    if settings is None:
+        return []
+    frames = forgetting_frames(settings)
+    check_forgetting(settings, frames, potential, config.strategy.weights)
+    return frames
+
+
 def _zero_shot(config: RunConfig, potential: Potential, splits: DataSplits) -> dict[str, Predictions]:
     """The base's predictions of the test sets, with reference energies of its own: the run's may be of an adapter that starts off it."""
     names, shifts = potential.adapters.active, potential.get_reference_shifts()
@@ -130,16 +143,20 @@ def _finish(
     config: RunConfig,
     folder: RunFolder,
     material: Material,
+    probes: list[Frame],
     stopwatch: Stopwatch,
     validation: Validation,
     tell: Say,
 ) -> RunResult:
-    """Zero-shot and fine-tuned tests around the final reference fit, then every file of the folder."""
+    """Zero-shot and fine-tuned tests around the final reference fit, what was forgotten, then every file of the folder."""
     potential, splits, batch_size = material.potential, material.splits, config.evaluation.batch_size
     zero_shot = _zero_shot(config, potential, splits) if config.evaluation.zero_shot else {}
     if config.strategy.refit_reference_energies:
         tell(f"after training, {fit_to_own_error(potential, splits.train, batch_size, splits.cache).note}")
     fine_tuned = artefacts.predict_tests(potential, splits, batch_size)
+    cost = stopwatch.record(potential.device)  # of the run itself, without what is measured besides
+    settings = config.evaluation.forgetting
+    forgetting = None if settings is None else measure_forgetting(potential, settings, probes, batch_size)
     potential.level_of_theory = splits.level_of_theory
     results = artefacts.score(splits, zero_shot, fine_tuned)
     write_predictions(folder.predictions, splits.tested, fine_tuned)
@@ -147,9 +164,11 @@ def _finish(
     adapter_file = artefacts.write_adapter_file(config, folder, material, validation)
     if config.evaluation.plots:
         artefacts.write_plots(folder, validation.history, splits, zero_shot, fine_tuned)
-    artefacts.write_run_record(config, folder, potential, splits, results, stopwatch)
+    artefacts.write_run_record(config, folder, potential, splits, results, forgetting, cost)
     summary = artefacts.summary_table(results)
     tell(summary)
+    if forgetting is not None:
+        tell(forgetting_text(forgetting))
     tell(f"adapter: {adapter_file} ({adapter_file.stat().st_size / 1e6:.2f} MB, {potential.adapters.trainable_count:,} values)")
     if folder.model.is_file():
         tell(f"the whole model, since its base had random weights: {folder.model}; zoo.load and backbone= take it")

@@ -6,28 +6,40 @@ const Export = (() => {
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
   const head = (column) => (column.unit ? `${column.label} / ${column.unit}` : column.label);
 
+  // Where a number comes from stands first in every line, whether its columns are shown or not.
+  const FIRST = ["provenance", "verified"];
+  const others = (columns) => columns.filter((column) => !FIRST.includes(column.key));
+  // With each error its standard deviation, where any row has one.
+  const withDeviations = (columns, rows) => others(columns).flatMap((column) => {
+    if (!column.deviation || !rows.some((row) => column.deviation(row) !== null)) return [column];
+    return [column, { kind: "number", label: `${column.label}, standard deviation`, unit: column.unit, value: column.deviation }];
+  });
+
   function csv(columns, rows) {
+    columns = withDeviations(columns, rows);
     const cell = (column, row) => {
       const value = column.value(row);
       return column.kind === "number" ? (value === null ? "" : String(value)) : quoted(plain(value));
     };
-    const lines = [["provenance", ...columns.map(head)].map((text) => quoted(plain(text))).join(",")];
-    for (const row of rows) lines.push([quoted(row.provenance), ...columns.map((column) => cell(column, row))].join(","));
+    const lines = [[...FIRST, ...columns.map(head)].map((text) => quoted(plain(text))).join(",")];
+    for (const row of rows) lines.push([...FIRST.map((key) => quoted(row.text(key))), ...columns.map((column) => cell(column, row))].join(","));
     return lines.join("\r\n") + "\r\n";
   }
   function json(columns, rows) {
+    columns = withDeviations(columns, rows);
     return JSON.stringify(rows.map((row) => ({
-      provenance: row.provenance, records: row.records.map((i) => Board.data.ids[i]),
+      ...Object.fromEntries(FIRST.map((key) => [key, row.text(key)])), records: row.records.map((i) => Board.data.ids[i]),
       ...Object.fromEntries(columns.map((column) => [head(column), column.value(row)])),
     })), null, 1) + "\n";
   }
-  const LATEX = { "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\u202f": "\\,", "±": "$\\pm$", "Å": "\\AA{}", "–": "--" };
-  const escaped = (text) => text.replace(/[\\{}&%$#_~^\u202f±Å–]/g, (sign) => LATEX[sign]);
+  const LATEX = { "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "\u202f": "\\,", "±": "$\\pm$", "Å": "\\AA{}", "–": "--", "\u2212": "$-$", "·": "$\\cdot$" };
+  const escaped = (text) => text.replace(/[\\{}&%$#_~^\u202f±Å–\u2212·]/g, (sign) => LATEX[sign]);
 
   function latex(columns, rows) {
-    const lines = ["% needs \\usepackage{booktabs}", `\\begin{tabular}{l${columns.map((column) => (column.kind === "number" ? "r" : "l")).join("")}}`, "\\toprule"];
-    lines.push(["provenance", ...columns.map(head)].map(escaped).join(" & ") + " \\\\", "\\midrule");
-    for (const row of rows) lines.push([row.provenance, ...columns.map((column) => Table.shownCell(column, row))].map(escaped).join(" & ") + " \\\\");
+    columns = others(columns);
+    const lines = ["% needs \\usepackage{booktabs}", `\\begin{tabular}{ll${columns.map((column) => (column.kind === "number" ? "r" : "l")).join("")}}`, "\\toprule"];
+    lines.push([...FIRST, ...columns.map(head)].map(escaped).join(" & ") + " \\\\", "\\midrule");
+    for (const row of rows) lines.push([...FIRST.map((key) => row.text(key)), ...columns.map((column) => Table.shownCell(column, row))].map(escaped).join(" & ") + " \\\\");
     return [...lines, "\\bottomrule", "\\end{tabular}", ""].join("\n");
   }
   const KINDS = { CSV: ["csv", "text/csv", csv], JSON: ["json", "application/json", json], LaTeX: ["tex", "application/x-tex", latex] };

@@ -1,162 +1,138 @@
 // Plots of a benchmark with Observable Plot. Kinds of evidence differ in symbol and are never on one front or one line.
 "use strict";
 const Plots = (() => {
-  const SYMBOLS = { reproduced: "circle", submitted: "square", reported: "times", local: "triangle" };
-  // Okabe and Ito without black and yellow, which vanish on one of the two backgrounds.
-  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a"];
+  const { name, labels, figure, across, style, logarithmic, front, dashed, legend, apart, scales } = Parts;
   const COSTS = { trainable: "trained parameters", cpu_hours: "CPU hours", gpu_hours: "GPU hours", memory_mib: "peak memory / MiB", forgetting: "forgetting (force error after / before)", parameters: "parameters of the base" };
-  // degrees around the pole that the outer ring of the radar has: small, so that the map is flat
-  const RING = 0.8;
-  const name = (row) => `${row.texts.base}, ${row.texts.method}`;
-  const short = (row, limit = 34) => (name(row).length > limit ? `${name(row).slice(0, limit - 1)}…` : name(row));
 
   function show(view, state, remember) {
     const made = Board.benchmarkRows(state.name), columns = Board.benchmarkColumns(made, state.name).filter((column) => column.metric);
     const protocols = [...new Set(made.rows.map((row) => row.protocol))];
     const asked = state.query.get("protocol") ?? "";
-    const protocol = protocols.find((p) => p === asked) ?? protocols.find((p) => p && asked.endsWith(p)) ?? mostRows(protocols, made.rows);
+    const protocol = protocols.find((p) => p === asked) ?? protocols.find((p) => p && asked.endsWith(p)) ?? firstShown(protocols, made.rows);
     const rows = made.rows.filter((row) => row.protocol === protocol);
     const errors = columns.filter((column) => column.better && rows.some((row) => column.value(row) !== null));
-    const metric = errors.find((column) => column.key === state.query.get("metric")) ?? errors[0];
-    const costs = Object.keys(COSTS).filter((key) => rows.filter((row) => row.numbers[key] !== null).length > 1);
+    const metric = errors.find((column) => column.key === state.query.get("metric")) ?? mostShared(errors, rows);
+    const costs = Object.keys(COSTS).filter((key) => rows.filter((row) => row.number(key) !== null).length > 1);
     const cost = costs.includes(state.query.get("x")) ? state.query.get("x") : costs[0];
     const again = (key) => (event) => { remember({ [key]: event.target.value }); show(view, state, remember); };
     const chooser = (label, key, options, chosen) => el("label", {}, label, el("select", { onchange: again(key) }, ...options.map(([value, text]) => el("option", { value, selected: value === chosen }, text))));
     const tools = el("div", { class: "tools" }, chooser("Protocol", "protocol", protocols.map((p) => [p, p || "–"]), protocol),
-      chooser("Error", "metric", errors.map((c) => [c.key, `${c.label} / ${c.unit}`]), metric?.key), cost ? chooser("Against", "x", costs.map((key) => [key, COSTS[key]]), cost) : "");
-    const figures = metric ? [pareto(rows, metric, cost), seeds(rows, metric), temperature(rows, columns, metric), heat(rows, columns, metric), radar(rows, columns, metric)] : [];
-    view.replaceChildren(tools, ...figures.filter(Boolean));
+      chooser("Error", "metric", errors.map((c) => [c.key, c.unit ? `${c.label} / ${c.unit}` : c.label]), metric?.key), cost ? chooser("Against", "x", costs.map((key) => [key, COSTS[key]]), cost) : "");
+    const figures = metric ? [pareto(rows, metric, cost), seeds(rows, metric), temperature(rows, columns, metric), heat(rows, columns, metric), radar(rows, columns, metric)].filter(Boolean) : [];
+    view.replaceChildren(tools, figures.length ? legend(rows) : "", ...figures);
     if (!metric) view.append(el("p", {}, "No error to draw."));
   }
-  const mostRows = (protocols, rows) => protocols.map((p) => [rows.filter((row) => row.protocol === p).length, p]).sort((a, b) => b[0] - a[0])[0]?.[1];
-
-  function figure(title, words, drawn, table) {
-    for (const part of drawn.querySelectorAll("[aria-label], [aria-description]")) { // Plot names groups that have no role to carry a name
-      part.removeAttribute("aria-label");
-      part.removeAttribute("aria-description");
-    }
-    drawn.setAttribute("role", "img");
-    drawn.setAttribute("aria-label", `${title}. ${words}`);
-    return el("figure", {}, el("h2", {}, title), el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": title }, drawn), el("figcaption", {}, words), table ?? null);
+  // What a reader meets first: the protocol with the most of our own results, else with the most results.
+  const firstShown = (protocols, rows) => protocols.map((p) => {
+    const members = rows.filter((row) => row.protocol === p);
+    return [members.filter((row) => ["reproduced", "submitted"].includes(row.provenance)).length, members.length, p];
+  }).sort((a, b) => b[0] - a[0] || b[1] - a[1])[0]?.[2];
+  function mostShared(errors, rows) {
+    const counted = errors.filter((c) => c.better === "lower").map((c) => [rows.filter((row) => c.value(row) !== null).length, c]);
+    return counted.sort((a, b) => b[0] - a[0])[0]?.[1] ?? errors[0];
   }
-  const across = () => Math.max(320, Math.min(960, document.getElementById("main").clientWidth - 40));
-  const style = { background: "var(--page)", color: "var(--text)", fontSize: "12px" };
-  const logarithmic = (values) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 20;
+  const ofWhat = (column) => (column.unit ? `${column.label} / ${column.unit}` : column.label);
+  const bars = (p, centre) => [Math.max(centre - p.deviation, centre / 10), centre + p.deviation];
 
-  // Smallest error for its cost: no other point is as good in both and better in one; drawn within one kind of evidence.
-  function front(points) {
-    const sorted = [...points].sort((a, b) => a.x - b.x || a.y - b.y);
-    let best = Infinity;
-    return sorted.filter((p) => (p.y < best ? ((best = p.y), true) : false));
-  }
   function pareto(rows, metric, cost) {
     if (!cost || metric.better !== "lower") return null;
-    const points = rows.map((row) => ({ x: row.numbers[cost], y: metric.value(row), deviation: metric.deviation(row), name: name(row), evidence: row.provenance, base: row.texts.base })).filter((p) => p.x !== null && p.y !== null);
+    const points = rows.map((row) => ({ x: row.number(cost), y: metric.value(row), deviation: metric.deviation(row), name: name(row), evidence: row.provenance, base: row.text("base") })).filter((p) => p.x !== null && p.y !== null);
     if (points.length < 2) return null;
-    // a logarithm has no place for the base itself, which trains nothing: it stands at the left edge and its label says 0
+    // a logarithm has no place for the base itself, which trains nothing: it stands at the left edge
     const positive = points.map((p) => p.x).filter((x) => x > 0), edge = positive.length ? Math.min(...positive) / 3 : 1;
     const log = logarithmic(positive);
     for (const p of points) p.at = log && p.x <= 0 ? edge : p.x;
-    const fronts = Board.provenances.flatMap((evidence) => front(points.filter((p) => p.evidence === evidence)).map((p) => ({ ...p })));
+    const fronts = Board.provenances.flatMap((evidence) => front(points.filter((p) => p.evidence === evidence)));
     const drawn = Plot.plot({
-      width: across(), height: 380, marginLeft: 60, marginBottom: 44, style, color: { domain: bases(rows), range: COLOURS, legend: false }, symbol: { domain: Board.provenances, range: Board.provenances.map((p) => SYMBOLS[p]) },
-      x: { label: COSTS[cost], type: log ? "log" : "linear", grid: true, tickFormat: (v) => Board.number(v) }, y: { label: `${metric.label} / ${metric.unit}`, type: logarithmic(points.map((p) => p.y)) ? "log" : "linear", grid: true, tickFormat: (v) => Board.number(v) },
+      width: across(), height: 380, marginLeft: 60, marginBottom: 44, style, ...scales(rows),
+      x: { label: COSTS[cost], type: log ? "log" : "linear", grid: true, inset: 12, ticks: log ? 6 : undefined, tickFormat: (v) => Board.number(v) },
+      y: { label: ofWhat(metric), type: logarithmic(points.map((p) => p.y)) ? "log" : "linear", grid: true, inset: 8, tickFormat: (v) => Board.number(v) },
       marks: [
         ...dashed(fronts, { x: "at", y: "y", z: "evidence", curve: "step-after", stroke: "currentColor", strokeOpacity: 0.6 }),
-        Plot.ruleX(points.filter((p) => p.deviation), { x: "at", y1: (p) => Math.max(p.y - p.deviation, p.y / 10), y2: (p) => p.y + p.deviation, stroke: "base" }),
+        Plot.ruleX(points.filter((p) => p.deviation), { x: "at", y1: (p) => bars(p, p.y)[0], y2: (p) => bars(p, p.y)[1], stroke: "base" }),
         Plot.dot(points, { x: "at", y: "y", stroke: "base", symbol: "evidence", r: 5, strokeWidth: 2, tip: true, title: (p) => `${p.name}\n${p.evidence}\n${Board.number(p.x)} ${COSTS[cost]}\n${Board.number(p.y)} ${metric.unit}` }),
       ],
     });
-    return el("div", {}, figure("Error against cost", `${metric.label} against ${COSTS[cost]}, ${points.length} results; the line joins those that no other one beats in both, within one kind of evidence (dashed: reported).${log && points.some((p) => p.x <= 0) ? " Results that train nothing stand at the left edge." : ""}`, drawn), legend(rows));
-  }
-  // Lines of reported numbers are dashed: Plot takes one pattern a mark.
-  const dashed = (points, options) => [Plot.line(points.filter((p) => p.evidence !== "reported"), options), Plot.line(points.filter((p) => p.evidence === "reported"), { ...options, strokeDasharray: "4 3" })];
-  const bases = (rows) => [...new Set(rows.map((row) => row.texts.base))];
-  function legend(rows) {
-    const signs = { circle: "●", square: "■", times: "✕", triangle: "▲" };
-    const kinds = Board.provenances.filter((p) => rows.some((row) => row.provenance === p));
-    const sample = (colour) => { const made = el("span", { "aria-hidden": "true" }, "■ "); made.style.color = colour; return made; };
-    return el("p", { class: "legend" }, ...bases(rows).map((base, i) => el("span", {}, sample(COLOURS[i % COLOURS.length]), `${base}\u2003`)), ...kinds.map((kind) => el("span", {}, `${signs[SYMBOLS[kind]]} ${kind}\u2003`)));
+    const words = `${metric.label} against ${COSTS[cost]}, ${points.length} results; the line joins those that no other one beats in both, within one kind of evidence (dashed: reported).${log && points.some((p) => p.x <= 0) ? " Results that train nothing stand at the left edge." : ""}`;
+    return figure("Error against cost", words, drawn, { head: ["Base, method", "Evidence", COSTS[cost], ofWhat(metric), "On the front"], rows: points.map((p) => [p.name, p.evidence, p.x, p.y, fronts.includes(p) ? "yes" : ""]) });
   }
 
   function seeds(rows, metric) {
-    const points = rows.map((row) => ({ y: short(row, 48) + (row.provenance === "reported" ? " ✕" : ""), x: metric.value(row), deviation: metric.deviation(row), base: row.texts.base, evidence: row.provenance, n: row.numbers.seeds })).filter((p) => p.x !== null).sort((a, b) => Board.provenances.indexOf(a.evidence) - Board.provenances.indexOf(b.evidence) || a.x - b.x).slice(0, 60);
+    const shown = labels(rows, 46);
+    const points = rows.map((row) => ({ y: shown.get(row), x: metric.value(row), deviation: metric.deviation(row), name: name(row), base: row.text("base"), evidence: row.provenance, n: row.number("seeds") })).filter((p) => p.x !== null)
+      .sort((a, b) => Board.provenances.indexOf(a.evidence) - Board.provenances.indexOf(b.evidence) || a.x - b.x).slice(0, 60);
     if (!points.length) return null;
     const drawn = Plot.plot({
-      width: across(), height: 60 + 20 * new Set(points.map((p) => p.evidence + p.y)).size, marginLeft: Math.min(300, across() / 2), marginBottom: 40, style, color: { domain: bases(rows), range: COLOURS }, symbol: { domain: Board.provenances, range: Board.provenances.map((p) => SYMBOLS[p]) },
-      x: { label: `${metric.label} / ${metric.unit}`, type: logarithmic(points.map((p) => p.x)) ? "log" : "linear", grid: true, tickFormat: (v) => Board.number(v) }, y: { label: null, domain: [...new Set(points.map((p) => p.y))] },
-      marks: [Plot.ruleY(points.filter((p) => p.deviation), { y: "y", x1: (p) => Math.max(p.x - p.deviation, p.x / 10), x2: (p) => p.x + p.deviation, stroke: "base", strokeWidth: 2 }), Plot.dot(points, { x: "x", y: "y", stroke: "base", symbol: "evidence", strokeWidth: 2, r: 4, tip: true, title: (p) => `${p.y}\n${Board.number(p.x)}${p.deviation ? ` ± ${Board.number(p.deviation)}` : ""} ${metric.unit}` })],
+      width: across(), height: 60 + 20 * points.length, marginLeft: Math.min(310, across() / 2), marginBottom: 40, style, ...scales(rows),
+      x: { label: ofWhat(metric), type: logarithmic(points.map((p) => p.x)) ? "log" : "linear", grid: true, ticks: Math.max(3, across() / 130), tickFormat: (v) => Board.number(v) }, y: { label: null, domain: points.map((p) => p.y) },
+      marks: [
+        Plot.ruleY(points.filter((p) => p.deviation), { y: "y", x1: (p) => bars(p, p.x)[0], x2: (p) => bars(p, p.x)[1], stroke: "base", strokeWidth: 2 }),
+        Plot.dot(points, { x: "x", y: "y", stroke: "base", symbol: "evidence", strokeWidth: 2, r: 4, tip: true, title: (p) => `${p.y}\n${Board.number(p.x)}${p.deviation ? ` ± ${Board.number(p.deviation)}` : ""} ${metric.unit}` }),
+      ],
     });
-    return figure("Spread over seeds", `${metric.label}; bars are one standard deviation over seeds, or over the runs of the paper; a point without a bar is one seed or a paper that prints none.`, drawn);
+    return figure("Spread over seeds", `${metric.label}; bars are one standard deviation over seeds, or over the runs of the paper; a point without a bar is one seed or a paper that prints none.`, drawn,
+      { head: ["Base, method", "Evidence", ofWhat(metric), "Standard deviation", "Seeds"], rows: points.map((p) => [p.name, p.evidence, p.x, p.deviation ?? "", p.n]) });
   }
 
   function temperature(rows, columns, metric) {
     const degrees = (column) => Number(/(\d+) ?K\b/.exec(column.metric.test.replace("_", " "))?.[1] ?? NaN);
     const same = columns.filter((c) => c.metric.name === metric.metric.name && c.data === metric.data && !Number.isNaN(degrees(c)));
     if (same.length < 2) return null;
-    const points = rows.flatMap((row) => same.filter((c) => c.value(row) !== null).map((c) => ({ x: degrees(c), y: c.value(row), deviation: c.deviation(row), name: name(row), id: row.key, base: row.texts.base, evidence: row.provenance })));
-    const height = 420, log = logarithmic(points.map((p) => p.y)), extent = d3.extent(points, (p) => p.y);
+    const points = rows.flatMap((row) => same.filter((c) => c.value(row) !== null).map((c) => ({ x: degrees(c), y: c.value(row), deviation: c.deviation(row), name: name(row), id: row.key, base: row.text("base"), evidence: row.provenance })));
+    if (new Set(points.map((p) => p.x)).size < 2) return null;
+    const lines = new Set(points.map((p) => p.id)).size, beside = across() > 600;
+    const height = Math.max(420, beside ? 60 + 13 * lines : 0), log = logarithmic(points.map((p) => p.y)), extent = d3.extent(points, (p) => p.y);
     const scale = (log ? d3.scaleLog() : d3.scaleLinear()).domain(log ? [extent[0] / 1.15, extent[1] * 1.15] : [0, extent[1] * 1.05]).range([height - 40, 20]);
     const drawn = Plot.plot({
-      width: across(), height, marginLeft: 60, marginRight: 190, marginTop: 20, marginBottom: 40, style, color: { domain: bases(rows), range: COLOURS }, symbol: { domain: Board.provenances, range: Board.provenances.map((p) => SYMBOLS[p]) },
+      width: across(), height, marginLeft: 60, marginRight: beside ? 220 : 20, marginTop: 20, marginBottom: 40, style, ...scales(rows),
       x: { label: "temperature of the test set / K", ticks: [...new Set(points.map((p) => p.x))], tickFormat: String, insetLeft: 20, insetRight: 20 }, y: { label: `${metric.metric.label} / ${metric.unit}`, type: log ? "log" : "linear", domain: scale.domain(), grid: true, tickFormat: (v) => Board.number(v) },
-      marks: [...dashed(points, { x: "x", y: "y", z: "id", stroke: "base" }), Plot.ruleX(points.filter((p) => p.deviation), { x: "x", y1: (p) => p.y - p.deviation, y2: (p) => p.y + p.deviation, stroke: "base" }), Plot.dot(points, { x: "x", y: "y", stroke: "base", symbol: "evidence", tip: true, title: (p) => `${p.name}\n${p.x} K: ${Board.number(p.y)} ${metric.unit}` }), Plot.text(apart(points, scale), { x: "x", y: "at", text: (p) => (p.name.length > 28 ? `${p.name.slice(0, 27)}…` : p.name), textAnchor: "start", dx: 8, fill: "currentColor" })],
+      marks: [
+        ...dashed(points, { x: "x", y: "y", z: "id", stroke: "base" }),
+        Plot.ruleX(points.filter((p) => p.deviation), { x: "x", y1: (p) => Math.max(p.y - p.deviation, scale.domain()[0]), y2: (p) => p.y + p.deviation, stroke: "base" }),
+        Plot.dot(points, { x: "x", y: "y", stroke: "base", symbol: "evidence", tip: true, title: (p) => `${p.name}\n${p.evidence}\n${p.x} K: ${Board.number(p.y)} ${metric.unit}` }),
+        beside ? Plot.text(apart(points, scale), { x: "x", y: "at", text: (p) => (p.name.length > 32 ? `${p.name.slice(0, 31)}…` : p.name), textAnchor: "start", dx: 8, fill: "currentColor" }) : null,
+      ],
     });
-    return figure("Error by temperature", `${metric.metric.label} on the test sets of ${metric.data}; dashed lines are reported.`, drawn);
-  }
-
-  // Names at the ends of the lines, pushed apart until no two overlap.
-  function apart(points, scale) {
-    const last = [...d3.rollup(points, (line) => d3.greatest(line, (p) => p.x), (p) => p.id).values()].map((p) => ({ ...p, pixel: scale(p.y) })).sort((a, b) => a.pixel - b.pixel);
-    for (let i = 1; i < last.length; i++) last[i].pixel = Math.max(last[i].pixel, last[i - 1].pixel + 13);
-    return last.map((p) => ({ ...p, at: scale.invert(p.pixel) }));
+    return figure("Error by temperature", `${metric.metric.label} on the test sets of ${metric.data}; dashed lines are reported.`, drawn,
+      { head: ["Base, method", "Evidence", ...same.map((c) => `${degrees(c)} K`)], rows: rows.filter((row) => same.some((c) => c.value(row) !== null)).map((row) => [name(row), row.provenance, ...same.map((c) => c.value(row) ?? "")]) });
   }
 
   function heat(rows, columns, metric) {
     const same = columns.filter((c) => c.metric.name === metric.metric.name && rows.some((row) => c.value(row) !== null));
     const one = new Set(same.map((c) => c.data)).size === 1;
     const label = (c) => [one ? "" : c.data.replace(/^[^/]+\//, ""), same.some((other) => other !== c && other.data === c.data) ? c.metric.test : ""].filter(Boolean).join(" ");
+    const shown = labels(rows, 44);
     const cells = Board.provenances.flatMap((evidence) => {
       const mean = (row) => d3.mean(same, (c) => (c.value(row) === null ? null : Math.log(c.value(row) + 1e-9))) ?? Infinity;
       const members = rows.filter((row) => row.provenance === evidence).sort((a, b) => mean(a) - mean(b));
-      return same.flatMap((c) => {
-        const best = Math.min(...members.map((row) => c.value(row)).filter((v) => v !== null));
-        return members.filter((row) => c.value(row) !== null).map((row) => ({ x: label(c), y: `${short(row, 44)}${evidence === "reported" ? " ✕" : ""}`, ratio: c.value(row) / best, value: c.value(row) }));
-      });
+      const best = new Map(same.map((c) => [c, d3.min(members, (row) => c.value(row))]));
+      return members.flatMap((row) => same.filter((c) => c.value(row) !== null).map((c) => ({ x: label(c), y: shown.get(row), name: name(row), evidence, ratio: c.value(row) / best.get(c), value: c.value(row) })));
     }).slice(0, 1200);
-    if (new Set(cells.map((c) => c.x)).size < 2 || new Set(cells.map((c) => c.y)).size < 2) return null;
+    const names = [...new Set(cells.map((c) => c.y))];
+    if (new Set(cells.map((c) => c.x)).size < 2 || names.length < 2) return null;
+    const wide = across() > 600;
     const drawn = Plot.plot({
-      width: Math.max(across(), 320 + 64 * same.length), height: 130 + 24 * new Set(cells.map((c) => c.y)).size, marginLeft: 290, marginBottom: 90, style, padding: 0.04,
-      x: { label: null, tickRotate: -40 }, y: { label: null, domain: [...new Set(cells.map((c) => c.y))] }, color: { type: "log", domain: [1, 10], clamp: true, scheme: "cividis", reverse: true },
-      marks: [Plot.cell(cells, { x: "x", y: "y", fill: "ratio", tip: true, title: (c) => `${c.y}\n${c.x}: ${Board.number(c.value)} ${metric.unit}, ${c.ratio.toFixed(2)} of the best` }), Plot.text(cells, { x: "x", y: "y", text: (c) => Board.number(c.value), fill: (c) => (c.ratio < 2.6 ? "black" : "white") })],
+      width: Math.max(across(), (wide ? 330 : 190) + 58 * same.length), height: 130 + 24 * names.length, marginLeft: wide ? 310 : 170, marginBottom: 90, style, padding: 0.04,
+      x: { label: null, tickRotate: -40 }, y: { label: null, domain: names, tickFormat: (y) => (wide || y.length < 28 ? y : `${y.slice(0, 24)}…${y.slice(-2)}`) }, color: { type: "log", domain: [1, 10], clamp: true, scheme: "cividis", reverse: true },
+      marks: [Plot.cell(cells, { x: "x", y: "y", fill: "ratio", tip: true, title: (c) => `${c.name}\n${c.evidence}\n${c.x}: ${Board.number(c.value)} ${metric.unit}, ${c.ratio.toFixed(2)} of the best` }), Plot.text(cells, { x: "x", y: "y", text: (c) => Board.number(c.value), fill: (c) => (c.ratio < 2.6 ? "black" : "white"), pointerEvents: "none" })],
     });
-    return figure("Method by data set", `${metric.metric.label} / ${metric.unit}; colours are the ratio to the best of the same kind of evidence (✕: reported), 1 to 10 and above.`, drawn);
+    return figure("Method by data set", `${metric.metric.label} / ${metric.unit}; colours are the ratio to the best of the same kind of evidence (✕: reported), from 1, the lightest, to 10 and above, the darkest.`, drawn,
+      { head: ["Base, method", "Evidence", "Test set", `${metric.metric.label} / ${metric.unit}`, "Ratio to the best"], rows: cells.map((c) => [c.name, c.evidence, c.x, c.value, c.ratio]) });
   }
 
   // Each spoke is a data set or test set; further out is better: the best error of the protocol over that of the method.
   function radar(rows, columns, metric) {
     const spokes = columns.filter((c) => c.metric.name === metric.metric.name && rows.filter((row) => c.value(row) !== null).length > 1).slice(0, 12);
-    const evidence = Board.provenances.map((p) => rows.filter((row) => row.provenance === p && spokes.every((c) => c.value(row) > 0))).sort((a, b) => b.length - a.length)[0];
-    if (spokes.length < 3 || !evidence || evidence.length < 2 || metric.better !== "lower") return null;
-    const chosen = evidence.slice(0, 6);
+    const evidence = Board.provenances.map((p) => rows.filter((row) => row.provenance === p && spokes.every((c) => c.value(row) > 0))).find((members) => members.length > 1);
+    if (spokes.length < 3 || !evidence || metric.better !== "lower") return null;
     const best = new Map(spokes.map((c) => [c, Math.min(...evidence.map((row) => c.value(row)))]));
-    const angle = (i) => (360 * i) / spokes.length;
-    const at = (radius) => 90 - radius * RING;
-    const points = chosen.flatMap((row) => [...spokes, spokes[0]].map((c, i) => ({ name: short(row), longitude: angle(i % spokes.length), latitude: at(best.get(c) / c.value(row)), share: best.get(c) / c.value(row), spoke: c.label })));
-    const projection = ({ width, height }) => d3.geoAzimuthalEquidistant().rotate([0, -90]).translate([width / 2, height / 2]).scale(Math.min(width, height) / 2 / (1.3 * RING * (Math.PI / 180))).clipAngle(10).precision(0.1);
-    const size = Math.min(560, across());
-    const drawn = Plot.plot({
-      width: size, height: size, style, projection, color: { domain: chosen.map((row) => short(row)), range: COLOURS },
-      marks: [
-        Plot.geo([0.25, 0.5, 0.75, 1], { geometry: (r) => d3.geoCircle().center([0, 90]).radius(r * RING)(), stroke: "currentColor", strokeOpacity: 0.25 }),
-        Plot.link(spokes, { x1: (_, i) => angle(i), y1: at(1), x2: 0, y2: 90, stroke: "currentColor", strokeOpacity: 0.25 }),
-        Plot.text(spokes, { x: (_, i) => angle(i), y: at(1.14), text: (c) => c.label.split(" · ")[0].slice(0, 18), fill: "currentColor" }),
-        Plot.line(points, { x: "longitude", y: "latitude", z: "name", stroke: "name", strokeWidth: 2, curve: "linear-closed" }),
-        Plot.dot(points, { x: "longitude", y: "latitude", stroke: "name", r: 3, tip: true, title: (p) => `${p.name}\n${p.spoke}: ${(100 * p.share).toFixed(0)} % of the best` }),
-      ],
-    });
-    const colours = el("p", { class: "legend" }, ...chosen.map((row, i) => { const sign = el("span", { "aria-hidden": "true" }, "■ "); sign.style.color = COLOURS[i]; return el("span", {}, sign, `${name(row)}\u2003`); }));
-    return el("div", {}, figure("Profile", `${metric.metric.label}, ${evidence[0].provenance}: best error over the method's error on each of ${spokes.length} test sets, 1 on the outer ring; the first ${chosen.length} of ${evidence.length} rows.`, drawn), colours);
+    const share = (row, c) => best.get(c) / c.value(row);
+    const chosen = [...evidence].sort((a, b) => d3.mean(spokes, (c) => share(b, c)) - d3.mean(spokes, (c) => share(a, c))).slice(0, 6);
+    const one = new Set(spokes.map((c) => c.data)).size === 1;
+    const lines = chosen.map((row) => ({ name: name(row), shares: spokes.map((c) => share(row, c)) }));
+    const drawn = Parts.radar(lines, spokes.map((c) => (one ? c.metric.test : c.data.replace(/^[^/]+\//, "") + (c.metric.test === "test" ? "" : ` ${c.metric.test}`))), [0.25, 0.5, 0.75, 1], (share) => `${(100 * share).toFixed(0)} %`);
+    return figure("Profile", `${metric.metric.label}, ${evidence[0].provenance}: best error over the method's error on each of ${spokes.length} test sets, 1 on the outer ring; the best ${chosen.length} of ${evidence.length} rows.`, drawn.plot,
+      { head: ["Base, method", ...spokes.map((c) => c.label)], rows: lines.map((line) => [line.name, ...line.shares]) }, drawn.legend);
   }
   return { show };
 })();

@@ -1,25 +1,26 @@
-// A table that draws only the rows in sight; sections by provenance are kept whatever the order, so that kinds of evidence never mix.
+// A table that draws only the rows in sight. Sections by kind of evidence, and by protocol where errors are compared, are kept whatever the
+// order: what is no fair comparison never stands in one list.
 "use strict";
-function el(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else made.setAttribute(name, value === true ? "" : value);
-  }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
-}
-
 const Table = (() => {
   const ROW = 34, MARGIN = 12;
   const collator = new Intl.Collator("en", { numeric: true });
 
+  // Sections in order: kinds of evidence as the board has them, within each the protocol of the most rows first.
+  function sections(rows) {
+    const found = new Map();
+    for (const row of rows) {
+      const known = found.get(row.section);
+      if (known) known.count += 1;
+      else found.set(row.section, { key: row.section, provenance: row.provenance, words: row.sectionWords ?? "", count: 1 });
+    }
+    const place = new Map(Board.provenances.map((name, index) => [name, index]));
+    return [...found.values()].sort((a, b) => place.get(a.provenance) - place.get(b.provenance) || b.count - a.count || collator.compare(a.words, b.words));
+  }
   // Rows in order: sections first, then the column, rows without a value last in either direction.
-  function ordered(rows, column, descending) {
+  function ordered(rows, column, descending, inOrder = sections(rows)) {
     const sign = descending ? -1 : 1;
-    const section = new Map(Board.provenances.map((name, place) => [name, place]));
-    const keyed = rows.map((row) => [section.get(row.provenance), column ? column.value(row) : null, row]);
+    const section = new Map(inOrder.map((one, place) => [one.key, place]));
+    const keyed = rows.map((row) => [section.get(row.section), column ? column.value(row) : null, row]);
     const compare = column && column.kind === "number" ? (a, b) => a - b : textOrder(keyed);
     keyed.sort((a, b) => {
       if (a[0] !== b[0]) return a[0] - b[0];
@@ -41,14 +42,16 @@ const Table = (() => {
       const longest = Math.max(...column.label.split(" ").map((word) => word.length));
       return Math.max(column.metric ? 116 : 100, Math.min(190, 34 + 7.2 * longest));
     }
+    if (column.badge) return column.key === "verified" ? 132 : 112;
     let longest = column.label.length;
     for (const row of rows) longest = Math.max(longest, column.value(row).length);
-    return Math.max(104, Math.min(300, 24 + 7.4 * longest));
+    return Math.max(104, Math.min(column.key === "method" ? 250 : 300, 24 + 7.4 * longest));
   }
 
   function shownCell(column, row) {
     const value = column.value(row);
     if (column.kind === "text") return value;
+    if (column.sign && value > 0) return `+${Board.number(value)}`;
     const deviation = column.deviation?.(row);
     return deviation === null || deviation === undefined ? Board.number(value) : `${Board.number(value)} ± ${Board.number(deviation)}`;
   }
@@ -61,10 +64,14 @@ const Table = (() => {
     const table = el("table", { class: "board", "aria-colcount": columns.length + 1 }, el("caption", { class: "hidden" }, caption), el("colgroup"), el("thead", {}, head), body);
     const box = el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption }, table);
     const group = table.querySelector("colgroup");
-    group.append(el("col", { style: "width:46px" }), ...columns.map((column) => el("col", { style: `width:${width(column, options.rows)}px` })));
+    group.append(el("col", { style: `width:${options.onSelect ? 46 : 18}px` }), ...columns.map((column) => el("col", { style: `width:${width(column, options.rows)}px` })));
+    // where the second and the third column begin, for the style that keeps them in sight
+    const [first, second] = [options.onSelect ? 46 : 18, columns.length ? width(columns[0], options.rows) : 0];
+    table.style.setProperty("--second", `${first}px`);
+    table.style.setProperty("--third", `${first + second}px`);
     let lines = [], sort = options.sort, from = -1, to = -1, best = new Map();
 
-    head.append(el("th", { scope: "col" }, el("span", { class: "hidden" }, "Compare")));
+    head.append(el("th", { scope: "col" }, el("span", { class: "hidden" }, options.onSelect ? "Compare" : "Evidence")));
     for (const column of columns) {
       const button = el("button", { type: "button", onclick: () => order(column.key) }, column.label, column.unit ? el("small", {}, column.unit) : null);
       head.append(el("th", { scope: "col", class: column.kind === "number" ? "n" : null, "data-key": column.key }, button));
@@ -80,16 +87,13 @@ const Table = (() => {
       options.rows = rows;
       lines = [];
       let section = null;
-      for (const row of ordered(rows, byKey.get(sort.key), sort.descending)) {
-        if (row.provenance !== section) {
-          section = row.provenance;
-          lines.push({ section, count: 0 });
+      const inOrder = sections(rows), words = new Map(inOrder.map((one) => [one.key, one]));
+      for (const row of ordered(rows, byKey.get(sort.key), sort.descending, inOrder)) {
+        if (row.section !== section) {
+          section = row.section;
+          lines.push({ section: words.get(section) });
         }
         lines.push({ row });
-      }
-      for (const name of Board.provenances) {
-        const line = lines.find((l) => l.section === name);
-        if (line) line.count = rows.reduce((sum, row) => sum + (row.provenance === name), 0);
       }
       best = bestValues(rows);
       table.setAttribute("aria-rowcount", lines.length + 1);
@@ -111,7 +115,7 @@ const Table = (() => {
         for (const row of rows) {
           const value = column.value(row);
           if (value === null) continue;
-          const key = `${row.provenance}\n${row.protocol}\n${column.key}`, known = found.get(key);
+          const key = `${row.section}\n${column.key}`, known = found.get(key);
           if (known === undefined || (column.better === "lower" ? value < known : value > known)) found.set(key, value);
         }
       }
@@ -134,31 +138,34 @@ const Table = (() => {
       body.replaceChildren(...made);
       if (focused) body.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     }
-    function line({ section, count, row }, index) {
+    function line({ section, row }, index) {
       if (section) {
-        const { meaning } = Board.data.provenances.find((p) => p.name === section);
-        return el("tr", { class: section, "aria-rowindex": index + 2 },
-          el("th", { scope: "rowgroup", colspan: columns.length + 1 }, el("span", { class: `badge ${section}` }, section), ` ${meaning}, ${count}`));
+        const { meaning } = Board.data.provenances.find((p) => p.name === section.provenance);
+        return el("tr", { class: `${section.provenance} section`, "aria-rowindex": index + 2 },
+          el("th", { scope: "rowgroup", colspan: columns.length + 1 }, el("span", { class: "section" }, badge("badge", section.provenance, section.provenance), ` ${meaning}${section.words ? ` · ${section.words}` : ""} · ${section.count} ${section.count === 1 ? "row" : "rows"}`)));
       }
-      const name = `${row.texts.base}, ${row.texts.method}`;
+      const name = `${row.text("base")}, ${row.text("method")}`;
       const box = el("input", { type: "checkbox", "aria-label": `Compare ${name}`, "data-focus": `c${row.key}`, onchange: (event) => options.onSelect(row, event.target.checked) });
       box.checked = selected.has(row.key);
+      const chooser = options.onSelect ? box : null;
       const cells = columns.map((column, place) => {
         const shown = shownCell(column, row);
         if (place === 0) return el("th", { scope: "row", title: shown }, el("a", { href: options.link(row), "data-focus": `l${row.key}` }, shown));
+        if (column.badge) return el("td", {}, badge(...column.badge(row)));
         if (column.kind === "text") return el("td", { title: shown }, shown);
         const value = column.value(row);
-        const top = value !== null && column.metric && best.get(`${row.provenance}\n${row.protocol}\n${column.key}`) === value;
+        const top = value !== null && column.metric && best.get(`${row.section}\n${column.key}`) === value;
         const record = column.record?.(row);
         const content = record === undefined || record === null ? shown : el("a", { href: recordAddress(record), tabindex: "-1" }, shown);
         return el("td", { class: top ? "n best" : "n" }, content);
       });
-      return el("tr", { class: row.provenance, "aria-rowindex": index + 2 }, el("td", {}, box), ...cells);
+      return el("tr", { class: row.provenance, "aria-rowindex": index + 2 }, el("td", {}, chooser), ...cells);
     }
     box.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
     addEventListener("resize", draw);
     return { box, arrange, order, lines: () => lines.filter((l) => l.row).map((l) => l.row), columns };
   }
+  const badge = (kind, style, shown, title) => el("span", { class: `${kind} ${style}`, title }, shown);
   const recordAddress = (record) => `records/${encodeURIComponent(Board.data.ids[record])}.html`;
-  return { make, ordered, shownCell, recordAddress };
+  return { make, ordered, shownCell, recordAddress, badge };
 })();

@@ -24,9 +24,10 @@
   }
 
   function navigation() {
-    const here = (kind, name) => (state.kind === kind && state.name === name) || (kind === "benchmark" && ["plots"].includes(state.kind) && state.name === name);
+    const here = (kind, name) => (state.kind === kind && state.name === name) || (kind === "benchmark" && ["plots", "compare"].includes(state.kind) && name !== "" && state.name === name);
     const link = (kind, name, label) => el("a", { href: address(kind, name), "aria-current": here(kind, name) ? "page" : null }, label);
-    document.getElementById("views").replaceChildren(link("all", "", "All records"), ...benchmarks.map((name) => link("benchmark", name, name)), link("ranking", "", "Ranking"));
+    document.getElementById("views").replaceChildren(link("all", "", "All records"), link("ranking", "", "Ranking"), link("plots", "", "Overview"),
+      el("span", { class: "of", "aria-hidden": "true" }, "Benchmarks:"), ...benchmarks.map((name) => link("benchmark", name, name)));
   }
 
   function select(label, key, words, redraw) {
@@ -35,43 +36,53 @@
     return el("label", {}, label, box);
   }
 
-  function tableView(caption, rows, columns, shownFirst, filters) {
-    const wanted = state.query.has("cols") ? new Set(state.query.get("cols").split(",").map(Number).map((place) => columns[place]?.key)) : new Set(shownFirst);
+  const SEARCHED = ["provenance", "verified", "base", "method", "benchmark", "data", "protocol", "family", "theory", "source", "hardware", "licence"];
+
+  function tableView(caption, rows, columns, shownFirst, filters, firstSort = "") {
+    // the address says what differs from the columns shown at first, so that it still holds when the board has grown
+    const listed = (key) => (state.query.get(key) ?? "").split(",").filter(Boolean).map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
+    const initial = new Set(shownFirst), wanted = new Set([...shownFirst, ...listed("show")]);
+    for (const key of listed("hide")) wanted.delete(key);
+    const difference = (from, to) => [...from].filter((key) => !to.has(key)).map(encodeURIComponent).join(",");
     const off = new Set(state.query.get("without")?.split(",").filter(Boolean) ?? []);
     const selected = new Set();
     const haystacks = new Map();
     const haystack = (row) => {
-      if (!haystacks.has(row)) haystacks.set(row, [row.provenance, ...Object.values(row.texts)].join("\n").toLowerCase());
+      if (!haystacks.has(row)) haystacks.set(row, SEARCHED.map((key) => row.text(key)).join("\n").toLowerCase());
       return haystacks.get(row);
     };
     function filtered() {
       const terms = (state.query.get("q") ?? "").toLowerCase().split(/\s+/).filter(Boolean);
       const exact = filters.map(([, key]) => [key, state.query.get(key)]).filter(([, value]) => value);
-      return rows.filter((row) => !off.has(row.provenance) && exact.every(([key, value]) => row.texts[key] === value) && (!terms.length || terms.every((term) => haystack(row).includes(term))));
+      return rows.filter((row) => !off.has(row.provenance) && exact.every(([key, value]) => row.text(key) === value) && (!terms.length || terms.every((term) => haystack(row).includes(term))));
     }
     function redraw() {
       const found = filtered();
       table.arrange(found);
       say(`${found.length} of ${rows.length} rows`);
     }
+    // several seeds: their records in the overall table; a place in a ranking: the row in the table of its benchmark
+    const linkOf = (row) => {
+      const known = benchmarks.includes(row.text("benchmark")), whose = { base: row.text("base"), method: row.text("method"), without: Board.provenances.filter((name) => name !== row.provenance).join(",") };
+      return row.records.length || !known ? address("all", "", new URLSearchParams({ ...whose, ...(known ? { benchmark: row.text("benchmark") } : {}) })) : address("benchmark", row.text("benchmark"), new URLSearchParams({ ...whose, protocol: row.protocol }));
+    };
     const slot = el("div");
     let table;
     function build() {
       const shown = columns.filter((column) => wanted.has(column.key));
-      const key = state.query.get("sort");
-      const place = columns.find((column) => column.key === key || String(columns.indexOf(column)) === key);
+      const place = columns.find((column) => column.key === state.query.get("sort"));
       table = Table.make({
         caption, columns: shown, rows: filtered(), selected,
-        sort: { key: place?.key ?? "", descending: state.query.get("down") === "1" },
+        sort: { key: place?.key ?? (wanted.has(firstSort) ? firstSort : ""), descending: state.query.get("down") === "1" },
         onSort: ({ key, descending }) => {
-          remember({ sort: columns.findIndex((column) => column.key === key), down: descending ? "1" : null });
+          remember({ sort: key, down: descending ? "1" : null });
           say(`Sorted by ${columns.find((column) => column.key === key).label}, ${descending ? "descending" : "ascending"}`);
         },
-        onSelect: (row, on) => {
+        onSelect: caption === RANKING ? null : (row, on) => {
           if (on) selected.add(row.key); else selected.delete(row.key);
           compare.disabled = selected.size !== 2;
         },
-        link: (row) => (row.records.length === 1 ? Table.recordAddress(row.records[0]) : address("all", "", new URLSearchParams({ base: row.texts.base, method: row.texts.method, benchmark: row.texts.benchmark }))),
+        link: (row) => (row.records.length === 1 ? Table.recordAddress(row.records[0]) : linkOf(row)),
       });
       slot.replaceChildren(table.box);
       table.arrange(filtered());
@@ -82,7 +93,7 @@
     const chooser = el("details", { class: "columns" }, el("summary", {}, "Columns"), el("div", {}, ...columns.map((column, place) => {
       const box = el("input", { type: "checkbox", onchange: (event) => {
         if (event.target.checked) wanted.add(column.key); else wanted.delete(column.key);
-        remember({ cols: columns.map((c, i) => (wanted.has(c.key) ? i : null)).filter((i) => i !== null).join(",") });
+        remember({ show: difference(wanted, initial), hide: difference(initial, wanted) });
         build();
       } });
       box.checked = wanted.has(column.key);
@@ -94,7 +105,7 @@
       return el("label", {}, box, el("span", { class: `badge ${name}` }, name));
     })));
     const files = Export.kinds.map((kind) => el("button", { type: "button", onclick: () => Export.download(kind, caption, table.columns, table.lines()) }, kind));
-    const tools = el("div", { class: "tools" }, el("label", {}, "Search", search), ...filters.map(([label, key]) => select(label, key, [...new Set(rows.map((row) => row.texts[key]))].sort(), redraw)), evidence, chooser, caption === RANKING ? null : compare, el("div", { role: "group", "aria-label": "Download this table" }, ...files));
+    const tools = el("div", { class: "tools" }, el("label", {}, "Search", search), ...filters.map(([label, key]) => select(label, key, [...new Set(rows.map((row) => row.text(key)))].sort(), redraw)), evidence, chooser, caption === RANKING ? null : compare, el("div", { role: "group", "aria-label": "Download this table" }, ...files));
     build();
     return [tools, slot];
   }
@@ -103,26 +114,22 @@
     all() {
       title.textContent = "All records";
       lead.textContent = "One row a record. Numbers of different data or units are only to be found here, not to be compared; the benchmarks have tables of their own.";
-      view.replaceChildren(...tableView("All records", Board.recordRows(), Board.recordColumns(), Board.shownOfRecords, [["Benchmark", "benchmark"], ["Base", "base"], ["Method", "method"]]));
+      view.replaceChildren(...tableView("All records", Board.recordRows(), Board.recordColumns(), Board.shownOfRecords, [["Benchmark", "benchmark"], ["Base", "base"], ["Method", "method"], ["Verification", "verified"]]));
     },
     benchmark() {
       if (!benchmarks.includes(state.name)) return missing(`No benchmark ${state.name}.`);
       title.textContent = state.name;
       lead.replaceChildren("One row a base, method and protocol; seeds are averaged, ± is their standard deviation. Bold is the best of a column within one protocol and one kind of evidence. ", el("a", { href: address("plots", state.name) }, `Plots of ${state.name}`));
       const made = Board.benchmarkRows(state.name), columns = Board.benchmarkColumns(made, state.name);
-      view.replaceChildren(...tableView(state.name, made.rows, columns, Board.shownOfBenchmark(columns), [["Base", "base"], ["Method", "method"], ["Protocol", "protocol"]]));
+      view.replaceChildren(...tableView(state.name, made.rows, columns, Board.shownOfBenchmark(columns), [["Base", "base"], ["Method", "method"], ["Protocol", "protocol"], ["Verification", "verified"]], Board.firstSort(columns)));
     },
     ranking() {
       title.textContent = RANKING;
       lead.textContent = "Within one benchmark, protocol and kind of evidence. Mean rank: ties share places, a missing task counts as a shared last place. Gain: geometric mean over tasks of the error of full fine-tuning over that of the method, with a 95 % bootstrap interval over seeds where there are seeds.";
-      const columns = [["base", "Base"], ["method", "Method"], ["benchmark", "Benchmark"], ["protocol", "Protocol"]].map(([key, label]) => ({ key, label, kind: "text", value: (row) => row.texts[key] }));
-      const number = (key, label, unit, better, value) => ({ key, label, unit, better, kind: "number", value });
-      columns.push(number("rank", "Mean rank", "", "lower", (row) => row.entry.mean_rank), { ...number("gain", "Gain over full", "%", "higher", (row) => row.entry.improvement?.percent ?? null) },
-        number("low", "from", "%", "higher", (row) => row.entry.improvement?.low ?? null), number("high", "to", "%", "higher", (row) => row.entry.improvement?.high ?? null),
-        number("tasks", "Tasks", "", "higher", (row) => row.entry.tasks), number("of", "of", "", null, (row) => row.entry.tasks_of_all), number("seeds", "Seeds", "", null, (row) => row.entry.seeds));
-      const rows = Board.data.ranking.map((entry, i) => ({ key: String(i), records: [], provenance: entry.provenance, protocol: entry.protocol, entry, texts: { base: entry.base, method: entry.method, benchmark: entry.benchmark, protocol: entry.protocol } }));
-      if (!state.query.has("benchmark") && rows.length) state.query.set("benchmark", rows[0].texts.benchmark);
-      view.replaceChildren(...tableView(RANKING, rows, columns, columns.map((c) => c.key), [["Benchmark", "benchmark"], ["Protocol", "protocol"]]));
+      const rows = Board.rankedRows(), columns = Board.rankedColumns();
+      // one benchmark at first: that of the strongest evidence, all of them together where there is such a ranking
+      if (!state.query.has("benchmark") && rows.length) state.query.set("benchmark", (rows.find((row) => !benchmarks.includes(row.text("benchmark"))) ?? rows[0]).text("benchmark"));
+      view.replaceChildren(...tableView(RANKING, rows, columns, Board.shownOfRanking, [["Benchmark", "benchmark"], ["Protocol", "protocol"], ["Base", "base"]]));
     },
     compare() {
       const ofBenchmark = benchmarks.includes(state.name);
@@ -131,9 +138,9 @@
       const pair = ["a", "b"].map((key) => rows.find((row) => row.key === state.query.get(key)));
       if (!pair[0] || !pair[1]) return missing("One of the two rows is no longer on the board.");
       title.textContent = "Comparison";
-      const mixed = pair[0].provenance !== pair[1].provenance || pair[0].texts.protocol !== pair[1].texts.protocol;
+      const mixed = pair[0].provenance !== pair[1].provenance || pair[0].text("protocol") !== pair[1].text("protocol");
       lead.textContent = mixed ? "Mind the difference: the two rows are of another kind of evidence or of another protocol." : "Two rows of one protocol and one kind of evidence.";
-      const heads = pair.map((row) => el("th", { scope: "col" }, el("span", { class: `badge ${row.provenance}` }, row.provenance), ` ${row.texts.base}, ${row.texts.method}`));
+      const heads = pair.map((row) => el("th", { scope: "col" }, el("span", { class: `badge ${row.provenance}` }, row.provenance), ` ${row.text("base")}, ${row.text("method")}`));
       const lines = columns.filter((column) => pair.some((row) => Table.shownCell(column, row) !== "")).map((column) => {
         const [a, b] = pair.map((row) => column.value(row));
         let difference = "", kind = null;
@@ -148,25 +155,22 @@
       view.replaceChildren(el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Comparison" }, el("table", { class: "plain" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Column"), ...heads, el("th", { scope: "col" }, "Second against first"))), el("tbody", {}, ...lines))));
     },
     plots() {
-      if (!benchmarks.includes(state.name)) return missing(`No benchmark ${state.name}.`);
-      title.textContent = `Plots of ${state.name}`;
-      lead.replaceChildren(el("a", { href: address("benchmark", state.name) }, `Table of ${state.name}`));
+      if (state.name && !benchmarks.includes(state.name)) return missing(`No benchmark ${state.name}.`);
+      const [where, script] = state.name ? [`Plots of ${state.name}`, "static/plots.js"] : ["Overview", "static/overview.js"];
+      title.textContent = where;
+      lead.replaceChildren(state.name ? el("a", { href: address("benchmark", state.name) }, `Table of ${state.name}`) : el("a", { href: address("ranking") }, "The same as a table"));
       view.replaceChildren(el("p", {}, "Loading the plotting library…"));
-      library().then(() => { if (state.kind === "plots") Plots.show(view, state, remember); }, (error) => view.replaceChildren(el("p", { role: "alert" }, error.message)));
+      const asked = location.hash;
+      loadScripts(...PLOTTING, script).then(
+        () => { if (location.hash === asked) (state.name ? Plots : Overview).show(view, state, remember); },
+        (error) => view.replaceChildren(el("p", { role: "alert" }, error.message)),
+      );
     },
   };
   function missing(text) {
     title.textContent = "Not here";
     lead.textContent = text;
     view.replaceChildren(el("p", {}, el("a", { href: "#/" }, "All records")));
-  }
-
-  // The library is a third of the page's weight, so it is loaded when a plot is first asked for.
-  let loading = null;
-  function library() {
-    const load = (source) => new Promise((done, failed) => document.head.append(el("script", { src: source, onload: done, onerror: () => failed(new Error(`${source} could not be loaded.`)) })));
-    loading ??= load("vendor/d3.min.js").then(() => load("vendor/plot.umd.min.js")).then(() => load("static/plots.js"));
-    return loading;
   }
 
   function show(focus) {
