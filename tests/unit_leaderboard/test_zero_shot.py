@@ -13,6 +13,7 @@ from leaderboard import entries, zero_shot
 from leaderboard.add import add
 from tests.refusals import lacks, refusal_of
 from tests.unit_leaderboard.forgery import TEST_SET
+from tests.unit_leaderboard.test_check_pull_request import Repo
 from zoo.data.config import DataConfig
 from zoo.evaluation.prediction_files import parse_predictions, predictions_npz
 from zoo.evaluation.record import build_record, metric_records
@@ -153,3 +154,14 @@ def test_the_command_takes_the_words_of_zoo_evaluate(tmp_path: Path, capsys: pyt
         assert zero_shot.main([*who, *words, *wrong]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert reason in line
+
+
+def test_only_the_maintainers_bring_a_base_in_a_pull_request(archive: Path, tmp_path: Path) -> None:
+    repo = Repo(tmp_path)
+    identifier = repo.enter(archive)
+    repo.commit()
+    (reason,) = repo.check().reasons
+    assert not lacks(reason, identifier, "provenance is 'reproduced'", "maintainers")
+    outcome = repo.check(by_maintainer=True)
+    assert outcome.reasons == ()
+    assert [verdict.record for verdict in outcome.verdicts] == [identifier]
