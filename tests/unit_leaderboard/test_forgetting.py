@@ -103,6 +103,11 @@ def test_forgetting_on_other_frames_is_refused(probed: Forger) -> None:
     assert not lacks("\n".join(judgement.reasons), "forgetting.split is", "recomputed is")
 
 
+def test_forgetting_of_a_part_of_another_name_is_refused(probed: Forger) -> None:
+    judgement = judged(with_forgetting(probed, lambda forgetting: forgetting["after"][0].update(test_set="hard")), most=1)
+    assert not lacks("\n".join(judgement.reasons), "forgetting.after is of 'hard' in the record, wanted 'whole'")
+
+
 def test_forgetting_that_the_config_does_not_ask_for_is_refused(probed: Forger, forger: Forger) -> None:
     stated = probed.submission.record.forgetting
     assert stated is not None

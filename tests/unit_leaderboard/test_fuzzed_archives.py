@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import random
 import struct
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -318,3 +320,75 @@ def test_stresses_left_out_are_missed(forger: Forger) -> None:
     judgement = judged(forger.with_predictions(replace(predicted, stresses=(None,) * 6), metrics=False), most=1)
     check_foreseen(judgement, "without stresses")
     assert not judgement.accepted
+
+
+def test_every_flipped_bit_of_an_adapter_file_is_refused_though_every_hash_fits(forger: Forger) -> None:
+    chance, honest = random.Random(8), forger.submission.adapter
+    assert honest is not None
+    header = 8 + int.from_bytes(honest[:8], "little")
+    parts = [*((part + honest[header:]) for part in flips(honest[:header], 60, chance))]
+    parts += [(honest[:header] + part) for part in flips(honest[header:], 20, chance)]
+    parts += [part for part in cuts(honest, 5, chance) if part]
+    for number, adapter in enumerate(parts):
+        judgement = judged(forger.sealed(adapter=adapter))
+        check_foreseen(judgement, str(number))
+        assert not judgement.accepted, number
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"__metadata__":{"equizoo":"{}"},"a":{"dtype":"F32","shape":[1000000000,1000000000],"data_offsets":[0,4]}}',
+        b'{"__metadata__":{"equizoo":"{}"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,400000000000]}}',
+        b'{"__metadata__":{"equizoo":"{}"},"a":{"dtype":"O","shape":[1],"data_offsets":[0,4]}}',
+        b"[" * 500_000,
+        b'{"__metadata__":{"equizoo":' + b"[" * 500_000 + b"}}",
+        b'{"__metadata__":{"equizoo":"' + b"[" * 500_000 + b'"}}',
+        b"",
+    ],
+    ids=["1e18 numbers", "offsets beyond the file", "objects", "nested", "nested metadata", "nested manifest", "empty"],
+)
+def test_no_header_of_an_adapter_file_is_believed(header: bytes, forger: Forger) -> None:
+    judgement = judged(forger.sealed(adapter=len(header).to_bytes(8, "little") + header + b"\0" * 4))
+    check_foreseen(judgement, "header")
+    (reason,) = judgement.reasons
+    assert "adapter" in reason
+
+
+def config_with(forger: Forger, group: str, **changes: Any) -> dict[str, Any]:
+    config: dict[str, Any] = forger.submission.config
+    return {**config, group: {**config[group], **changes}}
+
+
+@pytest.mark.parametrize("option", ["path", "train", "valid", "isolated_atoms", "linear_references"])
+def test_no_file_of_the_verifiers_machine_is_read_because_a_config_names_it(option: str, forger: Forger, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secret.xyz")  # who opens it waits for ever
+    judgement = judged(forger.sealed(config=config_with(forger, "data", **{option: str(tmp_path / "secret.xyz")})))
+    assert any(not lacks(reason, f"data.{option}=", "belongs to data=file") for reason in judgement.reasons), judgement.reasons
+
+
+def test_no_checkpoint_of_the_verifiers_machine_is_loaded_because_a_config_names_it(
+    forger: Forger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.submission import recompute
+
+    loaded: list[Any] = []
+    monkeypatch.setattr(recompute, "load", lambda *words, **options: loaded.append(words))
+    name = str(tmp_path / "mine.pth")
+
+    def change(fields: dict[str, Any]) -> None:
+        fields["base"]["card"] = name
+
+    config = config_with(forger, "backbone", name=name, trust_pickle=True)
+    judgement = judged(forger.sealed(change, config=config, adapter=forger.adapter_file(base_card=name)), most=1)
+    assert any("is no card of the zoo" in reason for reason in judgement.reasons)
+    assert loaded == []
+
+
+def test_how_many_processes_read_and_where_to_is_not_for_a_submission_to_say(forger: Forger, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.submission import labels
+
+    read, asked = labels.load_splits, []
+    monkeypatch.setattr(labels, "load_splits", lambda config, needs: asked.append(config) or read(config, needs))
+    assert judged(forger.sealed(config=config_with(forger, "data", workers=10**6, cache="disk"))).accepted
+    assert [(config.workers, config.cache) for config in asked] == [(None, "auto")]

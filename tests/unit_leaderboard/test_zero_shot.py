@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaderboard import entries
+from leaderboard import entries, zero_shot
 from leaderboard.add import add
 from tests.refusals import lacks, refusal_of
 from tests.unit_leaderboard.forgery import TEST_SET
+from tests.unit_leaderboard.test_check_pull_request import Repo
 from zoo.data.config import DataConfig
 from zoo.evaluation.prediction_files import parse_predictions, predictions_npz
 from zoo.evaluation.record import build_record, metric_records
@@ -141,3 +142,26 @@ def test_a_config_that_names_more_than_how_a_base_is_evaluated_is_refused(archiv
     submission = read_archive(archive).submission
     (reason,) = reasons_of(sealed(submission, config={**submission.config, "steps": 3}))
     assert "unknown key 'steps'" in reason
+
+
+def test_the_command_takes_the_words_of_zoo_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    who = ["--author", "The Maintainers", "--licence", "MIT", "--frames", "1", "--output", str(tmp_path / "base.zip")]
+    words = ["backbone=sevennet-0", "data=emt-cuau", "data.n_train=4", "data.n_valid=2", "data.n_test=2", "data.test=[]"]
+    assert zero_shot.main([*who, *words]) == 0
+    assert not lacks(capsys.readouterr().out, "verified sevennet-0.zero-shot.emt-cuau", f"leaderboard.add {tmp_path / 'base.zip'}")
+    assert read_archive(tmp_path / "base.zip").submission.record.reference_energies.after == "base"
+    for wrong, reason in ((["adapter=elora"], "adapter=... is not for a base"), (["data=nowhere"], "nowhere"), (["author=A"], "author")):
+        assert zero_shot.main([*who, *words, *wrong]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert reason in line
+
+
+def test_only_the_maintainers_bring_a_base_in_a_pull_request(archive: Path, tmp_path: Path) -> None:
+    repo = Repo(tmp_path)
+    identifier = repo.enter(archive)
+    repo.commit()
+    (reason,) = repo.check().reasons
+    assert not lacks(reason, identifier, "provenance is 'reproduced'", "maintainers")
+    outcome = repo.check(by_maintainer=True)
+    assert outcome.reasons == ()
+    assert [verdict.record for verdict in outcome.verdicts] == [identifier]

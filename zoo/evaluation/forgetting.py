@@ -99,6 +99,9 @@ def forgetting_differences(stated: ForgettingRecord, found: ForgettingRecord) ->
     for side in ("before", "after"):
         theirs = {metric.name: metric.value for metric in getattr(stated, side)}
         ours = {metric.name: metric.value for metric in getattr(found, side)}
+        other = [metric.test_set for metric in getattr(stated, side) if metric.test_set != WHOLE]
+        if other:
+            yield f"forgetting.{side} is of {other[0][:80]!r} in the record, wanted {WHOLE!r}"
         if theirs.keys() != ours.keys():
             yield f"forgetting.{side} has the metrics {', '.join(sorted(theirs))}, recomputed are {', '.join(sorted(ours))}"
             continue
