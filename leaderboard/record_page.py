@@ -61,6 +61,7 @@ def record_pages(board: Sequence[Entry], verdicts: Mapping[str, Verdict], downlo
                 verification=verification_of(verdict),
                 verdict=verdict_facts(verdict) if verdict else [],
                 bars=bars_of(record),
+                before=to_json([(metric.test_set, metric.name, metric.value) for metric in record.zero_shot_metrics]).decode(),
                 facts=facts_of(record),
                 command=command_of(record),
                 adapter_file=downloads.adapters.get(adapter.file_sha256 or "") if adapter else None,
