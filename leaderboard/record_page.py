@@ -6,9 +6,8 @@ import json
 import shlex
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -23,8 +22,7 @@ from zoo.submission.verdict import Verdict
 TEMPLATES = Path(__file__).with_name("site") / "templates"
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One row of the table of numbers, as it is shown; widths are percentages of the widest bar of the same quantity, empty for no bar."""
 
     test_set: str
