@@ -31,7 +31,7 @@ SORT = """async key => {
 def in_a_browser(site: Path, opened: int = 3) -> list[tuple[str, list[float]]]:
     """Milliseconds of the things a reader waits for."""
     loads, drawn = [], []
-    sorts: dict[str, list[float]] = {"base": [], "head": [], "trainable": []}
+    sorts: dict[str, list[float]] = {"base": [], "head": [], "method": []}
     from playwright.sync_api import sync_playwright
 
     executable = os.environ.get("ZOO_CHROMIUM")

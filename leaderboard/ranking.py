@@ -11,8 +11,8 @@ Rules, in one place:
   error falls: scale-free, so that no molecule with large errors decides alone. Tasks that only one of the two has, and errors of zero,
   which have no ratio, are left out; the tasks that remain are counted.
   Of several kinds of full fine-tuning of one base, the reference is the one with the best mean rank.
-- **Confidence.** 95 % intervals by the bootstrap: seeds of both methods are drawn again with replacement, task by task. With one seed of
-  either there is none.
+- **Confidence.** 95 % intervals by the bootstrap: the seeds of each method are drawn again with replacement, for all tasks together, since
+  the test sets of one run err together and more of them make nothing surer. Where either has one seed on any task there is none.
 - **Pareto front.** The points that no other point beats in one coordinate and matches or beats in the other; both are to be small.
 
 A task is anything hashable that names data, protocol, test set and metric. All values here are errors, smaller is better; shares that are
@@ -25,6 +25,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -109,9 +110,8 @@ def improvement_over_full(
     logarithm = float(np.mean([np.log(np.mean(m)) - np.log(np.mean(f)) for m, f in pairs]))
     low = high = None
     if all(len(m) > 1 and len(f) > 1 for m, f in pairs):
-        random = np.random.default_rng(seed)
-        # (draws,): the mean over tasks
-        drawn = _drawn_logarithms([m for m, _ in pairs], random, draws) - _drawn_logarithms([f for _, f in pairs], random, draws)
+        # (draws,): the mean over tasks; two streams, since seeds of the one have nothing to do with seeds of the other
+        drawn = _drawn_logarithms([m for m, _ in pairs], draws, (seed, 0)) - _drawn_logarithms([f for _, f in pairs], draws, (seed, 1))
         high, low = (_percent(float(value)) for value in np.quantile(drawn, (0.025, 0.975)))
     return Improvement(_percent(logarithm), low, high, len(common), len(full))
 
@@ -140,14 +140,20 @@ def _positive(values: Sequence[float]) -> Floats:
     return array
 
 
-def _drawn_logarithms(tasks: Sequence[Floats], random: np.random.Generator, draws: int) -> Floats:
-    """(draws,): logarithms of the means of seeds drawn again, averaged over tasks; tasks of as many seeds are drawn together."""
+def _drawn_logarithms(tasks: Sequence[Floats], draws: int, stream: tuple[int, int]) -> Floats:
+    """(draws,): logarithms of the means over seeds drawn again, averaged over tasks; one draw serves all tasks of as many seeds."""
     total = np.zeros(draws)
     for seeds in sorted({len(values) for values in tasks}):
-        values = np.stack([task for task in tasks if len(task) == seeds])[:, :, None]  # (T, seeds, 1)
-        chosen = random.integers(seeds, size=(len(values), seeds, draws))
-        total += np.log(np.take_along_axis(values, chosen, axis=1).mean(axis=1)).sum(axis=0)
+        values = np.stack([task for task in tasks if len(task) == seeds])  # (T, seeds)
+        total += np.log(_shares(seeds, draws, stream) @ values.T).sum(axis=1)
     return total / len(tasks)
+
+
+@lru_cache(maxsize=64)
+def _shares(seeds: int, draws: int, stream: tuple[int, int]) -> Floats:
+    """(draws, seeds): of ``seeds`` drawn with replacement, the share that is each one."""
+    drawn = np.random.default_rng((*stream, seeds)).integers(seeds, size=(draws, seeds, 1))
+    return np.asarray((drawn == np.arange(seeds)).mean(axis=1))
 
 
 def _percent(logarithm: float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,8 +20,7 @@ from zoo.submission.verdict import Verdict
 TEMPLATES = Path(__file__).with_name("site") / "templates"
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One row of the table of numbers, as it is shown; widths are percentages of the widest bar of the same quantity, empty for no bar."""
 
     test_set: str
@@ -58,6 +57,7 @@ def record_pages(board: Sequence[Entry], verdicts: Mapping[str, Verdict], downlo
                 verification=verification_of(verdict),
                 verdict=verdict_facts(verdict) if verdict else [],
                 bars=bars_of(record),
+                before=to_json([(metric.test_set, metric.name, metric.value) for metric in record.zero_shot_metrics]).decode(),
                 facts=facts_of(record),
                 command=command_of(record),
                 adapter_file=downloads.adapters.get(adapter.file_sha256 or "") if adapter else None,

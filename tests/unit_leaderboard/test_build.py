@@ -92,7 +92,7 @@ def test_what_a_record_says_cannot_become_markup_or_code(tmp_path: Path) -> None
     page = (out / "records" / f"{record.id}.html").read_text(encoding="utf-8")
     parsed = Tags(page)
     assert HOSTILE in parsed.text, "shown as it is"
-    assert [a.get("src") for tag, a in parsed.tags if tag == "script"] == ["../static/theme.js"]
+    assert [a.get("src") for tag, a in parsed.tags if tag == "script"] == [f"../static/{name}.js" for name in ("theme", "dom", "record")]
     assert not [tag for tag, _ in parsed.tags if tag == "img"]
     assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
     assert "49" not in parsed.text.split("{{7*7}}")[1][:3], "no template runs in a template"

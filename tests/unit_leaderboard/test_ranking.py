@@ -115,6 +115,22 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 170 <= held <= 199
 
 
+def test_more_test_sets_of_the_same_runs_make_nothing_surer() -> None:
+    """Seeds are drawn for all tasks together: a task that is there twice leaves the interval as it is."""
+    method, full = [8.0, 9.0, 11.0], [10.0, 10.5, 12.0]
+    once = improvement_over_full({"a": method}, {"a": full})
+    twice = improvement_over_full(dict.fromkeys("abcd", method), dict.fromkeys("abcd", full))
+    assert once is not None
+    assert twice is not None
+    assert once.low is not None
+    assert once.low < once.percent
+    assert (twice.percent, twice.low, twice.high) == pytest.approx((once.percent, once.low, once.high))
+    apart = improvement_over_full({"a": method, "b": method[::-1]}, {"a": full, "b": full})
+    assert apart is not None
+    assert apart.low is not None
+    assert apart.low > once.low, "where the errors of the seeds are not aligned they cancel"
+
+
 def test_pareto_front_by_hand() -> None:
     points = [(1.0, 5.0), (2.0, 3.0), (2.0, 3.0), (2.0, 4.0), (3.0, 3.0), (4.0, 1.0), (0.5, 9.0)]
     assert pareto_front(points) == [True, True, True, False, False, True, True]

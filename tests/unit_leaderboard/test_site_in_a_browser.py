@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 
 from benchmarks.made_up_records import made_up
 from leaderboard import build
+from leaderboard.entries import write_verdict
+from leaderboard.ranking import pareto_front
 from tests.browser import axe_script, chromium
 from tests.unit_leaderboard.test_build import hostile_record
+from tests.unit_leaderboard.test_evidence import verdict_on
 from zoo.evaluation.record import write_record
 
 pytestmark = pytest.mark.slow
@@ -38,9 +42,11 @@ def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(120):
         record = made_up(number)
         write_record(records / f"{record.id}.json", record)
+        if record.provenance == "submitted":
+            write_verdict(verdict_on(record, predictions=number % 2 == 0), folder)
     record = hostile_record()
     write_record(records / f"{record.id}.json", record)
-    build.build_site(records, folder / "site")
+    build.build_site(records, folder / "site", board=folder)
     return folder / "site"
 
 
@@ -52,7 +58,7 @@ def open_page(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
 
     def opened(address: str, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True, **options})
-        context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
+        context.set_default_timeout(60_000)  # a busy machine is slow, not wrong
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
@@ -115,9 +121,89 @@ def test_search_filters_and_columns(open_page: Callable[..., Any]) -> None:
     assert "reported" not in set(page.eval_on_selector_all(ROWS, "rows => rows.map(row => row.className)"))
     page.click("details.columns summary")
     page.locator("details.columns label:has-text('Level of theory') input").check()
+    page.locator("details.columns label:has-text('Trained parameters') input").uncheck()
     assert page.locator("th[data-key=theory]").count() == 1
+    assert "show=theory&hide=trainable" in page.url, "by name, so that the address still holds on a larger board"
     fresh = open_page("index.html" + page.url[page.url.index("#") :])
     assert fresh.locator("th[data-key=theory]").count() == 1
+    assert fresh.locator("th[data-key=trainable]").count() == 0
+
+
+def test_every_row_carries_the_badges_of_its_evidence_and_its_verification(open_page: Callable[..., Any]) -> None:
+    script = "rows => rows.map(row => [row.className, ...['badge', 'check'].map(kind => row.querySelector(`.${kind}`).textContent)])"
+    found = {}
+    for kind in ("reproduced", "submitted"):
+        others = ",".join({"reproduced", "submitted", "reported", "local"} - {kind})
+        page = open_page(f"index.html#/?without={others}")
+        rows = page.eval_on_selector_all(ROWS, script)
+        assert {(row, badge) for row, badge, _ in rows} == {(kind, kind)}
+        found[kind] = {check for *_, check in rows}
+    assert found == {"reproduced": {"not verified"}, "submitted": {"✓✓ predictions", "✓ metrics", "not verified"}}
+    page.select_option("label:has-text('Verification') select", "metrics recomputed from predictions")
+    assert set(page.eval_on_selector_all(f"{ROWS} .check", "all => all.map(one => one.textContent)")) == {"✓ metrics"}
+    page.click("text=What the badges mean")
+    assert "sent in, recomputed on arrival" in page.inner_text("details.meaning")
+
+
+def test_the_ranking_is_best_first_and_leads_to_the_rows(open_page: Callable[..., Any]) -> None:
+    page = open_page("index.html#/ranking?benchmark=rmd17&without=reproduced,submitted,local")
+    ranks = [number(text) for text in column(page, 3)]
+    assert len(ranks) > 3
+    assert ranks[: ranks.index(max(ranks)) + 1] == sorted(ranks[: ranks.index(max(ranks)) + 1])
+    name = page.locator(f"{ROWS} th a").first.inner_text()
+    page.locator(f"{ROWS} th a").first.click()
+    page.wait_for_selector("h1:has-text('rmd17')")
+    assert set(page.eval_on_selector_all(f"{ROWS} th a", "all => all.map(one => one.textContent)")) == {name}
+
+
+def test_the_overview_shows_gains_and_profiles_of_each_kind_of_evidence(open_page: Callable[..., Any]) -> None:
+    page = open_page("index.html#/plots?evidence=reported")
+    page.wait_for_selector("figure, p:has-text('stands beside')")
+    bases = page.eval_on_selector_all("select >> nth=1 >> option", "all => all.map(option => option.value)")
+    assert "MACE-OFF" in bases
+    page.select_option("select >> nth=1", "MACE-OFF")
+    assert "base=MACE-OFF" in page.url
+    assert page.locator("figure h2").first.inner_text() == "Gain over full fine-tuning"
+    page.locator("figure summary").first.click()
+    table = page.locator("figure .numbers tbody tr").first.inner_text()
+    assert "rmd17" in page.locator("figure .numbers").first.inner_text()
+    assert "elora" in table
+
+
+def test_a_page_of_a_record_draws_it_beside_others(open_page: Callable[..., Any], site: Path) -> None:
+    record = next((site / "records").glob("MACE-OFF.elora.3bpa*.html"))
+    page = open_page(f"records/{record.name}")
+    page.wait_for_selector("#plots figure svg")
+    assert page.eval_on_selector_all("#plots h3", "all => all.map(title => title.textContent)") == ["Beside others", "By test set"]
+    page.select_option(
+        "#plots select",
+        next(
+            iter(
+                page.eval_on_selector_all("#plots option", "all => all.filter(o => o.text.includes('600K · force RMSE')).map(o => o.value)")
+            )
+        ),
+    )
+    page.locator("#plots summary").first.click()
+    rows = page.eval_on_selector_all(
+        "#plots figure:first-of-type tbody tr", "rows => rows.map(row => [...row.children].map(c => c.textContent))"
+    )
+    values = [float(row[1]) for row in rows]
+    assert values == sorted(values)
+    assert [row[0] for row in rows if "this one" in row[0]] == ["MACE-OFF, elora (this one)"]
+    assert f"place {[row[0] for row in rows].index('MACE-OFF, elora (this one)') + 1} of {len(rows)}" in page.inner_text(
+        "#plots figcaption >> nth=0"
+    )
+
+
+def test_the_front_on_the_page_is_that_of_the_ranking(open_page: Callable[..., Any]) -> None:
+    page = open_page("index.html#/plots/rmd17")
+    page.wait_for_selector("figure")
+    draw = random.Random(0)
+    for _ in range(30):
+        points = [(float(draw.randint(0, 6)), float(draw.randint(0, 6))) for _ in range(draw.randint(1, 25))]
+        drawn = page.evaluate("points => Parts.front(points.map(([x, y]) => ({ x, y }))).map(p => [p.x, p.y])", points)
+        kept = [point for point, on in zip(points, pareto_front(points), strict=True) if on]
+        assert sorted(map(tuple, drawn)) == sorted(kept)
 
 
 def test_downloads_hold_the_rows_and_columns_in_sight(open_page: Callable[..., Any]) -> None:
@@ -155,7 +241,7 @@ def test_two_rows_are_compared_and_a_record_is_opened(open_page: Callable[..., A
     line = page.locator("tr:has(th:has-text('test_300K · force RMSE'))").inner_text()
     assert "7.5 ± 0.05" in line
     assert "7.8 ± 0.01" in line
-    assert "+4.00 %, worse" in line
+    assert "+4 %, worse" in line
     page.go_back()
     page.wait_for_selector("table.board")
     page.locator("tr:has(input[aria-label='Compare MACE-OFF, elora']) th a").click()
@@ -216,14 +302,36 @@ def test_what_a_record_says_is_shown_and_not_run(open_page: Callable[..., Any], 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "address", ["index.html#/", "index.html#/benchmark/3bpa", "index.html#/plots/3bpa", "index.html#/ranking", "RECORD"]
+    "address",
+    [
+        "index.html#/",
+        "index.html#/benchmark/3bpa",
+        "index.html#/plots/3bpa",
+        "index.html#/plots/rmd17",
+        "index.html#/plots",
+        "index.html#/ranking",
+        "COMPARE",
+        "RECORD",
+        "VERIFIED",
+    ],
 )
 def test_axe_finds_nothing_serious(address: str, scheme: str, open_page: Callable[..., Any], site: Path) -> None:
     script = axe_script()
-    record = next(path for path in sorted((site / "records").glob("sevennet-0.zero-shot.acac*.html")))
-    page = open_page(f"records/{record.name}" if address == "RECORD" else address, color_scheme=scheme)
-    if "plots" in address:
-        page.wait_for_selector("figure")
+    records = {"RECORD": "MACE-OFF.elora.3bpa*.html", "VERIFIED": f"{next((site.parent / 'verdicts').iterdir()).stem}.html"}
+    if address in records:
+        page = open_page(f"records/{next((site / 'records').glob(records[address])).name}", color_scheme=scheme)
+        page.wait_for_selector("#plots figure")
+    elif address == "COMPARE":
+        page = open_page("index.html#/benchmark/3bpa?q=reported+mace-off", color_scheme=scheme)
+        for name in ("elora", "full"):
+            page.locator(f"input[aria-label='Compare MACE-OFF, {name}']").check()
+        page.click("button:has-text('Compare two')")
+        page.wait_for_selector("h1:has-text('Comparison')")
+    else:
+        page = open_page(address, color_scheme=scheme)
+        if "plots" in address:
+            page.wait_for_selector("figure")
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     page.evaluate(script)
     # without preload, which would fetch the style sheet, and a page on a disk may fetch nothing
     found = page.evaluate(
@@ -234,7 +342,7 @@ def test_axe_finds_nothing_serious(address: str, scheme: str, open_page: Callabl
 
 
 def test_a_phone_sees_no_sideways_scrolling_of_the_page(open_page: Callable[..., Any]) -> None:
-    for address in ("index.html#/benchmark/acac", "index.html#/plots/acac"):
+    for address in ("index.html#/", "index.html#/benchmark/acac", "index.html#/plots/acac", "index.html#/plots", "index.html#/ranking"):
         page = open_page(address, viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
         page.wait_for_timeout(1500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 391, address

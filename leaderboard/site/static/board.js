@@ -12,6 +12,15 @@ const Board = (() => {
   // The numbers of all records are most of the bytes, and the overall table needs one a record: they are read when a benchmark asks.
   let numbers = null;
   const valuesOf = (record) => (numbers ??= JSON.parse(window.BOARD_VALUES))[record];
+  // of one record, where a row averages several
+  function ownValue(record, column) {
+    const triples = valuesOf(record);
+    for (let i = 0; i < triples.length; i += 3) {
+      const metric = data.metrics[triples[i]];
+      if (metric.test === column.metric.test && metric.name === column.metric.name && metric.unit === column.metric.unit) return triples[i + 1];
+    }
+    return null;
+  }
   const metricLabel = (metric) => `${metric.test ? `${metric.test} · ` : ""}${metric.label}`;
 
   function number(value) {
@@ -33,8 +42,8 @@ const Board = (() => {
   // Badges: where a number comes from, and what the board recomputed of it.
   const provenanceColumn = { ...textColumn("provenance", "Evidence"), badge: (row) => ["badge", row.provenance, row.provenance, data.provenances.find((p) => p.name === row.provenance).meaning] };
   const verifiedColumn = { ...textColumn("verified", "Verification"), badge: (row) => {
-    const { short, style, meaning, name } = verification(row.text("verified"));
-    return ["check", style, short, row.note?.("verified") ?? `${name}: ${meaning}`];
+    const { short, style, meaning, name } = verification(row.text("verified")), share = row.shareOf?.("verified", name) ?? "";
+    return ["check", style, `${short}${share}`, row.note?.("verified") ?? `${name}: ${meaning}`];
   } };
 
   // One row a record: the overall table.
@@ -75,6 +84,11 @@ const Board = (() => {
       if (key === "protocol") return this.protocol;
       if (key !== "verified") return text(key, this.records[0]);
       return data.verifications[Math.max(...this.records.map((record) => strength.get(text("verified", record))))].name; // the weakest
+    }
+    // " 1/3" where the weakest verification is that of one record of three
+    shareOf(key, word) {
+      const many = this.records.filter((record) => text(key, record) === word).length;
+      return many === this.records.length ? "" : ` ${many}/${this.records.length}`;
     }
     note(key) {
       const counts = new Map();
@@ -176,5 +190,5 @@ const Board = (() => {
 
   const shownOfRanking = ["base", "method", "mean_rank", "percent", "low", "high", "tasks", "tasks_of_all", "fewest_seeds", "most_seeds", "provenance"];
 
-  return { data, count, provenances, verification, words, text, number, recordRows, recordColumns, shownOfRecords, benchmarkRows, benchmarkColumns, shownOfBenchmark, firstSort, shownOfRanking, rankedRows, rankedColumns, shortProtocol };
+  return { data, count, ownValue, provenances, verification, words, text, number, recordRows, recordColumns, shownOfRecords, benchmarkRows, benchmarkColumns, shownOfBenchmark, firstSort, shownOfRanking, rankedRows, rankedColumns, shortProtocol };
 })();

@@ -1,7 +1,7 @@
 // Plots over all benchmarks, from the ranking: gains over full fine-tuning with their intervals, and a radar with one spoke a benchmark.
 "use strict";
 const Overview = (() => {
-  const { COLOURS, figure, across, style } = Parts;
+  const { COLOURS, figure, across, style, shortened } = Parts;
   const groupOf = (row) => [row.text("benchmark"), row.protocol].filter(Boolean).join(", ");
 
   // The benchmark alone where that is enough to tell one group from the others.
@@ -31,12 +31,13 @@ const Overview = (() => {
     const points = rows.map((row) => ({ group: groupOf(row), y: row.text("method"), x: row.number("percent"), low: row.number("low"), high: row.number("high"), seeds: row.number("fewest_seeds") }));
     const groups = [...new Set(points.map((p) => p.group))], methods = d3.groupSort(points, (list) => -d3.mean(list, (p) => p.x), (p) => p.y);
     const worst = Math.max(-50, d3.min(points, (p) => p.low ?? p.x));
+    const left = Math.min(240, across() / 2);
     const drawn = Plot.plot({
-      width: across(), height: 60 + groups.length * (34 + 20 * methods.length), marginLeft: Math.min(240, across() / 2), marginTop: 30, marginBottom: 40, style,
+      width: across(), height: 60 + groups.length * (34 + 20 * methods.length), marginLeft: left, marginTop: 30, marginBottom: 40, style,
       x: { label: "gain over full fine-tuning / %", domain: [Math.min(worst, 0) - 3, Math.max(3, d3.max(points, (p) => p.high ?? p.x)) + 3], clamp: true, grid: true }, y: { label: null, domain: methods }, fy: { label: null, domain: groups, axis: null, padding: 0.25 },
       marks: [
-        Plot.text(groups, { fy: (group) => group, text: (group) => (group.length > across() / 8 ? `${group.slice(0, across() / 8)}…` : group), frameAnchor: "top-left", dy: -14, dx: 4, fontWeight: 600, fill: "currentColor" }),
-        Plot.axisY({ label: null, tickSize: 0 }), Plot.frame({ stroke: "currentColor", strokeOpacity: 0.25 }), Plot.ruleX([0], { stroke: "currentColor" }),
+        Plot.text(groups, { fy: (group) => group, text: (group) => shortened(group, Math.floor(across() / 8)), frameAnchor: "top-left", textAnchor: "start", dy: -14, dx: 4 - left, fontWeight: 600, fill: "currentColor" }),
+        Plot.axisY({ label: null, tickSize: 0, tickFormat: (method) => shortened(method, across() > 600 ? 34 : 20) }), Plot.frame({ stroke: "currentColor", strokeOpacity: 0.25 }), Plot.ruleX([0], { stroke: "currentColor" }),
         Plot.ruleY(points.filter((p) => p.low !== null), { fy: "group", y: "y", x1: "low", x2: "high", stroke: COLOURS[0], strokeWidth: 2 }),
         Plot.dot(points, { fy: "group", y: "y", x: (p) => Math.max(p.x, worst), fill: COLOURS[0], r: 4, symbol: (p) => (p.x < worst ? "triangle" : "circle"), tip: true, title: (p) => `${p.y}\n${p.x.toFixed(1)} %${p.low === null ? "" : `, ${p.low.toFixed(1)} to ${p.high.toFixed(1)} %`}` }),
       ],
@@ -70,10 +71,10 @@ const Overview = (() => {
     const cells = methods.flatMap((method) => groups.filter((group) => value(group, method) !== undefined).map((group) => ({ group, method, value: value(group, method) })));
     if (groups.length < 2 || methods.length < 2) return null;
     const order = d3.groupSort(cells, (list) => -d3.mean(list, (c) => Math.log(c.value)), (c) => c.method);
-    const left = Math.min(240, across() / 2), cut = (text, limit) => (text.length > limit ? `${text.slice(0, limit - 1)}…` : text);
+    const left = Math.min(240, across() / 2);
     const drawn = Plot.plot({
       width: Math.max(across(), left + 90 * groups.length), height: 150 + 28 * order.length, marginLeft: left, marginBottom: 110, style, padding: 0.04,
-      x: { label: null, domain: groups, tickRotate: -30, tickFormat: (group) => cut(short(group, groups), 30) }, y: { label: null, domain: order, tickFormat: (method) => cut(method, 34) }, color: { type: "diverging-log", pivot: 1, domain: [0.5, 2], clamp: true, scheme: "BrBG" },
+      x: { label: null, domain: groups, tickRotate: -30, tickFormat: (group) => shortened(short(group, groups), 30) }, y: { label: null, domain: order, tickFormat: (method) => shortened(method, across() > 600 ? 34 : 20) }, color: { type: "diverging-log", pivot: 1, domain: [0.5, 2], clamp: true, scheme: "BrBG" },
       marks: [Plot.cell(cells, { x: "group", y: "method", fill: "value", tip: true, title: (c) => `${c.method}\n${c.group}\n${c.value.toFixed(3)}` }), Plot.text(cells, { x: "group", y: "method", text: (c) => c.value.toFixed(2), fill: (c) => (c.value < 0.6 || c.value > 1.7 ? "white" : "black"), pointerEvents: "none" })],
     });
     return figure("Method by benchmark", `${base}, ${kind}: error of full fine-tuning over the error of the method; above 1, greenish, the method is better, below 1, brownish, full fine-tuning is.`, drawn,

@@ -6,11 +6,13 @@ const Parts = (() => {
   const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a", "#a05195", "#8a6d3b", "#b33939"];
   const SIGNS = { reproduced: "●", submitted: "■", reported: "✕", local: "▲" };
   const name = (row) => `${row.text("base")}, ${row.text("method")}`;
+  // The middle goes first: names begin with the base and end with the setting that tells two rows apart.
+  const shortened = (text, limit) => (text.length > limit ? `${text.slice(0, Math.ceil(limit * 0.4))}…${text.slice(1 - Math.floor(limit * 0.6))}` : text);
   // Names short enough for an axis, each with the sign of its evidence; rows that would look alike get their place in brackets.
   function labels(rows, limit) {
     const found = new Map(), used = new Map();
     for (const row of rows) {
-      const full = name(row), cut = `${full.length > limit ? `${full.slice(0, limit - 1)}…` : full} ${SIGNS[row.provenance]}`;
+      const cut = `${shortened(name(row), limit)} ${SIGNS[row.provenance]}`;
       used.set(cut, (used.get(cut) ?? 0) + 1);
       found.set(row, used.get(cut) > 1 ? `${cut} (${used.get(cut)})` : cut);
     }
@@ -32,6 +34,8 @@ const Parts = (() => {
     return el("figure", {}, el("h2", {}, title), el("div", { class: "drawn" }, el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": title }, drawn), beside ?? null), el("figcaption", {}, words), table ? numbers(title, table) : null);
   }
   const across = () => Math.max(320, Math.min(1200, document.getElementById("main").clientWidth - 40));
+  const nameLimit = () => (across() > 600 ? 44 : 20);
+  const compact = (value) => (value >= 1e4 ? d3.format("~s")(value) : Board.number(value)); // 200k: ticks have little room
   const style = { background: "var(--page)", color: "var(--text)", fontSize: "12px" };
   const logarithmic = (values) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 20;
 
@@ -81,11 +85,11 @@ const Parts = (() => {
         Plot.line(points, { x: "longitude", y: "latitude", z: "which", stroke: "which", strokeWidth: 2, curve: "linear-closed" }),
         Plot.dot(points, { x: "longitude", y: "latitude", stroke: "which", r: 3, tip: true, title: (p) => `${p.name}\n${p.spoke}: ${shown(p.share)}` }),
         Plot.text(rings, { x: angle(0.5), y: (share) => at(share), text: shown, fill: "currentColor", stroke: "var(--page)", strokeWidth: 3 }),
-        Plot.text(spokes, { x: (_, i) => angle(i), y: 90 - 1.2 * EDGE, text: (label) => (label.length > 18 ? `${label.slice(0, 17)}…` : label), fill: "currentColor" }),
+        Plot.text(spokes, { x: (_, i) => angle(i), y: 90 - 1.2 * EDGE, text: (label) => shortened(label, across() > 600 ? 22 : 14), fill: "currentColor" }),
       ],
     });
     const sample = (i) => { const made = el("span", { "aria-hidden": "true" }, "■ "); made.style.color = COLOURS[i % COLOURS.length]; return made; };
     return { plot, legend: el("p", { class: "legend" }, ...lines.map((line, i) => el("span", {}, sample(i), `${line.name}\u2003`))) };
   }
-  return { radar, COLOURS, SIGNS, name, labels, figure, across, style, logarithmic, front, dashed, bases, legend, apart, scales };
+  return { radar, shortened, nameLimit, compact, COLOURS, SIGNS, name, labels, figure, across, style, logarithmic, front, dashed, bases, legend, apart, scales };
 })();

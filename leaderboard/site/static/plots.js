@@ -1,7 +1,7 @@
 // Plots of a benchmark with Observable Plot. Kinds of evidence differ in symbol and are never on one front or one line.
 "use strict";
 const Plots = (() => {
-  const { name, labels, figure, across, style, logarithmic, front, dashed, legend, apart, scales } = Parts;
+  const { name, labels, nameLimit, compact, shortened, figure, across, style, logarithmic, front, dashed, legend, apart, scales } = Parts;
   const COSTS = { trainable: "trained parameters", cpu_hours: "CPU hours", gpu_hours: "GPU hours", memory_mib: "peak memory / MiB", forgetting: "forgetting (force error after / before)", parameters: "parameters of the base" };
 
   function show(view, state, remember) {
@@ -45,7 +45,7 @@ const Plots = (() => {
     const fronts = Board.provenances.flatMap((evidence) => front(points.filter((p) => p.evidence === evidence)));
     const drawn = Plot.plot({
       width: across(), height: 380, marginLeft: 60, marginBottom: 44, style, ...scales(rows),
-      x: { label: COSTS[cost], type: log ? "log" : "linear", grid: true, inset: 12, ticks: log ? 6 : undefined, tickFormat: (v) => Board.number(v) },
+      x: { label: COSTS[cost], type: log ? "log" : "linear", grid: true, inset: 12, ticks: Math.max(3, across() / 160), tickFormat: compact },
       y: { label: ofWhat(metric), type: logarithmic(points.map((p) => p.y)) ? "log" : "linear", grid: true, inset: 8, tickFormat: (v) => Board.number(v) },
       marks: [
         ...dashed(fronts, { x: "at", y: "y", z: "evidence", curve: "step-after", stroke: "currentColor", strokeOpacity: 0.6 }),
@@ -58,13 +58,13 @@ const Plots = (() => {
   }
 
   function seeds(rows, metric) {
-    const shown = labels(rows, 46);
+    const shown = labels(rows, nameLimit());
     const points = rows.map((row) => ({ y: shown.get(row), x: metric.value(row), deviation: metric.deviation(row), name: name(row), base: row.text("base"), evidence: row.provenance, n: row.number("seeds") })).filter((p) => p.x !== null)
       .sort((a, b) => Board.provenances.indexOf(a.evidence) - Board.provenances.indexOf(b.evidence) || a.x - b.x).slice(0, 60);
     if (!points.length) return null;
     const drawn = Plot.plot({
       width: across(), height: 60 + 20 * points.length, marginLeft: Math.min(310, across() / 2), marginBottom: 40, style, ...scales(rows),
-      x: { label: ofWhat(metric), type: logarithmic(points.map((p) => p.x)) ? "log" : "linear", grid: true, ticks: Math.max(3, across() / 130), tickFormat: (v) => Board.number(v) }, y: { label: null, domain: points.map((p) => p.y) },
+      x: { label: ofWhat(metric), type: logarithmic(points.map((p) => p.x)) ? "log" : "linear", grid: true, insetLeft: 12, ticks: Math.max(3, across() / 130), tickFormat: (v) => Board.number(v) }, y: { label: null, domain: points.map((p) => p.y) },
       marks: [
         Plot.ruleY(points.filter((p) => p.deviation), { y: "y", x1: (p) => bars(p, p.x)[0], x2: (p) => bars(p, p.x)[1], stroke: "base", strokeWidth: 2 }),
         Plot.dot(points, { x: "x", y: "y", stroke: "base", symbol: "evidence", strokeWidth: 2, r: 4, tip: true, title: (p) => `${p.y}\n${Board.number(p.x)}${p.deviation ? ` ± ${Board.number(p.deviation)}` : ""} ${metric.unit}` }),
@@ -90,7 +90,7 @@ const Plots = (() => {
         ...dashed(points, { x: "x", y: "y", z: "id", stroke: "base" }),
         Plot.ruleX(points.filter((p) => p.deviation), { x: "x", y1: (p) => Math.max(p.y - p.deviation, scale.domain()[0]), y2: (p) => p.y + p.deviation, stroke: "base" }),
         Plot.dot(points, { x: "x", y: "y", stroke: "base", symbol: "evidence", tip: true, title: (p) => `${p.name}\n${p.evidence}\n${p.x} K: ${Board.number(p.y)} ${metric.unit}` }),
-        beside ? Plot.text(apart(points, scale), { x: "x", y: "at", text: (p) => (p.name.length > 32 ? `${p.name.slice(0, 31)}…` : p.name), textAnchor: "start", dx: 8, fill: "currentColor" }) : null,
+        beside ? Plot.text(apart(points, scale), { x: "x", y: "at", text: (p) => shortened(p.name, 32), textAnchor: "start", dx: 8, fill: "currentColor" }) : null,
       ],
     });
     return figure("Error by temperature", `${metric.metric.label} on the test sets of ${metric.data}; dashed lines are reported.`, drawn,
@@ -101,7 +101,7 @@ const Plots = (() => {
     const same = columns.filter((c) => c.metric.name === metric.metric.name && rows.some((row) => c.value(row) !== null));
     const one = new Set(same.map((c) => c.data)).size === 1;
     const label = (c) => [one ? "" : c.data.replace(/^[^/]+\//, ""), same.some((other) => other !== c && other.data === c.data) ? c.metric.test : ""].filter(Boolean).join(" ");
-    const shown = labels(rows, 44);
+    const shown = labels(rows, nameLimit());
     const cells = Board.provenances.flatMap((evidence) => {
       const mean = (row) => d3.mean(same, (c) => (c.value(row) === null ? null : Math.log(c.value(row) + 1e-9))) ?? Infinity;
       const members = rows.filter((row) => row.provenance === evidence).sort((a, b) => mean(a) - mean(b));
@@ -113,7 +113,7 @@ const Plots = (() => {
     const wide = across() > 600;
     const drawn = Plot.plot({
       width: Math.max(across(), (wide ? 330 : 190) + 58 * same.length), height: 130 + 24 * names.length, marginLeft: wide ? 310 : 170, marginBottom: 90, style, padding: 0.04,
-      x: { label: null, tickRotate: -40 }, y: { label: null, domain: names, tickFormat: (y) => (wide || y.length < 28 ? y : `${y.slice(0, 24)}…${y.slice(-2)}`) }, color: { type: "log", domain: [1, 10], clamp: true, scheme: "cividis", reverse: true },
+      x: { label: null, tickRotate: -40 }, y: { label: null, domain: names }, color: { type: "log", domain: [1, 10], clamp: true, scheme: "cividis", reverse: true },
       marks: [Plot.cell(cells, { x: "x", y: "y", fill: "ratio", tip: true, title: (c) => `${c.name}\n${c.evidence}\n${c.x}: ${Board.number(c.value)} ${metric.unit}, ${c.ratio.toFixed(2)} of the best` }), Plot.text(cells, { x: "x", y: "y", text: (c) => Board.number(c.value), fill: (c) => (c.ratio < 2.6 ? "black" : "white"), pointerEvents: "none" })],
     });
     return figure("Method by data set", `${metric.metric.label} / ${metric.unit}; colours are the ratio to the best of the same kind of evidence (✕: reported), from 1, the lightest, to 10 and above, the darkest.`, drawn,

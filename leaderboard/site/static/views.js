@@ -107,7 +107,14 @@
     const files = Export.kinds.map((kind) => el("button", { type: "button", onclick: () => Export.download(kind, caption, table.columns, table.lines()) }, kind));
     const tools = el("div", { class: "tools" }, el("label", {}, "Search", search), ...filters.map(([label, key]) => select(label, key, [...new Set(rows.map((row) => row.text(key)))].sort(), redraw)), evidence, chooser, caption === RANKING ? null : compare, el("div", { role: "group", "aria-label": "Download this table" }, ...files));
     build();
-    return [tools, slot];
+    return [tools, slot, badges()];
+  }
+
+  function badges() {
+    const { provenances, verifications } = Board.data;
+    return el("details", { class: "meaning" }, el("summary", {}, "What the badges mean"), el("dl", {},
+      ...provenances.flatMap(({ name, meaning }) => [el("dt", {}, Table.badge("badge", name, name)), el("dd", {}, `${meaning}.`)]),
+      ...verifications.flatMap(({ name, short, style, meaning }) => [el("dt", {}, Table.badge("check", style, short)), el("dd", {}, `${name}: ${meaning}.`)])), el("p", {}, "A row of several records shows the weakest verification, and of how many of them it is."));
   }
 
   const VIEWS = {
@@ -139,15 +146,16 @@
       if (!pair[0] || !pair[1]) return missing("One of the two rows is no longer on the board.");
       title.textContent = "Comparison";
       const mixed = pair[0].provenance !== pair[1].provenance || pair[0].text("protocol") !== pair[1].text("protocol");
-      lead.textContent = mixed ? "Mind the difference: the two rows are of another kind of evidence or of another protocol." : "Two rows of one protocol and one kind of evidence.";
+      lead.textContent = mixed ? "Mind the difference: the two rows are of another kind of evidence or of another protocol." : "Two rows of one protocol and one kind of evidence. Differences smaller than the standard deviations of both together are within the spread.";
       const heads = pair.map((row) => el("th", { scope: "col" }, el("span", { class: `badge ${row.provenance}` }, row.provenance), ` ${row.text("base")}, ${row.text("method")}`));
       const lines = columns.filter((column) => pair.some((row) => Table.shownCell(column, row) !== "")).map((column) => {
         const [a, b] = pair.map((row) => column.value(row));
         let difference = "", kind = null;
         if (column.kind === "number" && a !== null && b !== null && a > 0 && column.better) {
-          const percent = 100 * (b / a - 1);
-          kind = percent === 0 ? null : (percent < 0) === (column.better === "lower") ? "better" : "worse";
-          difference = percent === 0 ? "equal" : `${percent > 0 ? "+" : "−"}${Math.abs(percent).toPrecision(3)} %${kind ? `, ${kind}` : ""}`;
+          const percent = 100 * (b / a - 1), spread = Math.hypot(...pair.map((row) => column.deviation?.(row) ?? 0));
+          if (Math.abs(b - a) > spread) kind = (percent < 0) === (column.better === "lower") ? "better" : "worse";
+          const size = Math.abs(percent), shown = Board.number(size >= 100 ? Math.round(size) : Number(size.toPrecision(3)));
+          difference = percent === 0 ? "equal" : `${percent > 0 ? "+" : "−"}${shown} %, ${kind ?? "within the spread"}`;
         } else if (column.kind === "text" && a !== b) difference = "differs";
         const cells = pair.map((row) => el("td", { class: column.kind === "number" ? "n" : null }, Table.shownCell(column, row)));
         return el("tr", {}, el("th", { scope: "row" }, column.unit ? `${column.label} / ${column.unit}` : column.label), ...cells, el("td", { class: kind }, difference));
