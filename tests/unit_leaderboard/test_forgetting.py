@@ -73,7 +73,7 @@ def test_the_frames_are_the_same_for_everybody() -> None:
     ("words", "message"),
     [
         (["evaluation.forgetting.data=mptrj-2k"], "unknown data set 'mptrj-2k'; did you mean 'mptrj-1k'"),
-        (["evaluation.forgetting={data: mptrj-1k, frames: 5000}"], "frames=5000, and mptrj-1k has 1000; ask for fewer"),
+        (["evaluation.forgetting={data: cu-snap, frames: 1000}"], "frames=1000, and cu-snap has"),
         ([PROBES, "strategy=scratch", "adapter=full"], "random weights know nothing that they could forget"),
         (["evaluation.forgetting.data=emt-cuau"], "evaluation.forgetting.data=emt-cuau: wanted a published set"),
         (["evaluation.forgetting.data=acac"], "evaluation.forgetting.data=acac: has tests of its own"),
