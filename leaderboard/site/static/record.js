@@ -56,7 +56,7 @@
       const plot = Plot.plot({
         width: across(), height: 320, marginLeft: 60, marginBottom: columns.length > 5 ? 90 : 40, style, symbol: { domain: whose.map(([kind]) => kind), range: whose.map(([, sign]) => sign) },
         x: { label: null, domain: columns.map((column) => column.metric.test), tickRotate: columns.length > 5 ? -35 : 0 }, y: { label: `${chosen.metric.label}${unit()}`, type: logarithmic(points.map((p) => p.y)) ? "log" : "linear", grid: true, zero: true, tickFormat: (v) => Board.number(v) },
-        marks: [Plot.dot(points, { x: "x", y: "y", symbol: "kind", stroke: (p) => colour(p.kind), strokeOpacity: (p) => (p.kind === "other methods" ? 0.6 : 1), fill: (p) => (p.kind === "this record" ? COLOURS[1] : "none"), r: (p) => (p.kind === "other methods" ? 3.5 : 5.5), strokeWidth: 2, tip: true, title: (p) => `${p.name}\n${p.x}: ${Board.number(p.y)} ${chosen.unit}` })],
+        marks: [Plot.dot(points, { x: "x", y: "y", symbol: "kind", stroke: (p) => colour(p.kind), fill: (p) => (p.kind === "this record" ? COLOURS[1] : "none"), r: (p) => (p.kind === "other methods" ? 3.5 : 5.5), strokeWidth: 2, tip: true, title: (p) => `${p.name}\n${p.x}: ${Board.number(p.y)} ${chosen.unit}` })],
       });
       const signs = { times: "✕", square: "□", circle: "●" };
       const legend = el("p", { class: "legend" }, ...kinds.map(([kind, sign]) => { const mark = el("span", { "aria-hidden": "true" }, `${signs[sign]} `); mark.style.color = colour(kind); return el("span", {}, mark, kind); }));
