@@ -69,13 +69,13 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 TUNED_ON, TUNING_STEPS = TASKS["acac-500"], 200
 TRIED = {
-    SCRATCH: (2e-3, 5e-3, 1e-2, 2e-2, 4e-2),
+    SCRATCH: (2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2),
     "full": (1e-3, 2e-3, 5e-3, 1e-2),
     "readout": (1e-2, 3e-2, 1e-1),
     "elora-4": (5e-3, 1e-2, 2e-2, 4e-2, 8e-2),
     "elora-16": (2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2),
     "sparse-low": (5e-3, 1e-2, 2e-2, 4e-2),
-    "sparse-high": (5e-3, 1e-2, 2e-2, 4e-2, 8e-2),
+    "sparse-high": (5e-3, 1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1),
 }
 """Learning rates that are tried of each method, on the validation frames of `TUNED_ON`, with seed 0."""
 
