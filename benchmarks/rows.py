@@ -25,14 +25,14 @@ from benchmarks.row_plan import AUTHOR, LICENCE, METHODS, RATES_FILE, TASKS, TRI
 from benchmarks.row_table import write_tables
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
-from leaderboard.entries import BOARD, RECORDS, read_records, write_verdict
+from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
 from zoo.commands import EvaluateConfig, parse_choice
 from zoo.compose import compose
 from zoo.data.catalogue import data_card
 from zoo.data.config import DataConfig
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record, write_record
-from zoo.files import write_text_atomically
+from zoo.files import write_atomically, write_text_atomically
 from zoo.submission.submit import DEFAULT_NAME, Statement, submit
 from zoo.submission.submit_zero_shot import submit_zero_shot
 from zoo.submission.zero_shot import ZeroShotConfig
@@ -41,6 +41,8 @@ from zoo.training.config import RunConfig, parse_config
 
 CARDS = ("sevennet-0", "nequix-mp-1")
 REPRODUCED = "reproduced"
+KEPT_ARCHIVE_BYTES = 2**20
+"""Of an archive that is kept beside its row, one a method and task: small adapters can be downloaded, others are made again."""
 
 
 def on_the_board(row: Row, board: Sequence[Record]) -> Record | None:
@@ -77,6 +79,9 @@ def make(row: Row, folder: Path) -> Record:
     assert done.judgement.verdict is not None
     write_record(BOARD / RECORDS / REPRODUCED / f"{done.record.id}.json", done.record)
     write_verdict(done.judgement.verdict)
+    if row.method != ZERO_SHOT and row.seed == row.task.seeds[0] and done.archive.stat().st_size <= KEPT_ARCHIVE_BYTES:
+        content = done.archive.read_bytes()
+        write_atomically(BOARD / ARTEFACTS / f"{done.record.id}.zip", lambda partial: partial.write_bytes(content))
     return done.record
 
 
