@@ -93,7 +93,7 @@ def main() -> int:
             print("not opened: playwright is not installed (pip install playwright)")
             return 0
     rows += [(what, f"{statistics.median(values):.0f} ms ({min(values):.0f} to {max(values):.0f})") for what, values in times]
-    busy = f"Load average when it began {load:.1f} on {os.cpu_count()} cores: above their number, times by the clock are those of a busy machine."
+    busy = f"Load average when it began {load:.1f} on {os.cpu_count()} cores: above that, times by the clock are those of a busy machine."
     text = f"{markdown_table(HEADER, rows)}\n\n{stamp(COMMAND)} {version}, headless, opened five times: median, and least to most. {busy}"
     if options.records == RECORDS:
         write_between_markers(ROOT / "docs" / "leaderboard.md", "leaderboard-site", text)
