@@ -29,7 +29,10 @@ def _task_table(task: str, made: Mapping[Row, Record]) -> str:
     first = next(iter(own.values()))
     protocols = data_card(first.data.name).protocols
     asked = protocols[TASKS[task].protocol].metrics
-    columns = [(test, name) for name in reversed(asked) for test in dict.fromkeys(metric.test_set for metric in first.metrics)]
+    # a base may have been tested on more sets than the methods
+    common = set.intersection(*({(metric.test_set, metric.name) for metric in record.metrics} for record in own.values()))
+    tests = dict.fromkeys(metric.test_set for metric in first.metrics)
+    columns = [(test, name) for name in reversed(asked) for test in tests if (test, name) in common]
     header = ["base", "method", "rate", "trained", "seeds"]
     header += [f"{test} {METRICS[name].label}, {METRICS[name].unit}" for test, name in columns] + ["forgetting", "CPU / h"]
     rows = []
