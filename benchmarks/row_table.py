@@ -17,9 +17,8 @@ from zoo.evaluation.record import Record
 
 def write_tables(page: Path, made: Mapping[Row, Record]) -> None:
     """Rewrite the tables between their markers."""
-    write_between_markers(
-        page, "rows", "\n\n".join(_task_table(task, made) for task in TASKS if any(row.task.name == task for row in made))
-    )
+    trained = {row.task.name for row, record in made.items() if record.training is not None}
+    write_between_markers(page, "rows", "\n\n".join(_task_table(task, made) for task in TASKS if task in trained))
     write_between_markers(page, "row rates", _rates_table(made))
 
 
