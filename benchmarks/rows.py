@@ -26,7 +26,7 @@ from benchmarks.row_table import write_tables
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
 from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
-from zoo.commands import EvaluateConfig, parse_choice
+from zoo.choices import EvaluateConfig, parse_choice
 from zoo.compose import compose
 from zoo.data.catalogue import data_card
 from zoo.data.config import DataConfig

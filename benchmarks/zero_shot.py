@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks.row_plan import AUTHOR, LICENCE
 from benchmarks.runs import made_once
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
-from zoo.commands import EvaluateConfig, evaluate, parse_choice
+from zoo.choices import EvaluateConfig, parse_choice
+from zoo.commands import evaluate
 from zoo.data.card_files import on_this_disk
 from zoo.data.catalogue import data_card, data_set_names
 from zoo.evaluation.asked import asked_of

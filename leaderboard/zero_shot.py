@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard.verify import add_choice_arguments, choice_of
-from zoo.commands import EvaluateConfig, parse_choice
+from zoo.choices import EvaluateConfig, parse_choice
 from zoo.errors import USER_ERRORS, ZooError
 from zoo.submission.statement import Statement
 from zoo.submission.submit_zero_shot import submit_zero_shot

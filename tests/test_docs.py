@@ -20,7 +20,7 @@ from zoo.adapter_commands import parse_words
 from zoo.adapter_sources import is_address
 from zoo.analysis.command import AnalyseConfig
 from zoo.analysis.command import keys_of_words as analysis_keys_of_words
-from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
+from zoo.choices import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
 from zoo.compose import compose
 from zoo.data.cards import DataCard
 from zoo.data.catalogue import data_card, data_set_names

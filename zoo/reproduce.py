@@ -115,7 +115,8 @@ def _trained(record: Record, folder: Path, device: str, say: Callable[[str], Non
 
 
 def _evaluated(record: Record, folder: Path, device: str) -> Record:
-    from zoo.commands import EvaluateConfig, evaluate_as
+    from zoo.choices import EvaluateConfig
+    from zoo.commands import evaluate_as
     from zoo.training.config import parse_config
 
     asked: Mapping[str, Any] = record.evaluation["asked"]  # type: ignore[assignment]

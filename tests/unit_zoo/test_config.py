@@ -7,7 +7,7 @@ import yaml
 
 from tests.refusals import refusal_of
 from zoo.analysis.command import AnalyseConfig
-from zoo.commands import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
+from zoo.choices import CheckConfig, EvaluateConfig, ExportConfig, PredictConfig
 from zoo.compose import compose
 from zoo.config_groups import NO_METHODS, config_root, group_options
 from zoo.errors import ZooError

@@ -12,7 +12,7 @@ import torch
 from adapters.method import create_method
 from zoo import load
 from zoo.backbones import load_family
-from zoo.commands import ModelChoice, choose_model
+from zoo.choices import ModelChoice, choose_model
 from zoo.compose import compose
 from zoo.data.config import DataConfig
 from zoo.data.loader import GraphDataset

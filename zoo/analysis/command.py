@@ -8,7 +8,7 @@ from pathlib import Path
 from adapters.state import read_adapter
 from zoo.adapter_sources import is_address, local_adapter
 from zoo.analysis.analysis import analyse
-from zoo.commands import ModelChoice, choose_model, parse_choice
+from zoo.choices import ModelChoice, choose_model, parse_choice
 from zoo.errors import ZooError
 from zoo.overrides import quoted
 from zoo.registry import list_models
