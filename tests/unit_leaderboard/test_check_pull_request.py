@@ -332,6 +332,11 @@ def test_the_command_prints_what_it_found_and_writes_its_own_verdicts(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_fewer_frames_than_none_are_no_silent_way_around_the_base(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_pull_request.main(["base", "pull", "--repository", str(repo.root), "--frames", "-1"]) == 1
+    assert "--frames -1: wanted a number of frames" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["--output=x", "a b", "", "x;rm"])
 def test_a_commit_that_git_would_take_for_an_option_is_refused(name: str, repo: Repo) -> None:
     assert "not the name of a commit" in refusal_of(Repository(repo.root).changes, "base", name)
