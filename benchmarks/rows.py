@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from benchmarks.row_plan import AUTHOR, LICENCE, METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Row, Trial, read_trials, rows
 from benchmarks.row_table import write_tables
@@ -40,7 +41,7 @@ from zoo.training.artefacts import training_settings
 from zoo.training.config import RunConfig, parse_config
 
 CARDS = ("sevennet-0", "nequix-mp-1")
-REPRODUCED = "reproduced"
+REPRODUCED, NOT_ENTERED = "reproduced", "not entered"
 KEPT_ARCHIVE_BYTES = 2**20
 """Of an archive that is kept beside its row, one a method and task: small adapters can be downloaded, others are made again."""
 
@@ -114,8 +115,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _entered(row: Row, folder: Path) -> str:
     try:
         return f"{row.name}: {make(row, folder).id}"
-    except ZooError as error:
-        return f"{row.name}: not entered: {error}"
+    except (ZooError, SystemExit, CalledProcessError) as error:  # of one run: the others go on
+        return f"{row.name}: {NOT_ENTERED}: {error}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -148,8 +149,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
 
     with _pool(options.workers) as pool:
+        lines = []
         for line in pool.map(partial(_entered, folder=options.folder), missing):
             print(line, flush=True)
+            lines.append(line)
+    failed = sum(f": {NOT_ENTERED}: " in line for line in lines)
+    if failed:
+        raise SystemExit(f"{failed} of {len(missing)} rows were not entered, for the reasons above")
 
 
 if __name__ == "__main__":

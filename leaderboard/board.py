@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leaderboard.contestants import FULL, contestant_names
+from leaderboard.contestants import FULL, ZERO_SHOT, contestant_names
 from leaderboard.ranking import Improvement, improvement_over_full, mean_ranks, over_seeds
 from zoo.errors import ZooError
 from zoo.evaluation.metrics import METRICS
@@ -184,6 +184,10 @@ def _ranked(benchmark: str, protocol: str, provenance: str, scores: Mapping[Cont
     for contestant, by_task in scores.items():
         for task, values in by_task.items():
             tasks[task][contestant] = over_seeds(values).mean
+    tasks = {task: values for task, values in tasks.items() if _compares(values, scores)}
+    if not tasks:
+        return []
+    scores = {one: own for one, by_task in scores.items() if (own := {task: by_task[task] for task in by_task if task in tasks})}
     places = mean_ranks(tasks)
     full = _full_of_each_base(places)
     rows = []
@@ -196,6 +200,16 @@ def _ranked(benchmark: str, protocol: str, provenance: str, scores: Mapping[Cont
         counts = (len(seeds), len(tasks), min(seeds), max(seeds))
         rows.append(Aggregate(benchmark, protocol, provenance, base, method, *counts, places[contestant], gain))
     return rows
+
+
+def _compares(task: Iterable[Contestant], everyone: Iterable[Contestant]) -> bool:
+    """Whether more than one has results on a task, and methods among them where there are any: nobody wins a test set of his own.
+
+    A base is evaluated on all test sets of a protocol at once; those that no method was tested on say nothing of the methods.
+    """
+    there = list(task)
+    trained = [one for one in everyone if one[1] != ZERO_SHOT]
+    return len(there) > 1 and (not trained or any(one[1] != ZERO_SHOT for one in there))
 
 
 def _positive(tasks: Tasks) -> Tasks:

@@ -30,7 +30,8 @@ from zoo.submission.verify import one_line, verify_archive
 
 BOARD_FOLDER = "leaderboard"
 _SUFFIXES = {RECORDS: ".json", ARTEFACTS: ".zip", VERDICTS: ".json"}
-REPORTED = "reported"
+REPORTED, REPRODUCED = "reported", "reproduced"
+"""Kinds of evidence that have a folder of their own in ``records/``; reproduced rows may lie in ``records/`` itself, too."""
 MOST_RECORDS = 20
 """In one pull request by others than the maintainers; each is computed with."""
 _MOST_WORDS = 200
@@ -115,7 +116,7 @@ def _refused_changes(changes: Sequence[Change], ours: Sequence[Change], by_maint
         elif change.mode != _PLAIN_FILE:
             kind = {"120000": "a symbolic link", "100755": "an executable file", "160000": "a submodule"}.get(change.mode, change.mode)
             reasons.append(f"{change.path}: {kind}; add a plain file")
-        elif folders and (place, folders) != (RECORDS, (REPORTED,)):
+        elif folders and (place, folders) not in ((RECORDS, (REPORTED,)), (RECORDS, (REPRODUCED,))):
             reasons.append(f"{change.path}: too deep; the board has its files in {place}/ itself")
         elif not change.path.endswith(_SUFFIXES[place]):
             reasons.append(f"{change.path}: no {_SUFFIXES[place]} file; the board has nothing else in {place}/")
@@ -134,8 +135,9 @@ def _record(question: Question, path: str, others: Sequence[Record]) -> Record:
     record = parse_record(_text(content, path), PurePosixPath(path).name)
     if PurePosixPath(path).stem != record.id:
         raise ZooError(f"the file is not named by its record; rename it to {record.id}.json")
-    if (PurePosixPath(path).parent.name == REPORTED) != (record.provenance == "reported"):
-        raise ZooError(f"a {record.provenance} record in this folder; rows from papers lie in {RECORDS}/reported, all others in {RECORDS}")
+    folder = PurePosixPath(path).parent.name
+    if (folder == REPORTED) != (record.provenance == REPORTED) or (folder == REPRODUCED and record.provenance != REPRODUCED):
+        raise ZooError(f"a {record.provenance} record in this folder; {RECORDS}/{REPORTED} and {RECORDS}/{REPRODUCED} are for those alone")
     if record_text(record).encode() != content:
         raise ZooError("not written as zoo submit writes records; take the .json that it wrote")
     if record.provenance != "submitted" and not question.by_maintainer:
@@ -149,7 +151,7 @@ def _record(question: Question, path: str, others: Sequence[Record]) -> Record:
 def _verdict_on(question: Question, record: Record, added: set[str]) -> Verdict | None:
     """The verdict on a submitted record; None for a row from a paper, which has no archive. Raises `ZooError` where it is refused."""
     artefact = f"{BOARD_FOLDER}/{ARTEFACTS}/{record.id}.zip"
-    if record.provenance == "reported":
+    if record.provenance == REPORTED:
         return None
     if artefact not in added:
         raise ZooError(f"its archive {artefact} is missing; python -m leaderboard.add puts it there")

@@ -6,7 +6,8 @@ Rules, in one place:
 - **Missing seeds.** A result is the mean over the seeds there are; how many there were is kept beside it. Nothing is imputed. Seeds are
   runs whose settings differ in the seed alone (`leaderboard.contestants`); a seed that was run twice counts twice.
 - **Missing tasks** (a molecule, a test set). Contestants without a result share the last places of that task, so that leaving out what one
-  is bad at never helps; one more result never makes a mean rank worse.
+  is bad at never helps; one more result never makes a mean rank worse. Which tasks are ranked is the board's choice
+  (`leaderboard.board`): those that one contestant alone has, or bases without adapter alone, are not.
 - **Improvement over full fine-tuning.** The geometric mean over tasks of ``error(full) / error(method)``, as the percentage by which the
   error falls: scale-free, so that no molecule with large errors decides alone. Tasks that only one of the two has, and errors of zero,
   which have no ratio, are left out; the tasks that remain are counted.

@@ -48,8 +48,10 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def choice_of(words: argparse.Namespace) -> Choice:
-    """Which predictions to compute again, from the arguments of `add_choice_arguments`; raises `ZooError` for an unknown device."""
-    return Choice(None if words.all else max(words.frames, 0), words.salt, device_named(words.device))
+    """Which predictions to compute again, from `add_choice_arguments`; raises `ZooError` for an unknown device or fewer than no frames."""
+    if words.frames < 0:
+        raise ZooError(f"--frames {words.frames}: wanted a number of frames, 0 to leave the base alone, or --all")
+    return Choice(None if words.all else words.frames, words.salt, device_named(words.device))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,8 @@ from zoo.registry import list_models
 DEFAULT_TOLERANCE = 0.05
 REPRODUCE_KEYS = ("name", "device", "tolerance")
 _KINDS_OF_ERROR = ("MAE", "RMSE")
+_NAMING_FILES = frozenset(("run", "adapter", "record"))
+"""Words of ``zoo evaluate`` that name files, and that `zoo.evaluation.asked.asked_of` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ def reproduce(record: Record, folder: Path, device: str = "auto", say: Callable[
             raise ZooError(f"{record.id}: its part {name!r} is of other frames than those drawn here, so that numbers cannot be compared")
     here = {(metric.test_set, metric.name): metric.value for metric in made.metrics}
     wanted = [metric for metric in record.metrics if metric.kind in _KINDS_OF_ERROR]
+    missing = [f"{metric.test_set}: {metric.name}" for metric in wanted if (metric.test_set, metric.name) not in here]
+    if missing or not wanted:
+        raise ZooError(f"{record.id}: {f'{missing[0]} is not measured' if missing else 'no error'} here, so that nothing is compared")
     rows = tuple((metric.test_set, metric.name, metric.value, here[metric.test_set, metric.name]) for metric in wanted)
     same = made.adapter.file_sha256 == record.adapter.file_sha256 if made.adapter and record.adapter else None
     return Comparison(made, rows, same)
@@ -89,9 +94,11 @@ def _check(record: Record) -> None:
     """A record may come from anywhere: it names cards and published sets, and nothing on this disk is read or run because of it."""
     if record.provenance == "reported":
         raise ZooError(f"{record.id}: printed in a paper, which does not say enough to make it again")
-    training: Mapping[str, Any] = record.training or record.evaluation.get("asked") or {}  # type: ignore[assignment]
-    backbone, data, adapter = (training.get(name) or {} for name in ("backbone", "data", "adapter"))
-    if not data:
+    asked = record.evaluation.get("asked") if record.training is None else record.training
+    if record.training is None and (record.adapter is not None or (isinstance(asked, Mapping) and not _NAMING_FILES.isdisjoint(asked))):
+        raise ZooError(f"{record.id}: was made with a run or an adapter file of somebody's disk, which a record does not hold")
+    backbone, data, adapter = (_section(asked, name) for name in ("backbone", "data", "adapter"))
+    if backbone is None or not data or adapter is None:
         raise ZooError(f"{record.id}: does not say how it was made (it is of an older version); evaluate its base and data by hand")
     if backbone.get("name") not in list_models():
         raise ZooError(f"{record.id}: its base {backbone.get('name')!r} is no card of the zoo; zoo list shows those there are")
@@ -103,6 +110,12 @@ def _check(record: Record) -> None:
         raise ZooError(f"{record.id}: went on from the adapter file {adapter['path']!r}, which a record does not hold")
 
 
+def _section(asked: Any, name: str) -> Mapping[str, Any] | None:
+    """A part of a configuration that nobody has validated; empty where it is left out, None where it is none."""
+    found = (asked.get(name) or {}) if isinstance(asked, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
 def _trained(record: Record, folder: Path, device: str, say: Callable[[str], None]) -> Record:
     from zoo.training.config import RunConfig, parse_config
     from zoo.training.run import fine_tune
@@ -110,6 +123,8 @@ def _trained(record: Record, folder: Path, device: str, say: Callable[[str], Non
     run = {"name": folder.name, "folder": str(folder), "resume": True}
     settings: Mapping[str, Any] = record.training or {}
     config: RunConfig = parse_config({**settings, "backbone": {**settings["backbone"], "device": device}, "run": run})
+    loggers = config.training.loggers.model_copy(update={"wandb_project": None})  # nothing is sent anywhere because a record says so
+    config = config.model_copy(update={"training": config.training.model_copy(update={"loggers": loggers})})
     fine_tune(config, say)
     return read_record(folder / "record.json")
 

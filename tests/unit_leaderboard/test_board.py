@@ -72,6 +72,24 @@ def test_papers_and_our_own_results_never_share_a_rank(reported: list[Record]) -
     assert aggregates(entries(alone)) == [], "one contestant has no rank"
 
 
+def test_nobody_wins_a_test_set_that_he_alone_has() -> None:
+    def tested(number: int, errors: dict[str, float], **fields: object) -> Record:
+        data = made_up(number).data.model_dump()
+        splits = data["splits"] | {name: {"frames": 5, "sha256": HASH} for name in errors}
+        metrics = metric_records({name: {"force_mae_mev_per_angstrom": error} for name, error in errors.items()})
+        own = {"metrics": metrics, "zero_shot_metrics": (), "data": {**data, "name": "acac", "protocol": "acac all", "splits": splits}}
+        return made_up(number, **(own | {"provenance": "reproduced"} | fields))
+
+    base = tested(1, {"a": 9.0, "b": 9.0, "c": 9.0}, adapter=None, training=None, cost=None, seed=None)
+    methods = [tested(2, {"a": 1.0}, method="full"), tested(2, {"a": 2.0}, method="elora")]
+    ranked = aggregates(entries([base, *methods]))
+    assert [(row.method.split(" ")[0], row.mean_rank, row.tasks, row.tasks_of_all) for row in ranked] == [
+        ("full", 1.0, 1, 1), ("elora", 2.0, 1, 1), ("zero-shot", 3.0, 1, 1)
+    ]  # fmt: skip
+    (alone, *_) = aggregates(entries([tested(2, {"a": 9.0, "d": 1.0}, method="sparse"), *methods]))
+    assert alone.method.startswith("full"), "a test set of one's own would make the worst method the best"
+
+
 def test_seeds_give_an_interval() -> None:
     def run(seed: int, method: str, error: float) -> Record:
         metrics = metric_records({"test": {"force_rmse_mev_per_angstrom": error}})

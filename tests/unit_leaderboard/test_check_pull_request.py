@@ -290,6 +290,23 @@ def test_rows_of_the_board_itself_need_a_maintainer(repo: Repo, forger: Forger) 
     assert len(outcome.verdicts) == 1
 
 
+def test_rows_of_the_board_itself_may_lie_in_their_own_folder(repo: Repo, forger: Forger) -> None:
+    record = forger.sealed(lambda fields: fields.update(provenance="reproduced"))
+    for folder in ("records/reproduced", "artefacts"):
+        (repo.root / BOARD / folder).mkdir(parents=True)
+    (repo.root / BOARD / "records" / "reproduced" / f"{record.record.id}.json").write_text(record_text(record.record))
+    (repo.root / BOARD / "artefacts" / f"{record.record.id}.zip").write_bytes(record.archive())
+    repo.commit()
+    assert repo.check(by_maintainer=True).reasons == ()
+
+
+def test_a_submission_does_not_lie_among_the_boards_own_rows(repo: Repo, forger: Forger) -> None:
+    (repo.root / BOARD / "records" / "reproduced").mkdir()
+    submitted = forger.submission.record
+    (repo.root / BOARD / "records" / "reproduced" / f"{submitted.id}.json").write_text(record_text(submitted))
+    assert any(not lacks(reason, "a submitted record in this folder") for reason in refusals(repo))
+
+
 def test_a_forged_archive_is_refused_with_the_verifiers_reason(repo: Repo, forger: Forger) -> None:
     forged = forger.sealed(lambda fields: fields["metrics"][0].update(value=0.5))
     (repo.root / BOARD / "artefacts").mkdir()
@@ -313,6 +330,11 @@ def test_the_command_prints_what_it_found_and_writes_its_own_verdicts(
     assert [path.stem for path in verdicts.iterdir()] == [identifier]
     assert check_pull_request.main(["base", "nowhere", "--repository", str(repo.root)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_fewer_frames_than_none_are_no_silent_way_around_the_base(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_pull_request.main(["base", "pull", "--repository", str(repo.root), "--frames", "-1"]) == 1
+    assert "--frames -1: wanted a number of frames" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["--output=x", "a b", "", "x;rm"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,13 @@ def test_forgetting_that_the_config_does_not_ask_for_is_refused(probed: Forger, 
     assert not lacks("\n".join(judged(added).reasons), "forgetting is stated in the record, and config.json asks for none")
     removed = probed.sealed(lambda fields: fields.update(forgetting=None))
     assert not lacks("\n".join(judged(removed).reasons), "forgetting is left out in the record, and config.json asks for that of mptrj-1k")
+
+
+def test_what_a_run_was_trained_on_shows_nothing_forgotten(probed: Forger) -> None:
+    config = json.loads(json.dumps(probed.submission.config))
+    config["evaluation"]["forgetting"]["data"] = config["data"]["name"]
+    reasons = "\n".join(judged(probed.sealed(config=config)).reasons)
+    assert not lacks(reasons, f"forgetting is measured on {config['data']['name']}, which the run was trained on")
 
 
 def test_forgetting_without_the_base_is_no_proof(probed: Forger) -> None:

@@ -294,6 +294,17 @@ def test_a_fault_of_the_verifier_refuses_the_submission(forger: Forger, monkeypa
     assert reason.isprintable()
 
 
+def test_a_fault_of_the_reader_refuses_the_submission_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.submission import verify as module
+
+    def broken(*_: Any) -> None:
+        raise IndexError("nobody thought of it")
+
+    monkeypatch.setattr(module, "read_archive", broken)
+    (reason,) = module.verify(tmp_path / "any.zip").reasons
+    assert not lacks(reason, UNFORESEEN, "IndexError", "report it")
+
+
 def test_weights_that_make_no_number_do_not_pass_for_a_model(forger: Forger, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN differs from every prediction by NaN, which is not more than any tolerance."""
     from dataclasses import replace

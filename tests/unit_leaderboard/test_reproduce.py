@@ -11,6 +11,7 @@ import pytest
 
 from tests.refusals import lacks, refusal_of
 from zoo.cli import main
+from zoo.errors import ZooError
 from zoo.evaluation.record import Record, build_record, read_record, write_record
 from zoo.reproduce import reproduce
 
@@ -90,6 +91,44 @@ def test_a_record_can_name_nothing_on_this_disk(section: str, values: dict[str, 
 def test_results_of_papers_and_of_older_versions_say_too_little(record: Record, tmp_path: Path) -> None:
     older = changed(record, lambda fields: fields.update(adapter=None, training=None, seed=None, evaluation={"task": "labels"}))
     assert not lacks(refusal_of(reproduce, older, tmp_path / "run"), "does not say how it was made")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"adapter": "hf://owner/name"}, "a run or an adapter file of somebody's disk"),
+        ({"adapter": {"path": "/etc/passwd"}}, "a run or an adapter file of somebody's disk"),
+        ({"run": "runs/mine"}, "a run or an adapter file of somebody's disk"),
+        ({"backbone": "sevennet-0"}, "does not say how it was made"),
+        ({"data": ["acac"]}, "does not say how it was made"),
+    ],
+)
+def test_an_evaluation_can_name_nothing_on_this_disk_either(asked: dict[str, Any], message: str, record: Record, tmp_path: Path) -> None:
+    whole = {"backbone": {"name": "sevennet-0"}, "data": {"name": "emt-cuau"}, **asked}
+    evaluation = {"task": "labels", "asked": whole}
+    forged = changed(record, lambda fields: fields.update(adapter=None, training=None, seed=None, cost=None, evaluation=evaluation))
+    assert not lacks(refusal_of(reproduce, forged, tmp_path / "run"), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_record_sends_nothing_anywhere(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zoo.training.run
+
+    seen = []
+
+    def stopped(config: Any, _: object) -> None:
+        seen.append(config.training.loggers.wandb_project)
+        raise ZooError("stopped here")
+
+    monkeypatch.setattr(zoo.training.run, "fine_tune", stopped)
+    forged = changed(record, lambda fields: fields["training"]["training"]["loggers"].update(wandb_project="theirs"))
+    assert refusal_of(reproduce, forged, tmp_path / "run") == "stopped here"
+    assert seen == [None]
+
+
+def test_an_error_that_is_not_measured_here_is_not_passed_over(record: Record, tmp_path: Path) -> None:
+    forged = changed(record, lambda fields: fields.update(metrics=[m for m in fields["metrics"] if m["kind"] not in ("MAE", "RMSE")]))
+    assert not lacks(refusal_of(reproduce, forged, tmp_path / "run", device="cpu"), "no error here, so that nothing is compared")
 
 
 def test_results_on_other_frames_are_not_compared(record: Record, tmp_path: Path) -> None:

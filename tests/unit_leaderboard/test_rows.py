@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from subprocess import CalledProcessError
+
 import pytest
 
+import benchmarks.rows
 from benchmarks.row_plan import METHODS, SCRATCH, TASKS, TRIED, ZERO_SHOT, Row, Trial, chosen_rates, read_trials, rows
 from benchmarks.rows import CARDS, on_the_board
 from leaderboard.entries import read_records, read_verdicts
 from zoo.compose import compose
+from zoo.errors import ZooError
 from zoo.evaluation.record import Record
 from zoo.submission.verdict import RECOMPUTED_PREDICTIONS
 from zoo.training.config import RunConfig, parse_config
@@ -53,6 +58,16 @@ def test_a_tuned_rate_lies_between_others_that_were_tried() -> None:
     assert tried == {Trial(card, method, rate) for card in cards for method, rates in TRIED.items() for rate in rates}
     for (_, method), rate in chosen_rates().items():
         assert min(TRIED[method]) < rate < max(TRIED[method]), f"{method}: the best rate is the last one that was tried"
+
+
+@pytest.mark.parametrize("error", [ZooError("diverged"), SystemExit("another configuration"), CalledProcessError(1, "zoo train")])
+def test_a_row_that_fails_leaves_the_others_alone(error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Record:
+        raise error
+
+    monkeypatch.setattr(benchmarks.rows, "make", fails)
+    row = Row(CARDS[0], TASKS["acac-50"], "full", 0, 1e-3)
+    assert benchmarks.rows._entered(row, tmp_path) == f"{row.name}: not entered: {error}"
 
 
 def test_every_trained_row_was_verified_from_base_and_adapter(ours: list[Record]) -> None:

@@ -77,6 +77,8 @@ def verify(path: Path, choice: Choice | None = None) -> Judgement:
         archive = read_archive(path)
     except ZooError as error:
         return Judgement((one_line(str(error)),), None, None)
+    except Exception as error:
+        return Judgement((one_line(_unforeseen(error)),), None, None)
     return verify_archive(archive, choice or Choice())
 
 
@@ -87,8 +89,7 @@ def verify_archive(archive: ArchiveFile, choice: Choice) -> Judgement:
     except USER_ERRORS as error:
         found = [str(error)]
     except Exception as error:
-        # what a stranger sent must not end the program that reads it, be it by a fault of ours
-        found = [f"{UNFORESEEN} ({type(error).__name__}: {error}); report it with the archive"]
+        found = [_unforeseen(error)]
     if isinstance(found, list):
         return Judgement(tuple(one_line(reason) for reason in found), None, archive)
     record = archive.submission.record
@@ -105,6 +106,11 @@ def verify_archive(archive: ArchiveFile, choice: Choice) -> Judgement:
         versions=versions(),
     )
     return Judgement((), verdict, archive)
+
+
+def _unforeseen(error: Exception) -> str:
+    """What a stranger sent must not end the program that reads it, be it by a fault of ours."""
+    return f"{UNFORESEEN} ({type(error).__name__}: {error}); report it with the archive"
 
 
 @dataclass(frozen=True)
