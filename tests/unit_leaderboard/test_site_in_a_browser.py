@@ -253,13 +253,16 @@ def test_two_rows_are_compared_and_a_record_is_opened(open_page: Callable[..., A
 
 
 @pytest.mark.parametrize(
-    ("address", "wanted"), [("3bpa", ("Error by temperature", "Profile")), ("rmd17", ("Error against cost", "Method by data set"))]
+    ("address", "protocol", "wanted"),
+    [("3bpa", "ELoRA", ("Error by temperature", "Profile")), ("rmd17", "n_train=50", ("Error against cost", "Method by data set"))],
 )
-def test_plots_are_drawn_and_say_what_they_show(address: str, wanted: tuple[str, str], open_page: Callable[..., Any]) -> None:
+def test_plots_are_drawn_and_say_what_they_show(
+    address: str, protocol: str, wanted: tuple[str, str], open_page: Callable[..., Any]
+) -> None:
     page = open_page(f"index.html#/plots/{address}")
     page.wait_for_selector("figure")
     options = page.eval_on_selector_all("select >> nth=0 >> option", "all => all.map(option => option.value)")
-    page.select_option("select >> nth=0", next(value for value in options if ("n_train=50" in value) == (address == "rmd17")))
+    page.select_option("select >> nth=0", next(value for value in options if protocol in value))
     titles = page.eval_on_selector_all("figure h2", "all => all.map(title => title.textContent)")
     assert {"Spread over seeds", *wanted} <= set(titles)
     labels = page.eval_on_selector_all("figure [role=img]", "all => all.map(drawn => drawn.getAttribute('aria-label'))")
