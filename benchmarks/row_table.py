@@ -50,7 +50,8 @@ def _cells(several: Sequence[Record], columns: Sequence[tuple[str, str]]) -> lis
     ratios = [ratio for ratio in map(forgetting_ratio, several) if ratio is not None]
     hours = [record.cost.cpu_seconds / 3600 for record in several if record.cost]
     forgotten = f"{statistics.mean(ratios):.2f}" if ratios else ""
-    return [f"{rate:g}", f"{first.adapter.trainable_count:,}", str(len(several)), *shown, forgotten, f"{statistics.mean(hours):.3f}"]
+    cost = f"{statistics.mean(hours):.3f}" if hours else ""
+    return [f"{rate:g}", f"{first.adapter.trainable_count:,}", str(len(several)), *shown, forgotten, cost]
 
 
 def _rates_table(made: Mapping[Row, Record]) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -92,12 +92,16 @@ def _zero_shot_config(row: Row) -> ZeroShotConfig:
 
 
 def tune(cards: Sequence[str], methods: Sequence[str], folder: Path, workers: int) -> None:
-    """Run the trials that are not written down, and write them down."""
+    """Run the trials that are not written down, and write each down as it ends."""
     trials = [Trial(card, method, rate) for card in cards for method in methods for rate in TRIED.get(method, ())]
     missing = [trial for trial in trials if trial not in read_trials()]
     with _pool(workers) as pool:
-        found = dict(zip(missing, pool.map(partial(_validation_loss, folder=folder), missing), strict=True))
-    everything = sorted((read_trials() | found).items(), key=lambda item: (item[0].card, list(METHODS).index(item[0].method), item[0].rate))
+        for trial, loss in zip(missing, pool.map(partial(_validation_loss, folder=folder), missing), strict=True):
+            _write_trials(read_trials() | {trial: loss})
+
+
+def _write_trials(trials: Mapping[Trial, float]) -> None:
+    everything = sorted(trials.items(), key=lambda item: (item[0].card, list(METHODS).index(item[0].method), item[0].rate))
     lines = [f"{trial.card},{trial.method},{trial.rate:g},{loss:.4f}" for trial, loss in everything]
     write_text_atomically(RATES_FILE, "\n".join(["card,method,rate,validation loss", *lines]) + "\n")
 

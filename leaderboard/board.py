@@ -15,6 +15,7 @@ from typing import Any
 from leaderboard.contestants import FULL, ZERO_SHOT, contestant_names
 from leaderboard.ranking import Improvement, improvement_over_full, mean_ranks, over_seeds
 from zoo.errors import ZooError
+from zoo.evaluation.forgetting_settings import ForgettingSettings
 from zoo.evaluation.metrics import METRICS
 from zoo.evaluation.record import Record, parse_record, read_record_text, record_text
 
@@ -27,6 +28,8 @@ MEANING = {
     "local": "a run's own record, verified by nobody",
 }
 OVERALL = "all benchmarks"
+FORGETTING = ForgettingSettings(data="mptrj-1k", frames=50)
+"""The frames of the column of forgetting: errors on others do not compare, and stand on the pages of their records alone."""
 Contestant = tuple[str, str]
 """Base and method."""
 Tasks = dict[tuple[str, ...], list[float]]
@@ -120,8 +123,8 @@ def values_of(record: Record) -> list[Value]:
 
 
 def forgetting_ratio(record: Record) -> float | None:
-    """Force error on frames of the base's own kind after over before fine-tuning, 1 nothing forgotten; None where it was not measured."""
-    if record.forgetting is None:
+    """Force error on the frames of `FORGETTING` after over before fine-tuning, 1 nothing forgotten; None where it was not measured."""
+    if record.forgetting is None or (record.forgetting.data_name, record.forgetting.split.frames) != (FORGETTING.data, FORGETTING.frames):
         return None
     before = {metric.name: metric.value for metric in record.forgetting.before}
     for metric in record.forgetting.after:

@@ -4,7 +4,8 @@ Run it from a checkout of BASE: the rules that judge a pull request are then not
 
 A pull request may add files and touch none that is there: a record ``records/ID.json``, its archive ``artefacts/ID.zip`` and the verdict
 ``verdicts/ID.json`` that ``python -m leaderboard.add`` wrote. Each archive is verified here again, with a salt that its author could not
-know. Rows that the board's maintainers enter (``reported`` from a paper, ``reproduced`` by us) need ``--maintainer``.
+know. Rows that the board's maintainers enter (``reported`` from a paper, ``reproduced`` by us) need ``--maintainer``; of a reproduced row
+the verdict alone will do, since ``zoo reproduce`` makes it again.
 """
 
 from __future__ import annotations
@@ -149,11 +150,13 @@ def _record(question: Question, path: str, others: Sequence[Record]) -> Record:
 
 
 def _verdict_on(question: Question, record: Record, added: set[str]) -> Verdict | None:
-    """The verdict on a submitted record; None for a row from a paper, which has no archive. Raises `ZooError` where it is refused."""
+    """The verdict found here; None for a row without archive: from a paper, or of our own. Raises `ZooError` where it is refused."""
     artefact = f"{BOARD_FOLDER}/{ARTEFACTS}/{record.id}.zip"
     if record.provenance == REPORTED:
         return None
     if artefact not in added:
+        if record.provenance == REPRODUCED and _stated_verdict(question, record.id, added) is not None:
+            return None
         raise ZooError(f"its archive {artefact} is missing; python -m leaderboard.add puts it there")
     content = question.repository.contents(question.head, [artefact], LARGEST_ARTEFACT_BYTES)[artefact]
     archive = parse_archive(content, PurePosixPath(artefact).name)
@@ -167,12 +170,21 @@ def _verdict_on(question: Question, record: Record, added: set[str]) -> Verdict 
     return judgement.verdict
 
 
-def _check_stated_verdict(question: Question, found: Verdict, added: set[str]) -> None:
-    path = f"{BOARD_FOLDER}/{VERDICTS}/{found.record}.json"
+def _stated_verdict(question: Question, record: str, added: set[str]) -> Verdict | None:
+    path = f"{BOARD_FOLDER}/{VERDICTS}/{record}.json"
     if path not in added:
-        return
+        return None
     content = question.repository.contents(question.head, [path], LARGEST_RECORD_BYTES)[path]
     stated = parse_verdict(_text(content, path), PurePosixPath(path).name)
+    if stated.record != record:
+        raise ZooError(f"{path}: a verdict on {stated.record}; name the file by its record")
+    return stated
+
+
+def _check_stated_verdict(question: Question, found: Verdict, added: set[str]) -> None:
+    stated = _stated_verdict(question, found.record, added)
+    if stated is None:
+        return
     if stated.badge != found.badge:
         claims = f"its verdict claims {stated.badge!r}, and verification here found {found.badge!r}"
         raise ZooError(f"{claims}; leave the verdict out, the board writes its own")

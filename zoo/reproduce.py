@@ -60,7 +60,7 @@ def reproduce(record: Record, folder: Path, device: str = "auto", say: Callable[
             record's, and whatever `zoo train` and `zoo evaluate` refuse.
     """
     _check(record)
-    made = _trained(record, folder, device, say) if record.training is not None else _evaluated(record, folder, device)
+    made = _trained(record, folder, device, say) if record.training is not None else _evaluated(record, folder, device, say)
     for name, split in record.data.splits.items():
         if made.data.splits.get(name) != split:
             raise ZooError(f"{record.id}: its part {name!r} is of other frames than those drawn here, so that numbers cannot be compared")
@@ -129,12 +129,13 @@ def _trained(record: Record, folder: Path, device: str, say: Callable[[str], Non
     return read_record(folder / "record.json")
 
 
-def _evaluated(record: Record, folder: Path, device: str) -> Record:
+def _evaluated(record: Record, folder: Path, device: str, say: Callable[[str], None]) -> Record:
     from zoo.choices import EvaluateConfig
     from zoo.commands import evaluate_as
     from zoo.training.config import parse_config
 
     asked: Mapping[str, Any] = record.evaluation["asked"]  # type: ignore[assignment]
+    say(f"{record.base.card} predicts {', '.join(dict.fromkeys(metric.test_set for metric in record.metrics))} of {record.data.name}")
     path = folder / "record.json"
     folder.mkdir(parents=True, exist_ok=True)
     evaluate_as(parse_config({**asked, "backbone": {**asked["backbone"], "device": device}, "record": str(path)}, EvaluateConfig))

@@ -112,13 +112,17 @@ def test_seeds_give_an_interval() -> None:
     assert first.improvement.percent == pytest.approx(100 * (1 - 21 / 41))
 
 
-def test_forgetting_is_a_ratio_of_force_errors() -> None:
+def test_forgetting_is_a_ratio_of_force_errors_on_the_boards_own_frames() -> None:
     def errors(value: float) -> object:
         return metric_records({"test": {"energy_mae_mev": 3.0, "force_mae_mev_per_angstrom": value}})
 
-    split = {"frames": 10, "sha256": HASH}
-    record = made_up(1, forgetting={"data_name": "mptrj-1k", "split": split, "before": errors(50.0), "after": errors(75.0)})
-    assert forgetting_ratio(record) == 1.5
+    def measured(data_name: str, frames: int) -> Record:
+        split = {"frames": frames, "sha256": HASH}
+        return made_up(1, forgetting={"data_name": data_name, "split": split, "before": errors(50.0), "after": errors(75.0)})
+
+    assert forgetting_ratio(measured("mptrj-1k", 50)) == 1.5
+    assert forgetting_ratio(measured("mptrj-1k", 10)) is None
+    assert forgetting_ratio(measured("cu-snap", 50)) is None
     assert forgetting_ratio(made_up(1)) is None
 
 

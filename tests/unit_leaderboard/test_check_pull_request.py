@@ -21,6 +21,7 @@ from tests.unit_leaderboard.forgery import Forger
 from tests.unit_leaderboard.test_validate_and_schema import write_zero_shot
 from zoo.evaluation.record import build_record, read_record, record_text
 from zoo.submission.recompute import Choice
+from zoo.submission.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = "leaderboard"
@@ -290,6 +291,22 @@ def test_rows_of_the_board_itself_need_a_maintainer(repo: Repo, forger: Forger) 
     assert len(outcome.verdicts) == 1
 
 
+def test_a_row_of_the_board_itself_may_come_with_its_verdict_alone(repo: Repo, forger: Forger, honest: Path) -> None:
+    record = forger.sealed(lambda fields: fields.update(provenance="reproduced")).record
+    verdict = verify(honest, Choice(0)).verdict
+    assert verdict is not None
+    (repo.root / BOARD / "records" / f"{record.id}.json").write_text(record_text(record))
+    assert not lacks(refusals(repo, by_maintainer=True)[0], "its archive", "is missing")
+    (repo.root / BOARD / "verdicts").mkdir()
+    path = repo.root / BOARD / "verdicts" / f"{record.id}.json"
+    path.write_text(verdict.model_copy(update={"record": "another"}).model_dump_json())
+    assert not lacks(refusals(repo, by_maintainer=True)[0], "a verdict on another; name the file by its record")
+    path.write_text(verdict.model_copy(update={"record": record.id}).model_dump_json())
+    repo.commit()
+    assert repo.check(by_maintainer=True) == Outcome((), ())
+    assert any(not lacks(reason, "maintainers") for reason in repo.check().reasons)
+
+
 def test_rows_of_the_board_itself_may_lie_in_their_own_folder(repo: Repo, forger: Forger) -> None:
     record = forger.sealed(lambda fields: fields.update(provenance="reproduced"))
     for folder in ("records/reproduced", "artefacts"):
@@ -349,5 +366,7 @@ def test_the_workflow_runs_the_rules_of_the_base_without_rights_to_write() -> No
     checkout = next(step for step in job["steps"] if str(step.get("uses", "")).startswith("actions/checkout"))
     assert checkout["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
     assert checkout["with"]["persist-credentials"] is False
-    assert any(".ci/records" in str(step.get("run", "")) for step in job["steps"])
+    (check,) = [step for step in job["steps"] if ".ci/records" in str(step.get("run", ""))]
+    assert check["run"].endswith("${MAINTAINER:+--maintainer}")
+    assert "author_association" in check["env"]["MAINTAINER"], "whoever opens the pull request does not choose it"
     assert os.access(ROOT / ".ci" / "records", os.X_OK)

@@ -255,6 +255,13 @@ def test_an_adapter_file_that_counts_wrongly_is_refused(forger: Forger) -> None:
     assert any("states 7 trained numbers and holds" in reason for reason in refusals_of(forged))
 
 
+@pytest.mark.parametrize(("name", "value"), [("head", "omat"), ("forces", "direct")])
+def test_an_adapter_file_of_another_head_or_other_forces_than_the_config_asks_for_is_refused(name: str, value: str, forger: Forger) -> None:
+    config = config_with(forger, "backbone", **{name: value})
+    reasons = refusals_of(forger.sealed(config=config))
+    assert any(not lacks(reason, f"config.json asks for backbone.{name}={value}, the adapter file is of") for reason in reasons), reasons
+
+
 @pytest.mark.parametrize(
     ("field", "value", "most"),
     [("base.parameter_count", 1, 1), ("adapter.coverage_share", 1.0, 1), ("base.conservative", False, 1), ("base.symmetry", "O(3)", 1)],

@@ -77,6 +77,7 @@ def test_the_frames_are_the_same_for_everybody() -> None:
         (["evaluation.forgetting={data: cu-snap, frames: 1000}"], "frames=1000, and cu-snap has"),
         ([PROBES, "strategy=scratch", "adapter=full"], "random weights know nothing that they could forget"),
         (["evaluation.forgetting.data=emt-cuau"], "evaluation.forgetting.data=emt-cuau: wanted a published set"),
+        (["evaluation.forgetting={data: mptrj-1k, frames: 3}", "data=mptrj-1k"], "forgetting.data=mptrj-1k: the run is trained on it"),
         (["evaluation.forgetting.data=acac"], "evaluation.forgetting.data=acac: has tests of its own"),
         (["evaluation.forgetting.data=file"], "evaluation.forgetting.data=file: wanted a published set"),
     ],

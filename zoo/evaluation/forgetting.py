@@ -49,10 +49,12 @@ def forgetting_frames(settings: ForgettingSettings) -> list[Frame]:
     return chosen
 
 
-def check_forgetting(settings: ForgettingSettings, frames: Sequence[Frame], potential: Potential, weights: str) -> None:
+def check_forgetting(settings: ForgettingSettings, frames: Sequence[Frame], potential: Potential, weights: str, trained_on: str) -> None:
     """Refuse what could not be measured after hours of training; raises `ZooError` in one line."""
     if weights == "random":
         raise ZooError("evaluation.forgetting: random weights know nothing that they could forget; set evaluation.forgetting=null")
+    if settings.data == trained_on:
+        raise ZooError(f"evaluation.forgetting.data={settings.data}: the run is trained on it; name a set of the base's own kind")
     check_elements(frames, potential.backbone.elements, f"evaluation.forgetting.data={settings.data}: {potential.source}")
     check_edges(frames, potential.backbone.graph_recipe)
 
@@ -106,7 +108,7 @@ def forgetting_differences(stated: ForgettingRecord, found: ForgettingRecord) ->
             yield f"forgetting.{side} has the metrics {', '.join(sorted(theirs))}, recomputed are {', '.join(sorted(ours))}"
             continue
         for name, value in ours.items():
-            if abs(theirs[name] - value) > _ABSOLUTE + _RELATIVE * abs(value):
+            if not abs(theirs[name] - value) <= _ABSOLUTE + _RELATIVE * abs(value):
                 yield f"forgetting.{side}: {name} is {theirs[name]:.6g} in the record, {value:.6g} recomputed"
 
 

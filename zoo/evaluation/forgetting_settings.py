@@ -11,4 +11,4 @@ class ForgettingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str
-    frames: int = Field(default=100, ge=1, le=1000)
+    frames: int = Field(default=50, ge=1, le=1000)

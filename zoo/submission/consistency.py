@@ -154,6 +154,10 @@ def _base(parts: Parts) -> Iterator[str]:
     yield from differs("base.family", base.family, manifest.base_family, "the adapter file")
     yield from differs("base.licence", base.licence or "", manifest.base_licence, "the adapter file")
     yield from differs("base.card", base.card, parts.settings.backbone.name, "config.json")
+    for name in ("head", "forces"):
+        asked, found = getattr(parts.settings.backbone, name), getattr(manifest, name)
+        if asked is not None and asked != found:
+            yield f"config.json asks for backbone.{name}={asked}, the adapter file is of {_short(found)}"
     yield from card_differences(base)
 
 

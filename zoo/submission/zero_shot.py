@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from zoo.data.config import DataConfig
 from zoo.data.parts import DataSplits
@@ -37,7 +37,7 @@ class ZeroShotConfig(BaseModel):
     backbone: BackboneConfig
     data: DataConfig
     reference_energies: ReferenceChoice = "base"
-    batch_size: int = 16
+    batch_size: int = Field(default=16, ge=1)
 
 
 def load_evaluated_base(config: ZeroShotConfig) -> Potential:

@@ -2,7 +2,7 @@
 "use strict";
 const Plots = (() => {
   const { name, labels, nameLimit, compact, shortened, figure, across, style, logarithmic, front, dashed, legend, apart, scales } = Parts;
-  const COSTS = { trainable: "trained parameters", cpu_hours: "CPU hours", gpu_hours: "GPU hours", memory_mib: "peak memory / MiB", forgetting: "forgetting (force error after / before)", parameters: "parameters of the base" };
+  const COSTS = { trainable: "trained parameters", cpu_hours: "CPU hours", gpu_hours: "GPU hours", memory_mib: "peak memory / MiB", forgetting: "forgetting (force error after / before on 50 frames of mptrj-1k)", parameters: "parameters of the base" };
 
   function show(view, state, remember) {
     const made = Board.benchmarkRows(state.name), columns = Board.benchmarkColumns(made, state.name).filter((column) => column.metric);
