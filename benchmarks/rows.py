@@ -22,26 +22,26 @@ from multiprocessing import get_context
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from benchmarks.row_plan import AUTHOR, LICENCE, METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Row, Trial, read_trials, rows
+from benchmarks.entering import REPRODUCED, STATEMENT, enter
+from benchmarks.row_plan import METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Row, Trial, read_trials, rows
 from benchmarks.row_table import write_tables
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
-from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
-from zoo.choices import EvaluateConfig, parse_choice
+from leaderboard.entries import ARTEFACTS, BOARD, read_records
+from leaderboard.zero_shot import config_of
 from zoo.compose import compose
 from zoo.data.catalogue import data_card
 from zoo.data.config import DataConfig
 from zoo.errors import ZooError
-from zoo.evaluation.record import Record, write_record
+from zoo.evaluation.record import Record
 from zoo.files import write_atomically, write_text_atomically
-from zoo.submission.submit import DEFAULT_NAME, Statement, submit
+from zoo.submission.submit import DEFAULT_NAME, submit
 from zoo.submission.submit_zero_shot import submit_zero_shot
-from zoo.submission.zero_shot import ZeroShotConfig
 from zoo.training.artefacts import training_settings
 from zoo.training.config import RunConfig, parse_config
 
 CARDS = ("sevennet-0", "nequix-mp-1")
-REPRODUCED, NOT_ENTERED = "reproduced", "not entered"
+NOT_ENTERED = "not entered"
 KEPT_ARCHIVE_BYTES = 2**20
 """Of an archive that is kept beside its row, one a method and task: small adapters can be downloaded, others are made again."""
 
@@ -50,7 +50,7 @@ def on_the_board(row: Row, board: Sequence[Record]) -> Record | None:
     """The board's record of the very run that ``row`` would be; None where there is none."""
     of_ours = [record for record in board if record.provenance == REPRODUCED and record.base.card == row.card]
     if row.method == ZERO_SHOT:
-        wanted = _zero_shot_config(row).data
+        wanted = config_of(row.words).data
         return next((record for record in of_ours if record.adapter is None and _is_of_protocol(record, wanted)), None)
     config: RunConfig = parse_config(compose("train", [*row.words, "run.name=row", "run.folder=row"]))
     settings = json.loads(json.dumps(training_settings(config)))
@@ -70,25 +70,18 @@ def _is_of_protocol(record: Record, wanted: DataConfig) -> bool:
 
 def make(row: Row, folder: Path) -> Record:
     """Run a row, or go on with it, and enter it."""
-    statement, run = Statement(AUTHOR, LICENCE, reproduced=True), folder / "runs" / row.name
+    run = folder / "runs" / row.name
     if row.method == ZERO_SHOT:
         run.mkdir(parents=True, exist_ok=True)
-        done = submit_zero_shot(_zero_shot_config(row), statement, run / DEFAULT_NAME)
+        done = submit_zero_shot(config_of(row.words), STATEMENT, run / DEFAULT_NAME)
     else:
         finished_record(folder, row.name, row.words)
-        done = submit(run, statement)
-    assert done.judgement.verdict is not None
-    write_record(BOARD / RECORDS / REPRODUCED / f"{done.record.id}.json", done.record)
-    write_verdict(done.judgement.verdict)
+        done = submit(run, STATEMENT)
+    record = enter(done)
     if row.method != ZERO_SHOT and row.seed == row.task.seeds[0] and done.archive.stat().st_size <= KEPT_ARCHIVE_BYTES:
         content = done.archive.read_bytes()
-        write_atomically(BOARD / ARTEFACTS / f"{done.record.id}.zip", lambda partial: partial.write_bytes(content))
-    return done.record
-
-
-def _zero_shot_config(row: Row) -> ZeroShotConfig:
-    config: EvaluateConfig = parse_choice("evaluate", row.words, EvaluateConfig)
-    return ZeroShotConfig(backbone=config.backbone, data=config.data, reference_energies=config.reference_energies)
+        write_atomically(BOARD / ARTEFACTS / f"{record.id}.zip", lambda partial: partial.write_bytes(content))
+    return record
 
 
 def tune(cards: Sequence[str], methods: Sequence[str], folder: Path, workers: int) -> None:

@@ -1,29 +1,31 @@
-"""A record of a base model on every published set that is on this disk, and their table: ``python -m benchmarks.zero_shot``.
+"""A row of a base model on every published set that is on this disk, and their table: ``python -m benchmarks.zero_shot``.
 
-Each record is what ``zoo evaluate backbone=CARD data=SET reference_energies=... record=FILE`` writes. Sets without a file here are named
-and left out; a set whose record is there already is not evaluated again.
+Each is made and verified as ``python -m leaderboard.zero_shot backbone=CARD data=SET reference_energies=...`` does. Sets without a file
+here are named and left out; a set whose row is there already is not evaluated again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks.row_plan import AUTHOR, LICENCE
-from benchmarks.runs import made_once
+from benchmarks.entering import REPRODUCED, STATEMENT, enter
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
-from zoo.choices import EvaluateConfig, parse_choice
-from zoo.commands import evaluate
+from leaderboard.entries import read_records
+from leaderboard.zero_shot import config_of
 from zoo.data.card_files import on_this_disk
 from zoo.data.catalogue import data_card, data_set_names
 from zoo.evaluation.asked import asked_of
 from zoo.evaluation.metrics import METRICS
 from zoo.evaluation.provenance import hardware
-from zoo.evaluation.record import Record, build_record, read_record, write_record
+from zoo.evaluation.record import Record
+from zoo.submission.submit import DEFAULT_NAME
+from zoo.submission.submit_zero_shot import submit_zero_shot
 
 CARD = "sevennet-0"
-RECORDS = ROOT / "leaderboard" / "records"
 # labels at the base's own level of theory: its energies are compared as they are
 SAME_LEVEL = ("mptrj-1k", "mptrj-highest-stress-1k", "mpf-tp")
 # reference energies of one or two compositions are determined by few frames, and predicting thousands of large cells takes an hour
@@ -71,22 +73,17 @@ def is_here(name: str) -> bool:
     return pool_is_here and (not default_tests(name) or len(tests_not_here(name)) < len(default_tests(name)))
 
 
-def record_of(name: str, folder: Path) -> Record:
+def record_of(name: str, board: Sequence[Record]) -> Record:
     """The board's record of one set, after evaluating it if there is none."""
-    path = folder / f"{CARD}.{name.replace('/', '-')}.json"
-    record = read_record(made_once("zoo evaluate", path, [*words_of(name), f"record={path}"], evaluate))
-    if record.provenance == "local":
-        record = _entered(record, words_of(name))
-        write_record(path, record)
-    return record
-
-
-def _entered(record: Record, words: Sequence[str]) -> Record:
-    """A record of `zoo evaluate` as a row of ours, with what it takes to make it again."""
-    config: EvaluateConfig = parse_choice("evaluate", words, EvaluateConfig)
-    evaluation = {**record.evaluation, "asked": asked_of(config, config.data)}
-    fields = record.model_dump(mode="json", exclude={"id"})
-    return build_record(**fields | {"provenance": "reproduced", "author": AUTHOR, "licence": LICENCE, "evaluation": evaluation})
+    config = config_of(words_of(name))
+    asked = json.loads(json.dumps(asked_of(config, config.data)))
+    found = (one for one in board if one.provenance == REPRODUCED and one.adapter is None and one.evaluation.get("asked") == asked)
+    known = next(found, None)
+    if known is not None:
+        return known
+    print(f"python -m leaderboard.zero_shot {' '.join(words_of(name))}", flush=True)
+    with TemporaryDirectory() as folder:
+        return enter(submit_zero_shot(config, STATEMENT, Path(folder) / DEFAULT_NAME))
 
 
 def table(records: dict[str, Record]) -> str:
@@ -122,12 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make the records that are missing and rewrite the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="*", default=list(data_set_names()))
-    parser.add_argument("--folder", type=Path, default=RECORDS)
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "data.md")
     chosen = parser.parse_args(arguments)
     here = [name for name in chosen.sets if is_here(name)]
     print(f"not on this disk: {', '.join(name for name in chosen.sets if name not in here) or 'none'}", flush=True)
-    records = {name: record_of(name, chosen.folder) for name in here}
+    board = read_records()
+    records = {name: record_of(name, board) for name in here}
     if chosen.sets == list(data_set_names()):
         write_between_markers(chosen.page, "zero-shot", f"{table(records)}\n\n{note(records)}")
 

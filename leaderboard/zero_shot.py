@@ -17,7 +17,7 @@ from zoo.submission.statement import Statement
 from zoo.submission.submit_zero_shot import submit_zero_shot
 from zoo.submission.zero_shot import ZeroShotConfig
 
-_NOT_OF_A_BASE = ("run", "adapter", "split", "record")
+_NOT_OF_A_BASE = ("run", "adapter", "record")
 
 
 def config_of(words: Sequence[str]) -> ZeroShotConfig:
@@ -25,10 +25,8 @@ def config_of(words: Sequence[str]) -> ZeroShotConfig:
     config: EvaluateConfig = parse_choice("evaluate", words, EvaluateConfig)
     given = [name for name in _NOT_OF_A_BASE if getattr(config, name) is not None]
     if given or config.task != "labels":
-        raise ZooError(f"{given[0] if given else 'task'}=... is not for a base on all test sets of a protocol; leave it out")
-    return ZeroShotConfig(
-        backbone=config.backbone, data=config.data, reference_energies=config.reference_energies, batch_size=config.batch_size
-    )
+        raise ZooError(f"{given[0] if given else 'task'}=... is not for a base on the test sets of a protocol; leave it out")
+    return ZeroShotConfig(**{name: getattr(config, name) for name in ZeroShotConfig.model_fields})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

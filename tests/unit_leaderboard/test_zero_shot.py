@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,19 @@ def test_the_command_takes_the_words_of_zoo_evaluate(tmp_path: Path, capsys: pyt
         assert zero_shot.main([*who, *words, *wrong]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert reason in line
+
+
+def test_one_test_set_alone_is_entered_as_such(data_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    data_folder("chgnet_magmoms")
+    config = zero_shot.config_of(["backbone=sevennet-0", "data=chgnet-vasp", "split=outcar"])
+    done = submit_zero_shot(config, OURS, tmp_path / "one.zip")
+    assert list(done.record.data.splits) == ["outcar"]
+    assert done.record.evaluation["asked"]["split"] == "outcar"
+    submission = read_archive(tmp_path / "one.zip").submission
+    reasons = reasons_of(sealed(submission, config={**submission.config, "split": None}))
+    assert "data.splits.vasprun is absent in the record" in "\n".join(reasons)
+    message = refusal_of(submit_zero_shot, config.model_copy(update={"split": "train"}), OURS, tmp_path / "none.zip")
+    assert not lacks(message, "chgnet-vasp", "train")
 
 
 def test_only_the_maintainers_bring_a_base_in_a_pull_request(archive: Path, tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ class Entry(Protocol):
         ...
 
     @property
+    def part(self) -> str | None:
+        """The test set that is evaluated alone; None for all of the protocol."""
+        ...
+
+    @property
     def forgetting(self) -> ForgettingSettings | None:
         """On which frames what was forgotten is measured; None where the config asks for none."""
         ...

@@ -14,7 +14,7 @@ from zoo.data.catalogue import data_set_names
 from zoo.data.config import EMBEDDED_SET, DataConfig
 from zoo.data.frame import FloatArray, Frame
 from zoo.data.parts import DataSplits
-from zoo.data.source import load_splits
+from zoo.data.source import load_evaluated, load_splits
 from zoo.errors import ZooError
 from zoo.evaluation.metrics import METRICS, compute_metrics
 from zoo.evaluation.prediction_files import SavedPredictions
@@ -39,7 +39,19 @@ _FEWEST_EXACT = 3
 _IMPLAUSIBLE = ", which no model's are: implausibly exact, as labels copied into predictions are"
 
 
-def protocol_frames(record: Record, config: DataConfig) -> tuple[DataSplits | None, list[str]]:
+def tested_frames(config: DataConfig, part: str | None, reference_energies: str) -> DataSplits:
+    """What an entry is tested on, all test sets of a protocol or ``part`` alone, with the frames that reference energies are fitted on.
+
+    Raises:
+        ZooError: data that cannot be had, or without any test set.
+    """
+    splits = load_splits(config, needs=()) if part is None else load_evaluated(config, part, with_training=reference_energies == "model")
+    if not splits.tests or (part is not None and part not in splits.tests):
+        raise ZooError(f"{config.name}: {part or 'the data'} is no test set, and errors on frames that chose the weights are not entered")
+    return splits
+
+
+def protocol_frames(record: Record, config: DataConfig, part: str | None = None) -> tuple[DataSplits | None, list[str]]:
     """(the data that ``config`` names, read here; every way in which the record says otherwise).
 
     No data where they cannot be had, or are a file of the author's, whose labels nobody else has.
@@ -47,11 +59,9 @@ def protocol_frames(record: Record, config: DataConfig) -> tuple[DataSplits | No
     if config.name != EMBEDDED_SET and config.name not in data_set_names():
         return None, [f"data.name is {config.name!r}, no published set with checksums, so that its labels cannot be had here"]
     try:
-        splits = load_splits(config.model_copy(update=_OWN_MACHINE), needs=())
+        splits = tested_frames(config.model_copy(update=_OWN_MACHINE), part, record.reference_energies.after)
     except ZooError as error:
         return None, [f"the protocol's data cannot be had: {error}"]
-    if not splits.tests:
-        return None, ["the data has no test set, and errors on frames that chose the weights are not entered; name a test set"]
     own, here = record.data, data_record(splits)
     reasons = []
     for name in ("name", "protocol", "level_of_theory", "licence"):

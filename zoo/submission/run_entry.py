@@ -43,6 +43,11 @@ class RunEntry:
         return self.parts.settings.data
 
     @property
+    def part(self) -> None:
+        """A run is tested on all."""
+        return
+
+    @property
     def forgetting(self) -> ForgettingSettings | None:
         """On which frames what was forgotten is measured."""
         return self.parts.settings.evaluation.forgetting

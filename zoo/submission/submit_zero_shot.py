@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.data.source import load_splits
 from zoo.errors import ZooError
 from zoo.evaluation.asked import asked_of
 from zoo.evaluation.evaluate import prepare_parts
@@ -15,6 +14,7 @@ from zoo.evaluation.provenance import base_record, data_record, made_here, refer
 from zoo.evaluation.record import build_record, metric_records
 from zoo.evaluation.record_parts import SubmissionRecord
 from zoo.submission.archive import Submission, canonical_json, sha256_of
+from zoo.submission.labels import tested_frames
 from zoo.submission.recompute import Choice
 from zoo.submission.statement import Statement, check_statement
 from zoo.submission.written import Submitted, write_submission
@@ -37,11 +37,9 @@ def submit_zero_shot(config: ZeroShotConfig, statement: Statement, output: Path,
     check_statement(statement)
     if not statement.reproduced:
         raise ZooError(f"{where}: a base without adapter is entered by the board's maintainers; pass reproduced=true, or submit a run")
-    splits = load_splits(config.data, needs=())
-    if not splits.tests:
-        raise ZooError(f"{where}: its data has no test set; name one with data.test=...")
+    splits = tested_frames(config.data, config.split, config.reference_energies)
     potential = load_evaluated_base(config).to(choice.device)
-    prepare_parts(potential, splits, None, config.batch_size, config.reference_energies)
+    prepare_parts(potential, splits, config.split, config.batch_size, config.reference_energies)
     predictions = {name: predict_frames(potential, frames, config.batch_size) for name, frames in splits.tests.items()}
     npz = predictions_npz(splits.tests, predictions)
     plain = config.model_dump(mode="json")

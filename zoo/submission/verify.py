@@ -124,7 +124,7 @@ def _judged(submission: Submission, archive_sha256: str, choice: Choice) -> _Acc
     entry: Entry = ZeroShotEntry.of(submission) if submission.record.adapter is None else RunEntry.of(submission)
     saved = parse_predictions(submission.predictions, "predictions.npz")
     reasons = list(entry.differences())
-    splits, more = protocol_frames(entry.record, entry.data)
+    splits, more = protocol_frames(entry.record, entry.data, entry.part)
     reasons += more
     if splits is None:
         return reasons

@@ -30,12 +30,13 @@ _SHIFT_TOLERANCE_EV = 1e-3
 
 
 class ZeroShotConfig(BaseModel):
-    """How a base was evaluated: the words of ``zoo evaluate`` that change a number."""
+    """How a base was evaluated: the words of ``zoo evaluate`` that change a number; of ``split``, a test set alone or ``whole``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: BackboneConfig
     data: DataConfig
+    split: str | None = None
     reference_energies: ReferenceChoice = "base"
     batch_size: int = Field(default=16, ge=1)
 
@@ -68,6 +69,11 @@ class ZeroShotEntry:
     def data(self) -> DataConfig:
         """What the protocol's frames are drawn by."""
         return self.settings.data
+
+    @property
+    def part(self) -> str | None:
+        """The test set that is evaluated alone."""
+        return self.settings.split
 
     @property
     def forgetting(self) -> ForgettingSettings | None:
