@@ -17,6 +17,8 @@ from zoo.evaluation.record import Record
 FROM_SCRATCH, ZERO_SHOT, FULL = "from scratch", "zero-shot", "full"
 _TELLING = ("rank", "setting", "threshold_end", "tau_weight_decay", "form", "magnitude", "layers_frozen", "select")
 """Settings of our own methods that belong into a row's name; of a reported record all do, since it has no others."""
+_USUAL = {"form": "str", "setting": "all", "tau_weight_decay": 0.01}
+"""Defaults of telling settings, which go without saying in the name of a method of ours."""
 _SECTIONS = ("backbone", "adapter", "training", "strategy")
 _OF_NO_INFLUENCE = ("training.seed", "training.threads", "training.progress_bar", "training.loggers")
 """The seed, and what changes no number of a result."""
@@ -29,12 +31,16 @@ def method_name(record: Record) -> str:
         return ZERO_SHOT
     reported = record.provenance == "reported"
     config = record.adapter.config
-    told = {key: value for key, value in config.items() if (reported or key in _TELLING) and value not in (None, False, "", {}, [])}
+    told = {key: value for key, value in config.items() if (reported or _tells(key, value)) and value not in (None, False, "", {}, [])}
     plain = record.adapter.method == FULL and record.base.initial_weights == "random"
     name = FROM_SCRATCH if plain else record.adapter.method
     if record.base.initial_weights == "random" and not plain:
         name += ", random start"
     return _with(name, [f"{key}={value}" for key, value in told.items()])
+
+
+def _tells(key: str, value: Any) -> bool:
+    return key in _TELLING and (key not in _USUAL or value != _USUAL[key])
 
 
 def contestant_names(records: Sequence[Record]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.method import create_method
 from benchmarks.made_up_records import HASH, made_up
 from leaderboard.board import aggregates, benchmark_of, entries, forgetting_ratio, headline, read_board, values_of
 from leaderboard.board_data import board_content, board_script
@@ -35,7 +36,8 @@ def test_methods_have_names_that_tell_them_apart() -> None:
     assert named(1, "full", {}) == "full"
     assert named(1, "full", {}, start="random") == "from scratch"
     assert named(1, "elora", {"rank": 4}, start="random") == "elora, random start (rank=4)"
-    assert named(1, "sparse", {"setting": "all", "sigma": 0.01}) == "sparse (setting=all)"
+    assert named(1, "sparse", {"setting": "linear", "sigma": 0.01, "form": "str"}) == "sparse (setting=linear)"
+    assert named(1, "sparse", create_method({"name": "sparse"}).config_dict) == "sparse", "defaults go without saying"
     zero_shot = made_up(1, adapter=None, training=None, cost=None, seed=None)
     assert method_name(zero_shot) == "zero-shot"
 

@@ -34,10 +34,10 @@ const Parts = (() => {
     return el("figure", {}, el("h2", {}, title), el("div", { class: "drawn" }, el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": title }, drawn), beside ?? null), el("figcaption", {}, words), table ? numbers(title, table) : null);
   }
   const across = () => Math.max(320, Math.min(1200, document.getElementById("main").clientWidth - 40));
-  const nameLimit = () => (across() > 600 ? 44 : 20);
+  const nameLimit = () => (across() > 600 ? 40 : 20);
   const compact = (value) => (value >= 1e4 ? d3.format("~s")(value) : Board.number(value)); // 200k: ticks have little room
   const style = { background: "var(--page)", color: "var(--text)", fontSize: "12px" };
-  const logarithmic = (values) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 20;
+  const logarithmic = (values) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 5;
 
   // Smallest error for its cost: no other point is as good in both and better in one; drawn within one kind of evidence.
   function front(points) {

@@ -43,13 +43,17 @@ const Plots = (() => {
     const log = logarithmic(positive);
     for (const p of points) p.at = log && p.x <= 0 ? edge : p.x;
     const fronts = Board.provenances.flatMap((evidence) => front(points.filter((p) => p.evidence === evidence)));
+    const right = d3.quantile(d3.extent(points, (p) => (log ? Math.log(p.at) : p.at)), 0.7), atRight = (p) => (log ? Math.log(p.at) : p.at) > right;
+    const named = across() > 600 && fronts.length <= 10 ? fronts : []; // more would hide one another
+    const beside = (members, textAnchor) => Plot.text(members, { x: "at", y: "y", text: (p) => shortened(p.name, 40), textAnchor, dx: textAnchor === "end" ? -8 : 8, dy: -8, fill: "currentColor", stroke: "var(--page)", strokeWidth: 4 });
     const drawn = Plot.plot({
-      width: across(), height: 380, marginLeft: 60, marginBottom: 44, style, ...scales(rows),
+      width: across(), height: 400, marginLeft: 60, marginTop: 36, marginBottom: 44, style, ...scales(rows),
       x: { label: COSTS[cost], type: log ? "log" : "linear", grid: true, inset: 12, ticks: Math.max(3, across() / 160), tickFormat: compact },
       y: { label: ofWhat(metric), type: logarithmic(points.map((p) => p.y)) ? "log" : "linear", grid: true, inset: 8, tickFormat: (v) => Board.number(v) },
       marks: [
         ...dashed(fronts, { x: "at", y: "y", z: "evidence", curve: "step-after", stroke: "currentColor", strokeOpacity: 0.6 }),
         Plot.ruleX(points.filter((p) => p.deviation), { x: "at", y1: (p) => bars(p, p.y)[0], y2: (p) => bars(p, p.y)[1], stroke: "base" }),
+        beside(named.filter((p) => !atRight(p)), "start"), beside(named.filter(atRight), "end"),
         Plot.dot(points, { x: "at", y: "y", stroke: "base", symbol: "evidence", r: 5, strokeWidth: 2, tip: true, title: (p) => `${p.name}\n${p.evidence}\n${Board.number(p.x)} ${COSTS[cost]}\n${Board.number(p.y)} ${metric.unit}` }),
       ],
     });
