@@ -22,16 +22,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from benchmarks.entering import REPRODUCED, STATEMENT, enter
+from benchmarks.entering import STATEMENT, enter
 from benchmarks.row_plan import METHODS, RATES_FILE, TASKS, TRIED, ZERO_SHOT, Row, Trial, read_trials, rows
 from benchmarks.row_table import write_tables
 from benchmarks.runs import finished_record
 from benchmarks.tables import ROOT
-from leaderboard.entries import ARTEFACTS, BOARD, read_records
+from benchmarks.zero_shot import base_row
+from leaderboard.entries import ARTEFACTS, BOARD, REPRODUCED, read_records
 from leaderboard.zero_shot import config_of
 from zoo.compose import compose
-from zoo.data.catalogue import data_card
-from zoo.data.config import DataConfig
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record
 from zoo.files import write_atomically, write_text_atomically
@@ -41,31 +40,17 @@ from zoo.training.artefacts import training_settings
 from zoo.training.config import RunConfig, parse_config
 
 CARDS = ("sevennet-0", "nequix-mp-1")
-NOT_ENTERED = "not entered"
 KEPT_ARCHIVE_BYTES = 2**20
 """Of an archive that is kept beside its row, one a method and task: small adapters can be downloaded, others are made again."""
 
 
 def on_the_board(row: Row, board: Sequence[Record]) -> Record | None:
     """The board's record of the very run that ``row`` would be; None where there is none."""
-    of_ours = [record for record in board if record.provenance == REPRODUCED and record.base.card == row.card]
     if row.method == ZERO_SHOT:
-        wanted = config_of(row.words).data
-        return next((record for record in of_ours if record.adapter is None and _is_of_protocol(record, wanted)), None)
+        return base_row(config_of(row.words), board)
     config: RunConfig = parse_config(compose("train", [*row.words, "run.name=row", "run.folder=row"]))
     settings = json.loads(json.dumps(training_settings(config)))
-    return next((record for record in of_ours if record.training == settings), None)
-
-
-def _is_of_protocol(record: Record, wanted: DataConfig) -> bool:
-    """Whether a base's record is of the frames that ``wanted`` draws, be it under other names for the same, and of all its test sets."""
-    found = DataConfig.model_validate(record.evaluation["asked"]["data"])  # type: ignore[index,call-overload]
-
-    def drawn(config: DataConfig) -> DataConfig:
-        return config.model_copy(update={"test": None, "protocol": data_card(config.name).protocol(config.protocol)[0]})
-
-    tests = {metric.test_set for metric in record.metrics}
-    return found.name == wanted.name and drawn(found) == drawn(wanted) and tests >= set(wanted.test or ())
+    return next((record for record in board if record.provenance == REPRODUCED and record.training == settings), None)
 
 
 def make(row: Row, folder: Path) -> Record:
@@ -109,11 +94,12 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))  # Hydra and torch keep state that threads would share
 
 
-def _entered(row: Row, folder: Path) -> str:
+def _entered(row: Row, folder: Path) -> tuple[str, bool]:
+    """(a line that says what came of a row, whether it was entered)."""
     try:
-        return f"{row.name}: {make(row, folder).id}"
+        return f"{row.name}: {make(row, folder).id}", True
     except (ZooError, SystemExit, CalledProcessError) as error:  # of one run: the others go on
-        return f"{row.name}: {NOT_ENTERED}: {error}"
+        return f"{row.name}: not entered: {error}", False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,11 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
 
     with _pool(options.workers) as pool:
-        lines = []
-        for line in pool.map(partial(_entered, folder=options.folder), missing):
+        failed = 0
+        for line, entered in pool.map(partial(_entered, folder=options.folder), missing):
             print(line, flush=True)
-            lines.append(line)
-    failed = sum(f": {NOT_ENTERED}: " in line for line in lines)
+            failed += not entered
     if failed:
         raise SystemExit(f"{failed} of {len(missing)} rows were not entered, for the reasons above")
 

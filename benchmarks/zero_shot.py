@@ -7,23 +7,22 @@ here are named and left out; a set whose row is there already is not evaluated a
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.entering import REPRODUCED, STATEMENT, enter
+from benchmarks.entering import STATEMENT, enter
 from benchmarks.tables import ROOT, markdown_table, write_between_markers
-from leaderboard.entries import read_records
+from leaderboard.entries import REPRODUCED, read_records
 from leaderboard.zero_shot import config_of
 from zoo.data.card_files import on_this_disk
 from zoo.data.catalogue import data_card, data_set_names
-from zoo.evaluation.asked import asked_of
 from zoo.evaluation.metrics import METRICS
 from zoo.evaluation.provenance import hardware
 from zoo.evaluation.record import Record
 from zoo.submission.submit import DEFAULT_NAME
 from zoo.submission.submit_zero_shot import submit_zero_shot
+from zoo.submission.zero_shot import ZeroShotConfig
 
 CARD = "sevennet-0"
 # labels at the base's own level of theory: its energies are compared as they are
@@ -73,12 +72,27 @@ def is_here(name: str) -> bool:
     return pool_is_here and (not default_tests(name) or len(tests_not_here(name)) < len(default_tests(name)))
 
 
+def base_row(config: ZeroShotConfig, board: Sequence[Record]) -> Record | None:
+    """The board's row of a base on the frames that ``config`` draws, be it under other names for the same, and on all its test sets."""
+    tests = {config.split} if config.split else set(default_tests(config.data.name) if config.data.test is None else config.data.test)
+    for record in board:
+        if record.provenance == REPRODUCED and record.adapter is None and tests <= {metric.test_set for metric in record.metrics}:
+            made = ZeroShotConfig.model_validate(record.evaluation["asked"])
+            if _question(made) == _question(config):
+                return record
+    return None
+
+
+def _question(config: ZeroShotConfig) -> tuple[object, ...]:
+    """What decides on the numbers of a base, with the name that a protocol has in its set's card."""
+    data, protocol = config.data, data_card(config.data.name).protocol(config.data.protocol)[0]
+    return config.backbone.name, config.split, config.reference_energies, data.model_copy(update={"test": None, "protocol": protocol})
+
+
 def record_of(name: str, board: Sequence[Record]) -> Record:
     """The board's record of one set, after evaluating it if there is none."""
     config = config_of(words_of(name))
-    asked = json.loads(json.dumps(asked_of(config, config.data)))
-    found = (one for one in board if one.provenance == REPRODUCED and one.adapter is None and one.evaluation.get("asked") == asked)
-    known = next(found, None)
+    known = base_row(config, board)
     if known is not None:
         return known
     print(f"python -m leaderboard.zero_shot {' '.join(words_of(name))}", flush=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard.build import build_site
-from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, write_verdict
+from leaderboard.entries import ARTEFACTS, BOARD, RECORDS, read_records, record_file, write_verdict
 from leaderboard.verify import add_choice_arguments, choice_of, judge
 from zoo.errors import ZooError
 from zoo.evaluation.record import write_record
@@ -30,11 +30,11 @@ def add(archive: Path, choice: Choice, board: Path = BOARD) -> tuple[Judgement, 
     if judgement.verdict is None or judgement.archive is None:
         return judgement, []
     record = judgement.archive.submission.record
-    record_file, artefact = board / RECORDS / f"{record.id}.json", board / ARTEFACTS / f"{record.id}.zip"
+    entered, artefact = record_file(record, board), board / ARTEFACTS / f"{record.id}.zip"
     content = judgement.archive.submission.archive()  # byte for byte what was read
     write_atomically(artefact, lambda partial: partial.write_bytes(content))
-    write_record(record_file, record)
-    return judgement, [record_file, artefact, write_verdict(judgement.verdict, board)]
+    write_record(entered, record)
+    return judgement, [entered, artefact, write_verdict(judgement.verdict, board)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
-from leaderboard.entries import ARTEFACTS, LARGEST_ARTEFACT_BYTES, RECORDS, VERDICTS, clash, parse_verdict
+from leaderboard.entries import (
+    ARTEFACTS,
+    LARGEST_ARTEFACT_BYTES,
+    RECORDS,
+    REPORTED,
+    REPRODUCED,
+    VERDICTS,
+    clash,
+    parse_verdict,
+    record_file,
+)
 from leaderboard.git_objects import Change, Repository
 from leaderboard.verify import add_choice_arguments, choice_of
 from zoo.errors import ZooError
@@ -31,8 +41,6 @@ from zoo.submission.verify import one_line, verify_archive
 
 BOARD_FOLDER = "leaderboard"
 _SUFFIXES = {RECORDS: ".json", ARTEFACTS: ".zip", VERDICTS: ".json"}
-REPORTED, REPRODUCED = "reported", "reproduced"
-"""Kinds of evidence that have a folder of their own in ``records/``; reproduced rows may lie in ``records/`` itself, too."""
 MOST_RECORDS = 20
 """In one pull request by others than the maintainers; each is computed with."""
 _MOST_WORDS = 200
@@ -117,7 +125,7 @@ def _refused_changes(changes: Sequence[Change], ours: Sequence[Change], by_maint
         elif change.mode != _PLAIN_FILE:
             kind = {"120000": "a symbolic link", "100755": "an executable file", "160000": "a submodule"}.get(change.mode, change.mode)
             reasons.append(f"{change.path}: {kind}; add a plain file")
-        elif folders and (place, folders) not in ((RECORDS, (REPORTED,)), (RECORDS, (REPRODUCED,))):
+        elif folders and not (place == RECORDS and folders in ((REPORTED,), (REPRODUCED,))):
             reasons.append(f"{change.path}: too deep; the board has its files in {place}/ itself")
         elif not change.path.endswith(_SUFFIXES[place]):
             reasons.append(f"{change.path}: no {_SUFFIXES[place]} file; the board has nothing else in {place}/")
@@ -134,11 +142,9 @@ def _record(question: Question, path: str, others: Sequence[Record]) -> Record:
     """A record that may be added; raises `ZooError` for any other."""
     content = question.repository.contents(question.head, [path], LARGEST_RECORD_BYTES)[path]
     record = parse_record(_text(content, path), PurePosixPath(path).name)
-    if PurePosixPath(path).stem != record.id:
-        raise ZooError(f"the file is not named by its record; rename it to {record.id}.json")
-    folder = PurePosixPath(path).parent.name
-    if (folder == REPORTED) != (record.provenance == REPORTED) or (folder == REPRODUCED and record.provenance != REPRODUCED):
-        raise ZooError(f"a {record.provenance} record in this folder; {RECORDS}/{REPORTED} and {RECORDS}/{REPRODUCED} are for those alone")
+    wanted = record_file(record, Path(BOARD_FOLDER)).as_posix()
+    if path != wanted:
+        raise ZooError(f"not where the {record.provenance} record {record.id} belongs; rename it to {wanted}")
     if record_text(record).encode() != content:
         raise ZooError("not written as zoo submit writes records; take the .json that it wrote")
     if record.provenance != "submitted" and not question.by_maintainer:

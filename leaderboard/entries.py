@@ -1,7 +1,8 @@
 """What lies where on the board, and what may stand there: records, the archives they were verified from, and the verdicts on them.
 
-``records/`` holds the results, one immutable file each, named by the record's id (rows from papers in ``records/reported``); ``artefacts/``
-the archive of every submitted record, under the same name; ``verdicts/`` what verification found, which a later verification replaces.
+``records/`` holds the results, one immutable file each, named by the record's id (rows from papers in ``records/reported``, the board's
+own in ``records/reproduced``); ``artefacts/`` the archive of every submitted record, under the same name; ``verdicts/`` what verification
+found, which a later verification replaces.
 """
 
 from __future__ import annotations
@@ -18,9 +19,17 @@ from zoo.submission.verdict import Verdict
 
 BOARD = Path(__file__).parent
 RECORDS, ARTEFACTS, VERDICTS = "records", "artefacts", "verdicts"
+REPORTED, REPRODUCED = "reported", "reproduced"
+"""Provenances whose records have a folder of their own in ``records/``."""
 LARGEST_ARTEFACT_BYTES = 20 * 2**20
 """Of an archive in the repository; a larger one is published elsewhere and entered by the board's maintainers."""
 _LARGEST_VERDICT_BYTES = 2**20
+
+
+def record_file(record: Record, board: Path = BOARD) -> Path:
+    """Where a record lies."""
+    folder = board / RECORDS
+    return (folder / record.provenance if record.provenance in (REPORTED, REPRODUCED) else folder) / f"{record.id}.json"
 
 
 def record_files(board: Path = BOARD) -> list[Path]:

@@ -67,7 +67,7 @@ def test_a_row_that_fails_leaves_the_others_alone(error: BaseException, tmp_path
 
     monkeypatch.setattr(benchmarks.rows, "make", fails)
     row = Row(CARDS[0], TASKS["acac-50"], "full", 0, 1e-3)
-    assert benchmarks.rows._entered(row, tmp_path) == f"{row.name}: not entered: {error}"
+    assert benchmarks.rows._entered(row, tmp_path) == (f"{row.name}: not entered: {error}", False)
 
 
 def test_every_row_was_verified_from_base_and_adapter(ours: list[Record]) -> None:
