@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from leaderboard.board import FORGETTING
+
 AUTHOR, LICENCE = "equizoo", "MIT"
 """Of the board's own records."""
 ZERO_SHOT, SCRATCH = "zero-shot", "scratch"
@@ -22,15 +24,12 @@ RECIPE = (
     "evaluation.plots=false",
 )
 """What all rows share: that of `benchmarks.sparse_acac`, whose threshold decay needs the last weights and no average besides."""
-FORGETTING = "evaluation.forgetting={data: mptrj-1k, frames: 50}"
+FORGETTING_WORD = f"evaluation.forgetting={{data: {FORGETTING.data}, frames: {FORGETTING.frames}}}"
 
 
 @dataclass(frozen=True)
 class Task:
-    """Data and protocol, length of the training, and how many seeds a method has.
-
-    Cells of 90 atoms have fewer steps: each brings the forces of five molecules.
-    """
+    """Data and protocol, length of the training, and how many seeds a method has."""
 
     name: str
     data: tuple[str, ...]
@@ -52,6 +51,7 @@ TASKS = {
         Task("acac-500", ("data=acac", "data.protocol=full", "data.test=[test_300K,test_600K]"), 500, seeds=(0, 1, 2)),
         Task("aspirin-50", ("data=rmd17/aspirin", "data.protocol=elora"), 300),
         Task("3bpa", ("data=3bpa", "data.protocol=elora", "data.test=[test_300K,test_600K]"), 500),
+        # cells of 90 atoms: fewer steps, since each brings the forces of five molecules
         Task(
             "sse-pbe",
             ("data=lam/sse-pbe-ligeps", "data.protocol=subset-mae", "data.n_train=200", "data.n_valid=50", "data.n_test=200"),
@@ -106,7 +106,7 @@ class Row:
             return [f"backbone={self.card}", "backbone.dtype=float32", *self.task.data, "reference_energies=model"]
         return [
             *(f"backbone={self.card}", *self.task.data, *METHODS[self.method], *RECIPE),
-            *([] if self.method == SCRATCH else [FORGETTING]),
+            *([] if self.method == SCRATCH else [FORGETTING_WORD]),
             *(f"training.steps={self.task.steps}", f"training.batch_size={self.task.batch_size}", "training.validate_every=100"),
             *(f"training.optimizer.learning_rate={self.rate:g}", f"training.seed={self.seed}", "training.threads=1"),
         ]
@@ -129,7 +129,7 @@ class Trial:
     def words(self) -> list[str]:
         """What follows ``zoo train``; no test set is looked at."""
         row = Row(self.card, TUNED_ON, self.method, 0, self.rate)
-        left_out = (FORGETTING, f"training.steps={TUNED_ON.steps}", "training.threads=1")
+        left_out = (FORGETTING_WORD, f"training.steps={TUNED_ON.steps}", "training.threads=1")
         kept = [word for word in row.words if word not in left_out and not word.startswith("data.test=")]
         return [*kept, f"training.steps={TUNING_STEPS}", "data.test=[]"]
 

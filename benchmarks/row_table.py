@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.row_plan import METHODS, TASKS, TRIED, TUNED_ON, TUNING_STEPS, Row, chosen_rates, read_trials
 from benchmarks.runs import commits_of, hardware_of, mean_and_range
 from benchmarks.tables import markdown_table, write_between_markers
-from leaderboard.board import forgetting_ratio
+from leaderboard.board import FORGETTING, forgetting_ratio
 from zoo.data.catalogue import data_card
 from zoo.evaluation.metrics import METRICS
 from zoo.evaluation.record import Record
@@ -66,8 +66,8 @@ def _rates_table(made: Mapping[Row, Record]) -> str:
     times = [record.created for record in records]
     note = (
         f"Validation loss by learning rate: {TUNING_STEPS} steps on `{TUNED_ON.name}` with seed 0, at most {trained} rates a method; the "
-        "best is used for all tasks, and no test frame was looked at. Forgetting is the force MAE on 50 frames of `mptrj-1k` after over "
-        f"before training. Rows made by `make rows` between {min(times):%Y-%m-%d} and {max(times):%Y-%m-%d} on {hardware_of(records)}; "
-        f"torch {records[0].versions['torch']}{commits_of(records)}."
+        f"best is used for all tasks, and no test frame was looked at. Forgetting is the force MAE on {FORGETTING.frames} frames of "
+        f"`{FORGETTING.data}` after over before training. Rows made by `make rows` between {min(times):%Y-%m-%d} and "
+        f"{max(times):%Y-%m-%d} on {hardware_of(records)}; torch {records[0].versions['torch']}{commits_of(records)}."
     )
     return f"{markdown_table(['base', 'method', 'rate: validation loss'], rows)}\n\n{note}"

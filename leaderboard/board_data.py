@@ -7,7 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from leaderboard.board import MEANING, PROVENANCES, Entry, Value, aggregates, benchmark_of, forgetting_ratio, headline, values_of
+from leaderboard.board import (
+    FORGETTING,
+    MEANING,
+    PROVENANCES,
+    Entry,
+    Value,
+    aggregates,
+    benchmark_of,
+    forgetting_ratio,
+    headline,
+    values_of,
+)
 from leaderboard.evidence import VERIFICATIONS, verification_of
 from zoo.evaluation.record import Record
 from zoo.submission.verdict import Verdict
@@ -54,6 +65,7 @@ def board_content(board: Sequence[Entry], verdicts: Mapping[str, Verdict]) -> di
         "head_values": head_values,
         "ranking": [{key: value for key, value in asdict(row).items() if value is not None} for row in aggregates(board)],
         "provenances": [{"name": name, "meaning": MEANING[name]} for name in PROVENANCES],
+        "forgetting_of": f"{FORGETTING.frames} frames of {FORGETTING.data}",
         "verifications": [asdict(verification) for verification in VERIFICATIONS],
     }
 

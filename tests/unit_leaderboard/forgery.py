@@ -47,6 +47,11 @@ class Forger:
         change(fields)
         return replace(forged, record=build_record(**fields))
 
+    def config_with(self, group: str, **changes: Any) -> dict[str, Any]:
+        """The config with some settings of one group changed."""
+        config: dict[str, Any] = self.submission.config
+        return {**config, group: {**config[group], **changes}}
+
     def frames(self) -> list[Any]:
         """The test frames with their labels."""
         from zoo.data.config import DataConfig

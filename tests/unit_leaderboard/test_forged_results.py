@@ -33,11 +33,6 @@ def setting(path: str, value: Any) -> Change:
     return change
 
 
-def config_with(forger: Forger, group: str, **changes: Any) -> dict[str, Any]:
-    config: dict[str, Any] = forger.submission.config
-    return {**config, group: {**config[group], **changes}}
-
-
 def refusals_of(submission: Submission, most: int = 0) -> list[str]:
     judgement = judged(submission, most)
     assert not judgement.accepted, "the forgery was accepted"
@@ -257,7 +252,7 @@ def test_an_adapter_file_that_counts_wrongly_is_refused(forger: Forger) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("head", "omat"), ("forces", "direct")])
 def test_an_adapter_file_of_another_head_or_other_forces_than_the_config_asks_for_is_refused(name: str, value: str, forger: Forger) -> None:
-    config = config_with(forger, "backbone", **{name: value})
+    config = forger.config_with("backbone", **{name: value})
     reasons = refusals_of(forger.sealed(config=config))
     assert any(not lacks(reason, f"config.json asks for backbone.{name}={value}, the adapter file is of") for reason in reasons), reasons
 
@@ -284,28 +279,28 @@ def test_residuals_are_recomputed_and_understated_ones_refused(forger: Forger, m
 
 
 def test_another_seed_in_config_and_record_is_not_the_adapter_files(forger: Forger) -> None:
-    reasons = refusals_of(forger.sealed(setting("seed", 3), config=config_with(forger, "training", seed=3)))
+    reasons = refusals_of(forger.sealed(setting("seed", 3), config=forger.config_with("training", seed=3)))
     assert reasons == ["seed is 3 in the record, 0 in the adapter file"]
 
 
 def test_another_rank_in_config_and_record_is_not_the_adapter_files(forger: Forger) -> None:
-    reasons = refusals_of(forger.sealed(config=config_with(forger, "adapter", rank=64)))
+    reasons = refusals_of(forger.sealed(config=forger.config_with("adapter", rank=64)))
     assert any(not lacks(reason, "config.json asks for the adapter elora", "'rank': 64", "the adapter file is elora") for reason in reasons)
 
 
 def test_a_config_that_no_run_takes_is_refused(forger: Forger) -> None:
-    (reason,) = refusals_of(forger.sealed(config=config_with(forger, "training", stepps=3)))
+    (reason,) = refusals_of(forger.sealed(config=forger.config_with("training", stepps=3)))
     assert not lacks(reason, "training.stepps", "steps")
 
 
 def test_labels_of_the_authors_own_file_are_refused(forger: Forger) -> None:
-    config = config_with(forger, "data", name="file", path="mine.xyz", test=None)
+    config = forger.config_with("data", name="file", path="mine.xyz", test=None)
     reasons = refusals_of(forger.sealed(setting("data.name", "file"), config=config))
     assert any(not lacks(reason, "data.name is 'file'", "no published set") for reason in reasons)
 
 
 def test_a_run_without_a_test_set_is_refused(forger: Forger) -> None:
-    reasons = refusals_of(forger.sealed(config=config_with(forger, "data", n_test=None)))
+    reasons = refusals_of(forger.sealed(config=forger.config_with("data", n_test=None)))
     assert any("no test set" in reason for reason in reasons)
 
 

@@ -75,9 +75,6 @@ def test_the_frames_are_the_same_for_everybody() -> None:
     [
         (["evaluation.forgetting.data=mptrj-2k"], "unknown data set 'mptrj-2k'; did you mean 'mptrj-1k'"),
         (["evaluation.forgetting={data: cu-snap, frames: 1000}"], "frames=1000, and cu-snap has"),
-        ([PROBES, "strategy=scratch", "adapter=full"], "random weights know nothing that they could forget"),
-        (["evaluation.forgetting.data=emt-cuau"], "evaluation.forgetting.data=emt-cuau: wanted a published set"),
-        (["evaluation.forgetting={data: mptrj-1k, frames: 3}", "data=mptrj-1k"], "forgetting.data=mptrj-1k: the run is trained on it"),
         (["evaluation.forgetting.data=acac"], "evaluation.forgetting.data=acac: has tests of its own"),
         (["evaluation.forgetting.data=file"], "evaluation.forgetting.data=file: wanted a published set"),
     ],
@@ -86,10 +83,26 @@ def test_what_cannot_be_measured_is_refused_before_the_training(
     words: list[str], message: str, tmp_path: Path, data_folder: Callable[[str], Path]
 ) -> None:
     data_folder("periodic_1k")
-    settings = [word for word in TINY_RUN if not (word.startswith("adapter") and "adapter=full" in words)]
-    config = parse_config(compose("train", [*settings, *words, f"run.folder={tmp_path / 'run'}", "run.name=refused"]))
+    config = parse_config(compose("train", [*TINY_RUN, *words, f"run.folder={tmp_path / 'run'}", "run.name=refused"]))
     assert not lacks(refusal_of(fine_tune, config, say=lambda _: None), message)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_embedded_set_is_nothing_that_a_base_could_forget() -> None:
+    refused = refusal_of(forgetting_frames, ForgettingSettings(data="emt-cuau", frames=3))
+    assert not lacks(refused, "evaluation.forgetting.data=emt-cuau: wanted a published set")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["strategy=scratch"], "config: evaluation.forgetting: random weights know nothing that they could forget"),
+        (["data=mptrj-1k"], "config: evaluation.forgetting.data=mptrj-1k: the run is trained on it"),
+    ],
+)
+def test_a_run_without_anything_to_forget_is_refused_by_its_config(words: list[str], message: str) -> None:
+    composed = compose("train", [PROBES, *words, "backbone=sevennet-0", "run.name=refused", "run.folder=refused"])
+    assert not lacks(refusal_of(parse_config, composed), message)
 
 
 def test_forgetting_is_computed_again(probed: Forger) -> None:
@@ -123,7 +136,7 @@ def test_what_a_run_was_trained_on_shows_nothing_forgotten(probed: Forger) -> No
     config = json.loads(json.dumps(probed.submission.config))
     config["evaluation"]["forgetting"]["data"] = config["data"]["name"]
     reasons = "\n".join(judged(probed.sealed(config=config)).reasons)
-    assert not lacks(reasons, f"forgetting is measured on {config['data']['name']}, which the run was trained on")
+    assert not lacks(reasons, f"evaluation.forgetting.data={config['data']['name']}: the run is trained on it")
 
 
 def test_forgetting_without_the_base_is_no_proof(probed: Forger) -> None:

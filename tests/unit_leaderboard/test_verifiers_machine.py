@@ -41,15 +41,10 @@ def test_a_fault_of_the_reader_refuses_the_submission_too(tmp_path: Path, monkey
     assert not lacks(reason, UNFORESEEN, "IndexError", "report it")
 
 
-def config_with(forger: Forger, group: str, **changes: Any) -> dict[str, Any]:
-    config: dict[str, Any] = forger.submission.config
-    return {**config, group: {**config[group], **changes}}
-
-
 @pytest.mark.parametrize("option", ["path", "train", "valid", "isolated_atoms", "linear_references"])
 def test_no_file_of_the_verifiers_machine_is_read_because_a_config_names_it(option: str, forger: Forger, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "secret.xyz")  # who opens it waits for ever
-    judgement = judged(forger.sealed(config=config_with(forger, "data", **{option: str(tmp_path / "secret.xyz")})))
+    judgement = judged(forger.sealed(config=forger.config_with("data", **{option: str(tmp_path / "secret.xyz")})))
     assert any(not lacks(reason, f"data.{option}=", "belongs to data=file") for reason in judgement.reasons), judgement.reasons
 
 
@@ -65,7 +60,7 @@ def test_no_checkpoint_of_the_verifiers_machine_is_loaded_because_a_config_names
     def change(fields: dict[str, Any]) -> None:
         fields["base"]["card"] = name
 
-    config = config_with(forger, "backbone", name=name, trust_pickle=True)
+    config = forger.config_with("backbone", name=name, trust_pickle=True)
     judgement = judged(forger.sealed(change, config=config, adapter=forger.adapter_file(base_card=name)), most=1)
     assert any("is no card of the zoo" in reason for reason in judgement.reasons)
     assert loaded == []
@@ -76,5 +71,5 @@ def test_how_many_processes_read_and_where_to_is_not_for_a_submission_to_say(for
 
     read, asked = labels.load_splits, []
     monkeypatch.setattr(labels, "load_splits", lambda config, needs: asked.append(config) or read(config, needs))
-    assert judged(forger.sealed(config=config_with(forger, "data", workers=10**6, cache="disk"))).accepted
+    assert judged(forger.sealed(config=forger.config_with("data", workers=10**6, cache="disk"))).accepted
     assert [(config.workers, config.cache) for config in asked] == [(None, "auto")]

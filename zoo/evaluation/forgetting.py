@@ -49,12 +49,8 @@ def forgetting_frames(settings: ForgettingSettings) -> list[Frame]:
     return chosen
 
 
-def check_forgetting(settings: ForgettingSettings, frames: Sequence[Frame], potential: Potential, weights: str, trained_on: str) -> None:
+def check_forgetting(settings: ForgettingSettings, frames: Sequence[Frame], potential: Potential) -> None:
     """Refuse what could not be measured after hours of training; raises `ZooError` in one line."""
-    if weights == "random":
-        raise ZooError("evaluation.forgetting: random weights know nothing that they could forget; set evaluation.forgetting=null")
-    if settings.data == trained_on:
-        raise ZooError(f"evaluation.forgetting.data={settings.data}: the run is trained on it; name a set of the base's own kind")
     check_elements(frames, potential.backbone.elements, f"evaluation.forgetting.data={settings.data}: {potential.source}")
     check_edges(frames, potential.backbone.graph_recipe)
 

@@ -120,8 +120,6 @@ def _config(parts: Parts) -> Iterator[str]:
     if (asked is None) != (record.forgetting is None):
         wanted = "asks for none" if asked is None else f"asks for that of {asked.data}"
         yield f"forgetting is {'stated' if record.forgetting else 'left out'} in the record, and config.json {wanted}"
-    if asked is not None and asked.data == settings.data.name:
-        yield f"forgetting is measured on {asked.data}, which the run was trained on; name a set of the base's own kind"
     yield from differs("base.initial_weights", record.base.initial_weights, settings.strategy.weights, "config.json")
 
 

@@ -43,9 +43,9 @@ class RunEntry:
         return self.parts.settings.data
 
     @property
-    def part(self) -> None:
+    def part(self) -> str | None:
         """A run is tested on all."""
-        return
+        return None
 
     @property
     def forgetting(self) -> ForgettingSettings | None:

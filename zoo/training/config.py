@@ -265,6 +265,15 @@ class RunConfig(_Strict):
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunFolderConfig
 
+    @model_validator(mode="after")
+    def _has_something_to_forget(self) -> RunConfig:
+        asked = self.evaluation.forgetting
+        if asked is not None and self.strategy.weights == "random":
+            raise ValueError("evaluation.forgetting: random weights know nothing that they could forget; set evaluation.forgetting=null")
+        if asked is not None and asked.data == self.data.name:
+            raise ValueError(f"evaluation.forgetting.data={asked.data}: the run is trained on it; name a set of the base's own kind")
+        return self
+
 
 def parse_config(values: Mapping[str, Any], model: type[BaseModel] = RunConfig) -> Any:
     """Validate what Hydra composed.
@@ -291,7 +300,8 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
     if first.kind == "missing":
         return f"config: {key} is missing; pass {key}=..."
     value = "" if isinstance(first.found, Mapping) else f"={first.found!r}"  # a whole group would fill the screen
-    return f"config: {key}{value}: {first.message[0].lower()}{first.message[1:]}"
+    where = f"{key}{value}: " if key else ""  # what is wrong between groups names its keys itself
+    return f"config: {where}{first.message[0].lower()}{first.message[1:]}"
 
 
 def _known_part(model: type[BaseModel], location: list[str]) -> list[str]:

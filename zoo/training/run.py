@@ -123,7 +123,7 @@ def _forgetting_frames(config: RunConfig, potential: Potential) -> list[Frame]:
     if settings is None:
         return []
     frames = forgetting_frames(settings)
-    check_forgetting(settings, frames, potential, config.strategy.weights, config.data.name)
+    check_forgetting(settings, frames, potential)
     return frames
 
 

@@ -36,7 +36,7 @@ const Board = (() => {
   const NUMBERS = {
     trainable: ["Trained parameters", "", "lower"], parameters: ["Parameters of the base", ""], bytes: ["Adapter file", "bytes", "lower"], seed: ["Seed", ""],
     cpu_hours: ["CPU time", "h", "lower"], gpu_hours: ["GPU time", "h", "lower"], memory_mib: ["Peak memory", "MiB", "lower"],
-    forgetting: ["Forgetting, force error after / before on 50 frames of mptrj-1k", "", "lower"], runs: ["Runs averaged in the paper", ""],
+    forgetting: [`Forgetting, force error after / before on ${data.forgetting_of}`, "", "lower"], runs: ["Runs averaged in the paper", ""],
   };
   const COSTS = ["cpu_hours", "gpu_hours", "memory_mib", "bytes", "parameters", "forgetting", "runs"];
   // Badges: where a number comes from, and what the board recomputed of it.

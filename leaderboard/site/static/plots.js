@@ -2,7 +2,7 @@
 "use strict";
 const Plots = (() => {
   const { name, labels, nameLimit, compact, shortened, figure, across, style, logarithmic, front, dashed, legend, apart, scales } = Parts;
-  const COSTS = { trainable: "trained parameters", cpu_hours: "CPU hours", gpu_hours: "GPU hours", memory_mib: "peak memory / MiB", forgetting: "forgetting (force error after / before on 50 frames of mptrj-1k)", parameters: "parameters of the base" };
+  const COSTS = { trainable: "trained parameters", cpu_hours: "CPU hours", gpu_hours: "GPU hours", memory_mib: "peak memory / MiB", forgetting: `forgetting (force error after / before on ${Board.data.forgetting_of})`, parameters: "parameters of the base" };
 
   function show(view, state, remember) {
     const made = Board.benchmarkRows(state.name), columns = Board.benchmarkColumns(made, state.name).filter((column) => column.metric);
@@ -43,7 +43,7 @@ const Plots = (() => {
     const log = logarithmic(positive);
     for (const p of points) p.at = log && p.x <= 0 ? edge : p.x;
     const fronts = Board.provenances.flatMap((evidence) => front(points.filter((p) => p.evidence === evidence)));
-    const right = d3.quantile(d3.extent(points, (p) => (log ? Math.log(p.at) : p.at)), 0.7), atRight = (p) => (log ? Math.log(p.at) : p.at) > right;
+    const place = (p) => (log ? Math.log(p.at) : p.at), right = d3.quantile(d3.extent(points, place), 0.7);
     const named = across() > 600 && fronts.length <= 10 ? fronts : []; // more would hide one another
     const beside = (members, textAnchor) => Plot.text(members, { x: "at", y: "y", text: (p) => shortened(p.name, 40), textAnchor, dx: textAnchor === "end" ? -8 : 8, dy: -8, fill: "currentColor", stroke: "var(--page)", strokeWidth: 4 });
     const drawn = Plot.plot({
@@ -53,7 +53,7 @@ const Plots = (() => {
       marks: [
         ...dashed(fronts, { x: "at", y: "y", z: "evidence", curve: "step-after", stroke: "currentColor", strokeOpacity: 0.6 }),
         Plot.ruleX(points.filter((p) => p.deviation), { x: "at", y1: (p) => bars(p, p.y)[0], y2: (p) => bars(p, p.y)[1], stroke: "base" }),
-        beside(named.filter((p) => !atRight(p)), "start"), beside(named.filter(atRight), "end"),
+        beside(named.filter((p) => place(p) <= right), "start"), beside(named.filter((p) => place(p) > right), "end"),
         Plot.dot(points, { x: "at", y: "y", stroke: "base", symbol: "evidence", r: 5, strokeWidth: 2, tip: true, title: (p) => `${p.name}\n${p.evidence}\n${Board.number(p.x)} ${COSTS[cost]}\n${Board.number(p.y)} ${metric.unit}` }),
       ],
     });
