@@ -47,7 +47,7 @@ def data_table() -> str:
     """The embedded set, then one row a card; a card of several sets alike is one row."""
     from zoo.data import emt
 
-    rows = [["`emt-cuau`", "Cu-Au crystals, slabs and clusters, made on the fly", emt.LEVEL_OF_THEORY, "MIT (part of equizoo)"]]
+    rows = [["`emt-cuau`", emt.DESCRIPTION, emt.LEVEL_OF_THEORY, emt.LICENCE]]
     for names in sets_by_card().values():
         cards = [data_card(name) for name in names]
         theories = list(dict.fromkeys(card.level_of_theory for card in cards))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"wrote    {path}")
     if not judgement.accepted:
         return 1
-    return 0 if words.no_site else _build(words.board, words.site)
+    print(f"next     git add {shlex.join(map(str, written))}; commit these alone, and open a pull request")
+    return 0 if words.no_site else _build(words.board, words.site, written[0].stem)
 
 
-def _build(board: Path, site: Path) -> int:
+def _build(board: Path, site: Path, entered: str) -> int:
     try:
         records = build_site(board / RECORDS, site, board=board)
     except (ZooError, OSError) as error:
@@ -67,6 +69,7 @@ def _build(board: Path, site: Path) -> int:
         print(f"the result is entered; build its site with python -m leaderboard.build --board {board} --out FOLDER", file=sys.stderr)
         return 1
     print(f"site     {len(records)} records, open {(site / 'index.html').resolve()}")
+    print(f"its page {(site / 'records' / f'{entered}.html').resolve()}")
     return 0
 
 

@@ -21,6 +21,7 @@ from leaderboard.board import (
 )
 from leaderboard.evidence import VERIFICATIONS, verification_of
 from zoo.evaluation.record import Record
+from zoo.evaluation.record_parts import ReferenceTreatment
 from zoo.submission.verdict import Verdict
 
 _LAZY = "values"
@@ -70,6 +71,16 @@ def board_content(board: Sequence[Entry], verdicts: Mapping[str, Verdict]) -> di
     }
 
 
+_E0S: dict[ReferenceTreatment, str] = {
+    "base": "of the base",
+    "model": "fitted to the model's errors",
+    "isolated_atoms": "isolated atoms",
+    "least_squares": "least squares",
+    "linear": "linear, of the data",
+    "unstated": "",
+}
+
+
 def _about(value: Value) -> dict[str, Any]:
     return {"test": value.test_set, "name": value.name, "label": value.label, "unit": value.unit, "better": value.better}
 
@@ -83,6 +94,7 @@ def _texts(board: Sequence[Entry], verdicts: Mapping[str, Verdict]) -> dict[str,
         "benchmark": [benchmark_of(record) for record in records],
         "data": [record.data.name for record in records],
         "protocol": [record.data.protocol for record in records],
+        "e0s": [_E0S[record.reference_energies.after] for record in records],
         "theory": [record.data.level_of_theory or "" for record in records],
         "provenance": [record.provenance for record in records],
         "verified": [verification_of(verdicts.get(record.id)).name for record in records],

@@ -79,7 +79,8 @@ class Repository:
         except FileNotFoundError:
             raise ZooError("git is not installed, or the repository's folder is not there; install git") from None
         except subprocess.CalledProcessError as error:
-            said = (error.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"])[-1]
+            lines = error.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+            said = next((line for line in lines if line.startswith("fatal:")), lines[-1])
             raise ZooError(f"git {words[0]} failed in {self.root} ({said}); fetch both commits with their history") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,14 @@ from pydantic_core import to_json
 
 from leaderboard.board import MEANING, Entry, benchmark_of, values_of
 from leaderboard.downloads import Downloads
+from leaderboard.entries import REPORTED, REPRODUCED
 from leaderboard.evidence import verdict_facts, verification_of
+from zoo.evaluation.metrics import METRICS
 from zoo.evaluation.record import Record
+from zoo.evaluation.record_parts import MetricRecord
 from zoo.submission.verdict import Verdict
 
+_CHOICE_OF_FRAMES = ("protocol", "subset", "n_train", "n_valid", "n_test", "valid_fraction", "test_fraction", "split_seed", "test")
 TEMPLATES = Path(__file__).with_name("site") / "templates"
 
 
@@ -43,8 +48,10 @@ def environment() -> Environment:
 def record_pages(board: Sequence[Entry], verdicts: Mapping[str, Verdict], downloads: Downloads) -> Iterator[tuple[Record, str]]:
     """Each record with its page."""
     template = environment().get_template("record.html.j2")
+    bases = {_task(entry.record): entry.record for entry in board if entry.record.adapter is None and entry.record.provenance == REPRODUCED}
     for entry in board:
         record = entry.record
+        before = before_of(record, bases.get(_task(record)))
         adapter, verdict = record.adapter, verdicts.get(record.id)
         yield (
             record,
@@ -56,10 +63,12 @@ def record_pages(board: Sequence[Entry], verdicts: Mapping[str, Verdict], downlo
                 meaning=MEANING[record.provenance],
                 verification=verification_of(verdict),
                 verdict=verdict_facts(verdict) if verdict else [],
-                bars=bars_of(record),
-                before=to_json([(metric.test_set, metric.name, metric.value) for metric in record.zero_shot_metrics]).decode(),
+                bars=bars_of(record, before),
+                before=to_json([(metric.test_set, metric.name, metric.value) for metric in before]).decode(),
                 facts=facts_of(record),
+                forgotten=forgotten_of(record),
                 command=command_of(record),
+                evaluation=evaluation_of(record),
                 adapter_file=downloads.adapters.get(adapter.file_sha256 or "") if adapter else None,
                 archive_file=downloads.archives.get(record.id),
                 config=_pretty(adapter.config) if adapter else "",
@@ -70,9 +79,32 @@ def record_pages(board: Sequence[Entry], verdicts: Mapping[str, Verdict], downlo
         )
 
 
-def bars_of(record: Record) -> list[Bar]:
+def before_of(record: Record, base: Record | None) -> Sequence[MetricRecord]:
+    """The base's own numbers: those that the record has, or those of ``base``, the board's record of the base as it is on the same task."""
+    if record.zero_shot_metrics or base is None or record.adapter is None or record.provenance == REPORTED:
+        return record.zero_shot_metrics
+    return base.metrics
+
+
+def _task(record: Record) -> tuple[str, ...]:
+    return record.base.card, record.data.name, record.data.protocol, record.reference_energies.after
+
+
+def forgotten_of(record: Record) -> list[tuple[str, str, str, str]]:
+    """(quantity, before, after, unit) of the errors on frames of the base's own kind; none where they were not measured."""
+    if record.forgetting is None:
+        return []
+    after = {(metric.test_set, metric.name): metric.value for metric in record.forgetting.after}
+    return [
+        (METRICS[metric.name].label, shown_number(metric.value), shown_number(after[key]), METRICS[metric.name].unit)
+        for metric in record.forgetting.before
+        if (key := (metric.test_set, metric.name)) in after
+    ]
+
+
+def bars_of(record: Record, base: Sequence[MetricRecord]) -> list[Bar]:
     """The record's numbers with the base's own beside them, and widths for bars that compare errors of one unit."""
-    before = {(metric.test_set, metric.name): metric.value for metric in record.zero_shot_metrics}
+    before = {(metric.test_set, metric.name): metric.value for metric in base}
     values = values_of(record)
     widest: dict[tuple[str, str], float] = {}
     for value in values:
@@ -130,6 +162,19 @@ def command_of(record: Record) -> str | None:
     if record.provenance == "reported" or (record.training is None and "asked" not in record.evaluation):
         return None
     return f"zoo reproduce {record.id}.json"
+
+
+def evaluation_of(record: Record) -> str | None:
+    """What computes the numbers again from the adapter's file; None where a run's settings are not known."""
+    data = (record.training or {}).get("data")
+    if record.adapter is None or not isinstance(data, dict):
+        return None
+    words = ["zoo", "evaluate", "adapter=FILE", f"data={data.get('name')}"]
+    for key in _CHOICE_OF_FRAMES:
+        value = data.get(key)
+        if value is not None and not (key == "split_seed" and value == 0):
+            words.append(f"data.{key}={'[' + ','.join(map(str, value)) + ']' if isinstance(value, list) else value}")
+    return shlex.join(words)  # a stranger's record may say anything, and readers paste commands
 
 
 def shown_number(value: float | int | None) -> str:

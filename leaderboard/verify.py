@@ -13,6 +13,7 @@ from pathlib import Path
 from leaderboard.entries import BOARD, LARGEST_ARTEFACT_BYTES, clash, read_records
 from zoo.errors import ZooError
 from zoo.evaluation.record import Record
+from zoo.submission.archive import archive_at
 from zoo.submission.recompute import Choice, device_named
 from zoo.submission.verify import Judgement, one_line, verify
 
@@ -25,8 +26,11 @@ def judge(archive: Path, choice: Choice, on_the_board: Iterable[Record], most_by
         choice: which predictions are computed again.
         on_the_board: the records that are there.
         most_bytes: of the archive.
+
+    Raises:
+        ZooError: where there is no file.
     """
-    size = archive.stat().st_size if archive.is_file() else 0
+    size = archive_at(archive).stat().st_size
     if size > most_bytes:
         return Judgement((f"{archive}: {size} bytes, the board keeps at most {most_bytes}; publish it elsewhere and ask",), None, None)
     judgement = verify(archive, choice)

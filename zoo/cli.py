@@ -189,11 +189,12 @@ def _analyse(words: list[str]) -> None:
 
 def _data(words: list[str]) -> None:
     from zoo.data.catalogue import data_set_names
+    from zoo.data.config import EMBEDDED_SET
     from zoo.listing import describe_data_set, list_data
 
     if len(words) > 1:
         raise ZooError(f"zoo data takes one name or pattern, found: {' '.join(words)}")
-    if words and words[0] in data_set_names():
+    if words and words[0] in (EMBEDDED_SET, *data_set_names()):
         describe_data_set(words[0])
     else:
         list_data(words[0] if words else "*")
@@ -213,7 +214,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command("what is wrong with data, model and settings, before training", help_pages.DOCTOR_PAGE, _doctor),
     "list": Command("the model cards", "usage: zoo list [PATTERN]        e.g. zoo list 'sevennet*'", _list),
     "data": Command(
-        "the published data sets; of one set its files, protocols and licence",
+        "the data sets; of one set its files, protocols and licence",
         "usage: zoo data [PATTERN | NAME]        e.g. zoo data 'rmd17/*', zoo data rmd17/aspirin",
         _data,
     ),

@@ -25,7 +25,7 @@ The run folder holds config.yaml, environment.json, log.txt, history.csv, adapte
 tensorboard/. Every key is checked; a misspelt one is refused with the nearest name.
 """
 EVALUATE_PAGE = """
-usage: zoo evaluate run=FOLDER | backbone=CARD [adapter=FILE]  [data=SET|FILE] [split=PART] [key=value ...]
+usage: zoo evaluate run=FOLDER | backbone=CARD | adapter=FILE  [data=SET|FILE] [split=PART] [key=value ...]
 
   zoo evaluate run=runs/acac-elora-r16
   zoo evaluate run=runs/acac-elora-r16 data=acac split=test_600K
@@ -163,8 +163,8 @@ remove    delete copies of frames and edges: those named, those unused for so ma
 SUBMIT_PAGE = """
 usage: zoo submit RUN author=NAME licence=LICENCE [output=FILE.zip] [frames=16|all|0] [equivariance=true] [reproduced=true] [device=cpu]
 
-  zoo submit runs/acac author='A. Person' licence=CC-BY-4.0
-  zoo submit runs/acac author='A. Person' licence=MIT output=acac.zip frames=all
+  zoo submit runs/acac-elora-r16 author='A. Person' licence=CC-BY-4.0
+  zoo submit runs/acac-elora-r16 author='A. Person' licence=MIT output=acac.zip frames=all
 
 One archive for the leaderboard (record, config, adapter, predictions of all test frames), verified here as the board verifies it, and the
 record beside it. A run on a file of your own cannot be entered: its labels could not be had elsewhere.

@@ -5,26 +5,33 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 
+from zoo.data.config import EMBEDDED_SET
 from zoo.errors import ZooError, nearest_name_hint
 from zoo.registry import describe, list_models
 
 
 def list_cards(pattern: str = "*") -> None:
     """``zoo list``: the cards, one line each."""
+    cards = {name: describe(name) for name in _matching(pattern, list_models(), "model")}
+    licences = {name: card.licence.split(" (")[0].split(", ")[0] for name, card in cards.items()}
+    width = max(map(len, licences.values()))
     rows = {}
-    for name in _matching(pattern, list_models(), "model"):
-        card = describe(name)
+    for name, card in cards.items():
         count = "        " if card.parameter_count is None else f"{card.parameter_count / 1e6:6.2f} M"
-        rows[name] = f"{count}  {card.licence.split(' ')[0]:<9}  {card.description}"
+        rows[name] = f"{count}  {licences[name]:<{width}}  {card.description}"
     _print_rows(rows)
 
 
 def list_data(pattern: str = "*") -> None:
-    """``zoo data``: the published sets, one line each, and whether their files are on this disk."""
+    """``zoo data``: the embedded set and the published ones, one line each."""
+    from zoo.data import emt
     from zoo.data.catalogue import data_card, data_set_names
 
     rows = {}
-    for name in _matching(pattern, data_set_names(), "data set"):
+    for name in _matching(pattern, (EMBEDDED_SET, *data_set_names()), "data set"):
+        if name == EMBEDDED_SET:
+            rows[name] = f"{emt.LICENCE:<10}  {emt.LEVEL_OF_THEORY:<24}  {emt.DESCRIPTION}"
+            continue
         card = data_card(name)
         rows[name] = f"{card.licence:<10}  {card.level_of_theory:<24}  {card.description.splitlines()[0]}"
     _print_rows(rows)
@@ -32,9 +39,15 @@ def list_data(pattern: str = "*") -> None:
 
 def describe_data_set(name: str) -> None:
     """``zoo data NAME``: everything the card of a data set says."""
+    from zoo.data import emt
     from zoo.data.card_files import availability
     from zoo.data.catalogue import data_card
 
+    if name == EMBEDDED_SET:
+        frames = f"{emt.POOL_FRAMES} to train and validate on, {emt.TEST_FRAMES} to test on"
+        rows = {"name": name, "description": emt.DESCRIPTION, "level of theory": emt.LEVEL_OF_THEORY, "licence": emt.LICENCE}
+        _print_rows(rows | {"frames": frames, "files": "none: nothing is downloaded"})
+        return
     card = data_card(name)
     rows = {
         "name": card.name,

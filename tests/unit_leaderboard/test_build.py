@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.made_up_records import HASH, made_up
 from leaderboard import build
-from leaderboard.record_page import bars_of, command_of, facts_of, shown_number
+from leaderboard.entries import read_records
+from leaderboard.record_page import bars_of, before_of, command_of, evaluation_of, facts_of, forgotten_of, shown_number
 from leaderboard.reported import reported_records
 from zoo.cli import COMMANDS
 from zoo.digests import file_sha256
@@ -172,10 +173,45 @@ def test_facts_and_bars_leave_out_what_is_not_known() -> None:
     assert "Base values, SHA-256" not in names
     assert "Base" in names
     record = made_up(1)
-    bars = bars_of(record)
+    bars = bars_of(record, record.zero_shot_metrics)
     assert len(bars) == len(record.metrics)
     assert all(0 <= float(bar.width) <= 100 and 0 <= float(bar.zero_shot_width) <= 100 for bar in bars)
     assert max(float(width) for bar in bars for width in (bar.width, bar.zero_shot_width)) == 100
+
+
+def of_ours(method: str | None) -> Record:
+    return next(
+        record
+        for record in read_records()
+        if record.provenance == "reproduced"
+        and (record.adapter.method if record.adapter else None) == method
+        and record.data.protocol == "acac/300K n_train=50 n_valid=50 split_seed=0 (protocol few-shot)"
+    )
+
+
+def test_a_page_has_the_bases_own_numbers_beside_a_runs() -> None:
+    run, base = of_ours("elora"), of_ours(None)
+    shown = {(bar.test_set, bar.label): bar.zero_shot for bar in bars_of(run, before_of(run, base))}
+    assert len(shown) == len(base.metrics)
+    assert all(shown.values())
+    assert before_of(base, base) == (), "nothing stands beside the base itself"
+    assert before_of(reported_records()[0], base) == (), "a paper's row is compared with the paper's own"
+
+
+def test_a_page_says_which_frames_an_adapter_is_evaluated_on() -> None:
+    run = of_ours("elora")
+    evaluation = evaluation_of(run)
+    assert evaluation == "zoo evaluate adapter=FILE data=acac data.protocol=few-shot 'data.test=[test_300K,test_600K]'"
+    hostile = run.model_copy(update={"training": {"data": {"name": "acac; rm -rf ~", "test": "$(reboot)"}}})
+    assert evaluation_of(hostile) == "zoo evaluate adapter=FILE 'data=acac; rm -rf ~' 'data.test=$(reboot)'"
+    assert evaluation_of(of_ours(None)) is None
+
+
+def test_a_page_says_what_was_forgotten_with_units() -> None:
+    rows = forgotten_of(of_ours("elora"))
+    assert ("force MAE", "meV/Å") in {(label, unit) for label, _, _, unit in rows}
+    assert all(before and after for _, before, after, _ in rows)
+    assert forgotten_of(of_ours(None)) == []
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from zoo.data.splits import frame_sha256
 from zoo.evaluation.prediction_files import parse_predictions
 from zoo.evaluation.record import read_record
 from zoo.submission import commands
-from zoo.submission.archive import parse_archive, read_archive
+from zoo.submission.archive import archive_at, parse_archive, read_archive
 from zoo.submission.recompute import Choice
+from zoo.submission.statement import check_statement
 from zoo.submission.submit import Statement, submit
 
 AUTHOR = Statement("A. Person", "CC-BY-4.0")
@@ -68,6 +69,11 @@ def test_two_commands_lead_from_a_run_to_the_board(run: Path, tmp_path: Path, ca
     assert said.count("wrote ") == 3
     assert f"site     1 records, open {tmp_path / 'site' / 'index.html'}" in said
     (record,) = entries.read_records(tmp_path / "board")
+    assert not lacks(
+        said,
+        f"next     git add {tmp_path / 'board' / 'records' / record.id}.json ",
+        f"its page {tmp_path / 'site' / 'records' / record.id}.html",
+    )
     assert (record.provenance, record.author, record.licence) == ("submitted", "A. Person", "CC-BY-4.0")
     assert entries.read_verdicts(tmp_path / "board")[record.id].badge == "predictions recomputed from base + adapter"
     artefact = tmp_path / "board" / "artefacts" / f"{record.id}.zip"
@@ -204,7 +210,7 @@ def test_the_help_says_every_key(command: str, capsys: pytest.CaptureFixture[str
     [
         ([], ("zoo verify takes an archive",)),
         (["a.zip", "b.zip"], ("found: a.zip b.zip",)),
-        (["absent.zip"], ("absent.zip", "refused")),
+        (["absent.zip"], ("absent.zip", "no such file")),
         (["absent.zip", "frame=1"], ("unknown key 'frame'", "frames")),
         (["absent.zip", "frames=-1"], ("frames=-1",)),
         (["absent.zip", "device=gpu"], ("device=gpu", "cpu")),
@@ -258,11 +264,30 @@ def test_zoo_verify_prints_every_reason_and_fails(honest: Path, tmp_path: Path, 
 def test_what_is_no_archive_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.zip").write_bytes(b"hello")
     assert verify_main([str(tmp_path / "x.zip"), "--board", str(tmp_path)]) == 1
-    assert verify_main([str(tmp_path / "absent.zip"), "--board", str(tmp_path)]) == 1
-    assert capsys.readouterr().out.splitlines() == [
-        f"refused  {tmp_path / 'x.zip'}: not a zip file, or has bytes before one; write it with zoo submit",
-        f"refused  {tmp_path / 'absent.zip'}: cannot be read (No such file or directory); pass the archive that zoo submit wrote",
-    ]
+    refused = f"refused  {tmp_path / 'x.zip'}: not a zip file, or has bytes before one; write it with zoo submit\n"
+    assert capsys.readouterr().out == refused
+
+
+def test_where_no_archive_is_one_line_says_what_to_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = str(tmp_path / "absent.zip")
+    assert verify_main([absent, "--board", str(tmp_path)]) == 1
+    assert capsys.readouterr() == ("", f"{absent}: no such file, wanted an archive; zoo submit RUN writes one\n")
+    assert not lacks(refusal_on_screen(["verify", absent], capsys), f"{absent}: no such file, wanted an archive")
+    assert not lacks(refusal_of(archive_at, tmp_path), "a folder, wanted an archive; zoo submit RUN writes one")
+    (tmp_path / "submission.zip").touch()
+    assert not lacks(refusal_of(archive_at, tmp_path), f"name {tmp_path / 'submission.zip'}")
+
+
+@pytest.mark.parametrize(("name", "said"), [("adapter.safetensors", "ends in .zip"), ("record.zip", "record.json: is there")])
+def test_no_file_of_the_run_is_written_over(name: str, said: str, run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert not lacks(refusal_of(submit, run, AUTHOR, run / name, Choice(0)), said, "choose another output=")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_licence_in_other_letters_is_named() -> None:
+    assert not lacks(refusal_of(check_statement, Statement("A. Person", "CC BY 4.0")), "did you mean 'CC-BY-4.0'?")
+    assert "did you mean" not in refusal_of(check_statement, Statement("A. Person", "WTFPL"))
 
 
 def test_a_result_is_entered_once_whoever_enters_it(honest: Path, tmp_path: Path, forger: Forger) -> None:

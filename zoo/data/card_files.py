@@ -151,7 +151,7 @@ def _state(card: DataCard, file: DataFile) -> str:
         archive = card.archives[file.archive]
         return f"{file.filename} in {archive.filename}, from {_address(card, archive)}"
     address = next((address for one in containers if (address := _address(card, one)) is not None), None)
-    return f"to be downloaded from {address}" if address is not None else "no address is known: put it into a folder of ZOO_DATA"
+    return f"to be downloaded from {address}" if address is not None else "not downloaded by equizoo: put it into a folder of ZOO_DATA"
 
 
 def _has_checksum(card: DataCard, file: DataFile) -> bool:

@@ -16,7 +16,9 @@ from ase.calculators.emt import EMT
 
 from zoo.data.frame import Frame
 
+DESCRIPTION = "Cu-Au crystals, slabs and clusters, made on the fly"
 LEVEL_OF_THEORY = "EMT (ASE)"
+LICENCE = "MIT (part of equizoo)"
 POOL_FRAMES = 80
 TEST_FRAMES = 40
 _POOL_SEED, _TEST_SEED = 1, 2

@@ -174,6 +174,8 @@ def parse_record(text: str, path: str) -> Record:
     except ValueError as error:
         raise ZooError(f"{path}: not valid JSON ({error}); write records with zoo train or zoo evaluate") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
+    if version is None:
+        raise ZooError(f"{path}: not a result record (no schema_version); zoo train and zoo evaluate write them")
     if version != SCHEMA_VERSION:
         raise ZooError(f"{path}: schema_version {version!r}, wanted {SCHEMA_VERSION}; read it with the equizoo that wrote it")
     try:

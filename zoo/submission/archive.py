@@ -22,6 +22,8 @@ from zoo.evaluation.record_parts import RecordPart, Sha256, Text
 from zoo.stored_zip import read_stored_zip, stored_zip
 
 FORMAT_VERSION = 1
+DEFAULT_NAME = "submission.zip"
+"""Of a run's archive, in its folder."""
 MANIFEST, RECORD, CONFIG, ADAPTER, PREDICTIONS = "manifest.json", "record.json", "config.json", "adapter.safetensors", "predictions.npz"
 MOST_BYTES: dict[str, int] = {
     MANIFEST: 2**16,
@@ -93,6 +95,16 @@ class ArchiveFile:
     submission: Submission
     sha256: str
     bytes: int
+
+
+def archive_at(path: str | Path) -> Path:
+    """``path``; raises `ZooError` where no file is there, with the archive of a run whose folder it is."""
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    inside = path / DEFAULT_NAME
+    remedy = f"name {inside}" if inside.is_file() else "zoo submit RUN writes one"
+    raise ZooError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, wanted an archive; {remedy}")
 
 
 def read_archive(path: Path) -> ArchiveFile:

@@ -33,10 +33,12 @@ def submit_command(words: Sequence[str]) -> None:
 
 def verify_command(words: Sequence[str]) -> None:
     """``zoo verify FILE.zip [frames=16|all|0] [salt=WORD] [device=cpu]``; raises `ZooError` where the submission is refused."""
+    from zoo.submission.archive import archive_at
     from zoo.submission.verify import verify
 
     path, options = parse_words("verify", "an archive that zoo submit wrote", words, VERIFY_KEYS)
-    judgement = verify(Path(path), choice_of(options))
+    choice = choice_of(options)
+    judgement = verify(archive_at(path), choice)
     print(judgement.text())
     if not judgement.accepted:
         count = len(judgement.reasons)

@@ -6,7 +6,7 @@ Each check yields one line for everything that disagrees, and nothing where all 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,7 +87,17 @@ def person_differences(author: str | None, licence: str | None, base_licence: st
         yield f"author is {_short(author)}, wanted a name of 2 to 200 characters on one line, without < and >"
     allowed = (*LICENCES, *([base_licence] if base_licence else []))
     if licence not in allowed:
-        yield f"licence is {_short(licence)}, wanted one of {', '.join(dict.fromkeys(allowed))}"
+        yield f"licence is {_short(licence)}, wanted one of {', '.join(dict.fromkeys(allowed))}{_meant(licence, allowed)}"
+
+
+def _meant(licence: str | None, allowed: Sequence[str]) -> str:
+    """The licence that differs in case and separators alone."""
+
+    def plain(name: str) -> str:
+        return "".join(character for character in name.lower() if character.isalnum())
+
+    found = next((name for name in allowed if licence and plain(name) == plain(licence)), None)
+    return f"; did you mean {found!r}?" if found else ""
 
 
 def statement_differences(record: Record, asked: Mapping[str, Any] | None = None) -> Iterator[str]:

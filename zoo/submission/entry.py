@@ -7,12 +7,13 @@ from typing import Protocol
 
 from zoo.data.config import DataConfig
 from zoo.data.parts import DataSplits
+from zoo.errors import ZooError
 from zoo.evaluation.forgetting_settings import ForgettingSettings
 from zoo.evaluation.record import Record
 from zoo.potential import Potential
 
 
-class BaseNotHere(Exception):
+class BaseNotHere(ZooError):
     """The base cannot be had where the submission is verified, which says nothing against it."""
 
 

@@ -61,7 +61,7 @@ def protocol_frames(record: Record, config: DataConfig, part: str | None = None)
     try:
         splits = tested_frames(config.model_copy(update=_OWN_MACHINE), part, record.reference_energies.after)
     except ZooError as error:
-        return None, [f"the protocol's data cannot be had: {error}"]
+        return None, [f"the protocol's data cannot be had (zoo data {config.name} says where they are looked for): {error}"]
     own, here = record.data, data_record(splits)
     reasons = []
     for name in ("name", "protocol", "level_of_theory", "licence"):

@@ -16,6 +16,7 @@ from zoo.evaluation.provenance import data_record
 from zoo.evaluation.record import Record, build_record, metric_records
 from zoo.evaluation.record_parts import SubmissionRecord
 from zoo.registry import describe, list_models
+from zoo.submission.archive import DEFAULT_NAME as DEFAULT_NAME
 from zoo.submission.archive import Submission, canonical_json, sha256_of
 from zoo.submission.labels import aligned
 from zoo.submission.recompute import Choice, equivariance_residual
@@ -26,8 +27,6 @@ from zoo.submission.written import write_submission
 from zoo.training.config import RunConfig
 from zoo.training.finished import load_finished, valid_record
 from zoo.training.folder import RunFolder
-
-DEFAULT_NAME = "submission.zip"
 
 
 def submit(run: str | Path, statement: Statement, output: Path | None = None, choice: Choice | None = None) -> Submitted:

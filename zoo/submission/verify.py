@@ -58,7 +58,9 @@ class Judgement:
             return "\n".join(f"refused  {reason}" for reason in self.reasons)
         verdict = self.verdict
         lines = [f"verified {verdict.record}", f"badge    {verdict.badge}"]
-        if verdict.recomputed is not None:
+        if verdict.recomputed is None:
+            lines.append(f"         the weaker of two: {RECOMPUTED_PREDICTIONS!r} needs the base, and frames other than 0")
+        else:
             found, largest = verdict.recomputed, verdict.recomputed.largest
             away = f"{largest.energy_ev_per_atom:.1e} eV/atom and {largest.forces_ev_per_angstrom:.1e} eV/Å"
             lines.append(f"         {found.frames} of {found.of} test frames computed again on {found.device}, at most {away} away")

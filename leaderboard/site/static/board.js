@@ -32,7 +32,7 @@ const Board = (() => {
   const textColumn = (key, label) => ({ key, label, kind: "text", value: (row) => row.text(key) });
   const numberColumn = (key, label, unit, better) => ({ key, label, unit, better, kind: "number", value: (row) => row.number(key) });
 
-  const TEXTS = { base: "Base", method: "Method", data: "Data", protocol: "Protocol", benchmark: "Benchmark", family: "Family", theory: "Level of theory", source: "Source", hardware: "Hardware", licence: "Licence" };
+  const TEXTS = { base: "Base", method: "Method", data: "Data", protocol: "Protocol", benchmark: "Benchmark", family: "Family", e0s: "E0s", theory: "Level of theory", source: "Source", hardware: "Hardware", licence: "Licence" };
   const NUMBERS = {
     trainable: ["Trained parameters", "", "lower"], parameters: ["Parameters of the base", ""], bytes: ["Adapter file", "bytes", "lower"], seed: ["Seed", ""],
     cpu_hours: ["CPU time", "h", "lower"], gpu_hours: ["GPU time", "h", "lower"], memory_mib: ["Peak memory", "MiB", "lower"],
@@ -63,9 +63,9 @@ const Board = (() => {
   }
   const recordRows = () => data.ids.map((_, record) => new RecordRow(record));
   const recordColumns = () => [
-    textColumn("base", TEXTS.base), textColumn("method", TEXTS.method), textColumn("data", TEXTS.data), provenanceColumn, verifiedColumn, numberColumn("head", "First error", "", "lower"), textColumn("what", "of what"),
+    textColumn("base", TEXTS.base), textColumn("method", TEXTS.method), textColumn("data", TEXTS.data), provenanceColumn, verifiedColumn, numberColumn("head", "Headline error", "", "lower"), textColumn("what", "which error"),
     numberColumn("trainable", ...NUMBERS.trainable), textColumn("protocol", TEXTS.protocol), textColumn("source", TEXTS.source),
-    ...["seed", ...COSTS].map((key) => numberColumn(key, ...NUMBERS[key])), ...["family", "benchmark", "theory", "hardware", "licence"].map((key) => textColumn(key, TEXTS[key])),
+    ...["seed", ...COSTS].map((key) => numberColumn(key, ...NUMBERS[key])), ...["family", "benchmark", "e0s", "theory", "hardware", "licence"].map((key) => textColumn(key, TEXTS[key])),
   ];
   const shownOfRecords = ["base", "method", "data", "head", "what", "provenance", "verified", "trainable", "protocol", "source"];
 
@@ -152,7 +152,7 @@ const Board = (() => {
     return [
       textColumn("base", TEXTS.base), textColumn("method", TEXTS.method), textColumn("protocol", TEXTS.protocol), provenanceColumn, verifiedColumn,
       numberColumn("trainable", ...NUMBERS.trainable), ...columns, numberColumn("seeds", "Seeds", ""), textColumn("source", TEXTS.source),
-      ...COSTS.map((key) => numberColumn(key, ...NUMBERS[key])), textColumn("theory", TEXTS.theory), textColumn("hardware", TEXTS.hardware),
+      ...COSTS.map((key) => numberColumn(key, ...NUMBERS[key])), textColumn("e0s", TEXTS.e0s), textColumn("theory", TEXTS.theory), textColumn("hardware", TEXTS.hardware),
     ];
   }
   // Of MAE and RMSE, energies per atom and per structure, the ones most rows have: at most 24 columns to begin with.
