@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -104,6 +105,18 @@ def test_a_column_is_sorted_within_each_kind_of_evidence_and_the_address_says_so
     again = open_page("index.html" + address[address.index("#") :])
     assert again.locator("th[aria-sort]").get_attribute("aria-sort") == "ascending"
     assert column(again, place) == values, "the address brings the same view back"
+
+
+def test_a_protocol_that_others_share_no_error_with_is_in_the_order_of_its_own(open_page: Callable[..., Any]) -> None:
+    protocol = "all n_train=200 n_valid=50 n_test=200 split_seed=0 (changed from protocol subset-mae)"
+    page = open_page(f"index.html#/benchmark/lam?protocol={quote(protocol)}")
+    page.wait_for_selector(ROWS)
+    labels = page.eval_on_selector_all("table.board thead th", "heads => heads.map(head => head.textContent)")
+    (place,) = [place for place, label in enumerate(labels) if "sse-pbe-ligeps · force MAE" in label]
+    errors = [number(text) for text in column(page, place)]
+    assert len(errors) == 9
+    assert errors == sorted(errors)
+    assert errors[0] < errors[-1]
 
 
 def test_search_filters_and_columns(open_page: Callable[..., Any]) -> None:

@@ -16,11 +16,13 @@ const Table = (() => {
     const place = new Map(Board.provenances.map((name, index) => [name, index]));
     return [...found.values()].sort((a, b) => place.get(a.provenance) - place.get(b.provenance) || b.count - a.count || collator.compare(a.words, b.words));
   }
-  // Rows in order: sections first, then the column, rows without a value last in either direction.
-  function ordered(rows, column, descending, inOrder = sections(rows)) {
+  // Rows in order: sections first, then the column, rows without a value last in either direction. A section in which no row has an error
+  // that is sorted by is in the order of the one of ``errors`` that most of its rows have.
+  function ordered(rows, column, descending, inOrder = sections(rows), errors = []) {
     const sign = descending ? -1 : 1;
     const section = new Map(inOrder.map((one, place) => [one.key, place]));
-    const keyed = rows.map((row) => [section.get(row.section), column ? column.value(row) : null, row]);
+    const by = column?.metric ? new Map(inOrder.map((one) => [one.key, errorOf(rows.filter((row) => row.section === one.key), column, errors)])) : null;
+    const keyed = rows.map((row) => [section.get(row.section), (by?.get(row.section) ?? column)?.value(row) ?? null, row]);
     const compare = column && column.kind === "number" ? (a, b) => a - b : textOrder(keyed);
     keyed.sort((a, b) => {
       if (a[0] !== b[0]) return a[0] - b[0];
@@ -29,6 +31,10 @@ const Table = (() => {
       return sign * compare(a[1], b[1]);
     });
     return keyed.map((entry) => entry[2]);
+  }
+  function errorOf(rows, column, errors) {
+    const many = (one) => rows.reduce((sum, row) => sum + (one.value(row) !== null), 0);
+    return many(column) ? column : errors.reduce((best, one) => (many(one) > many(best) ? one : best), column);
   }
   // Texts repeat (a thousand rows have one base): each is placed once, rows compare places.
   function textOrder(keyed) {
@@ -69,6 +75,7 @@ const Table = (() => {
     const [first, second] = [options.onSelect ? 46 : 18, columns.length ? width(columns[0], options.rows) : 0];
     table.style.setProperty("--second", `${first}px`);
     table.style.setProperty("--third", `${first + second}px`);
+    const errors = options.columns.filter((column) => column.metric && column.better === "lower");
     let lines = [], sort = options.sort, from = -1, to = -1, best = new Map();
 
     head.append(el("th", { scope: "col" }, el("span", { class: "hidden" }, options.onSelect ? "Compare" : "Evidence")));
@@ -88,7 +95,7 @@ const Table = (() => {
       lines = [];
       let section = null;
       const inOrder = sections(rows), words = new Map(inOrder.map((one) => [one.key, one]));
-      for (const row of ordered(rows, byKey.get(sort.key), sort.descending, inOrder)) {
+      for (const row of ordered(rows, byKey.get(sort.key), sort.descending, inOrder, errors)) {
         if (row.section !== section) {
           section = row.section;
           lines.push({ section: words.get(section) });
@@ -167,5 +174,5 @@ const Table = (() => {
   }
   const badge = (kind, style, shown, title) => el("span", { class: `${kind} ${style}`, title }, shown);
   const recordAddress = (record) => `records/${encodeURIComponent(Board.data.ids[record])}.html`;
-  return { make, ordered, shownCell, recordAddress, badge };
+  return { make, shownCell, recordAddress, badge };
 })();
