@@ -156,5 +156,5 @@ def test_a_folder_is_read_whole_or_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="a result is entered once"):
         read_board(tmp_path)
     (tmp_path / "b.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ZooError, match="schema_version None"):
+    with pytest.raises(ZooError, match="no schema_version"):
         read_board(tmp_path)

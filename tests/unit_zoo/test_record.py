@@ -235,7 +235,7 @@ def edited(key: str, value: Any) -> Callable[[dict[str, Any]], str]:
         (lambda content: json.dumps(content)[:-20], "not valid JSON"),
         (lambda _: "", "not valid JSON"),
         (lambda _: "[" * 100_000, "nested too deeply"),
-        (lambda _: "[1, 2]", "schema_version None"),
+        (lambda _: "[1, 2]", "no schema_version"),
         (lambda _: " " * (LARGEST_RECORD_BYTES + 1), "at most 4194304"),
     ],
 )
